@@ -1,0 +1,61 @@
+# `make train` and `make test` each work alone on a machine that has only Python and pip: they make .venv,
+# install into it what they need, and run. Everything stays inside this folder.
+
+PYTHON ?= python3
+# What pip installs before anything else, so that another build of torch (CPU, CUDA, a local wheel) can be named here.
+TORCH ?= torch==2.13.0
+# Passed on: make train ARGS="algorithm=grpo seed=1", make test ARGS="tests/test_config.py -x".
+ARGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet --retries 10 --timeout 60
+CODE := $(wildcard sandbox axpo_env axpo_algo benchmarks)
+
+.PHONY: help train test test-slow lint format clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make train      train a small policy with AXPO on the CPU     ARGS=\"algorithm=grpo\""
+	@echo "make test       the tests, without the slow ones              ARGS=\"tests/test_config.py\""
+	@echo "make test-slow  the slow tests"
+	@echo "make lint       ruff check, ruff format --check, mypy"
+	@echo "make format     ruff, fixing what it can"
+	@echo "make clean      remove .venv and caches; runs/ stays"
+
+train: $(VENV)/.installed-train
+	$(BIN)/python -m axpo_algo.train $(ARGS)
+
+test: $(VENV)/.installed-test
+	$(BIN)/python -m pytest -q -m "not slow" $(ARGS)
+
+test-slow: $(VENV)/.installed-test
+	$(BIN)/python -m pytest -q -m slow $(ARGS)
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy $(CODE)
+
+format: $(VENV)/.installed-dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Some systems ship Python without ensurepip: there, pip installs itself into the new environment.
+$(BIN)/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")'
+	$(PYTHON) -m venv $(VENV) || (rm -rf $(VENV) && $(PYTHON) -m venv --without-pip $(VENV) \
+		&& $(PYTHON) -m pip --python $(BIN)/python install --quiet pip)
+
+$(VENV)/.installed-torch: | $(BIN)/python
+	$(PIP) install "$(TORCH)"
+	@touch $@
+
+# One stamp per set of extras (train, test, dev), renewed when pyproject.toml changes.
+$(VENV)/.installed-%: pyproject.toml $(VENV)/.installed-torch
+	$(PIP) install --editable ".[$*]"
+	@touch $@
