@@ -1,0 +1,303 @@
+"""What a training run can be told: nested, frozen, keyword-only dataclasses, a unit under each field.
+
+Loading them from YAML and the command line is `axpo_algo.config_loading`, whose names are repeated here. Ready
+YAML files lie in `recipes/`. Names of algorithms, engines and environments are checked where they are used.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from axpo_algo.config_loading import (
+    config_from_file,
+    config_from_mapping,
+    load_config,
+    load_config_or_exit,
+    recipe_names,
+    to_yaml,
+)
+from axpo_algo.config_schema import ConfigError
+
+__all__ = [
+    "AxpoConfig",
+    "CheckpointConfig",
+    "ConfigError",
+    "EnvConfig",
+    "EvaluationConfig",
+    "LoggingConfig",
+    "LossConfig",
+    "OptimizerConfig",
+    "PolicyConfig",
+    "RolloutConfig",
+    "SFTConfig",
+    "SFTPhase",
+    "TrainConfig",
+    "TrainingConfig",
+    "config_from_file",
+    "config_from_mapping",
+    "load_config",
+    "load_config_or_exit",
+    "recipe_names",
+    "to_yaml",
+]
+
+
+def _at_least(config: object, minimum: float, *names: str) -> None:
+    """Raises ValueError for a field below `minimum`, naming class, field and value."""
+    for name in names:
+        value = getattr(config, name)
+        if value < minimum:
+            raise ValueError(f"{type(config).__name__}.{name} must be at least {minimum:g}, got {value:g}")
+
+
+def _within(config: object, low: float, high: float, *names: str) -> None:
+    """Raises ValueError for a field outside [low, high], naming class, field and value."""
+    for name in names:
+        value = getattr(config, name)
+        if not low <= value <= high:
+            raise ValueError(f"{type(config).__name__}.{name} must lie in [{low:g}, {high:g}], got {value:g}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnvConfig:
+    """The environment to train in."""
+
+    id: str = "AXPO/ChartQA-Tools-v0"
+    """a registered Gymnasium id"""
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    """passed to gymnasium.make: source, tools, max_turns, max_pixels (px), sandbox, ..."""
+    split: str = "train"
+    """split that training draws from"""
+    evaluation_split: str = "test"
+    """split that evaluation draws from"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PolicyConfig:
+    """The policy to start from."""
+
+    path: str = "nano"
+    """"nano" (built in, random weights), a hub id, or a folder with weights"""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """type of the weights while training"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SFTPhase:
+    """One stretch of supervised fine-tuning on demonstrations."""
+
+    num_steps: int = 100
+    """optimizer steps"""
+    batch_size: int = 32
+    """demonstrations per step"""
+    tool_fraction: float = 0.3
+    """share of the demonstrations that call a tool, 0-1"""
+    aim_noise: tuple[float, ...] = (0.0,)
+    """offsets that demonstrated zooms are drawn from, as fractions of the image's side"""
+    learning_rate: float = 1e-3
+    """per step, at its peak"""
+
+    def __post_init__(self) -> None:
+        _at_least(self, 0, "num_steps", "learning_rate")
+        _at_least(self, 1, "batch_size")
+        _within(self, 0, 1, "tool_fraction")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SFTConfig:
+    """The cold start before reinforcement learning; no phases, no cold start."""
+
+    phases: tuple[SFTPhase, ...] = ()
+    """run in order"""
+    warmup_steps: int = 20
+    """steps of linear warm-up at the start of each phase"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig:
+    """The loop itself."""
+
+    num_steps: int = 300
+    """steps; one is rollouts, advantages and updates"""
+    num_threads: int = 0
+    """CPU threads for torch; 0 keeps torch's own choice"""
+
+    def __post_init__(self) -> None:
+        _at_least(self, 0, "num_steps", "num_threads")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RolloutConfig:
+    """How trajectories are sampled in training."""
+
+    engine: str = "transformers"
+    """name of the engine that generates"""
+    group_size: int = 8
+    """trajectories per question (N)"""
+    questions_per_step: int = 16
+    """questions per step (B)"""
+    temperature: float = 1.0
+    """of sampling; training divides its logits by it too"""
+    max_new_tokens: int = 128
+    """tokens per turn"""
+    max_turns: int = 3
+    """turns per trajectory"""
+    num_workers: int = 4
+    """tool calls running at a time"""
+
+    def __post_init__(self) -> None:
+        _at_least(self, 1, "group_size", "questions_per_step", "max_new_tokens", "max_turns", "num_workers")
+        _within(self, 1e-6, float("inf"), "temperature")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AxpoConfig:
+    """Resampling of tool calls, and how a group is normalised."""
+
+    extra_budget: float = 0.25
+    """extra continuations per step (r), as a share of the step's ordinary trajectories"""
+    continuations: int = 4
+    """continuations per chosen prefix (K)"""
+    std: Literal["population", "sample"] = "population"
+    """standard deviation that advantages are divided by; the paper does not say which"""
+
+    def __post_init__(self) -> None:
+        _at_least(self, 0, "extra_budget")
+        _at_least(self, 1, "continuations")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerConfig:
+    """AdamW."""
+
+    learning_rate: float = 1e-4
+    """per step, after warm-up"""
+    betas: tuple[float, float] = (0.9, 0.99)
+    """decay of the first and the second moment, per step"""
+    weight_decay: float = 0.0
+    """per step, times the learning rate"""
+    warmup_steps: int = 10
+    """steps of linear warm-up"""
+    max_grad_norm: float = 1.0
+    """gradients with a larger L2 norm are scaled down to it"""
+
+    def __post_init__(self) -> None:
+        _at_least(self, 0, "learning_rate", "weight_decay", "warmup_steps", "max_grad_norm")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossConfig:
+    """The clipped surrogate and its KL term."""
+
+    clip_low: float = 0.2
+    """the probability ratio is clipped below at 1 - clip_low"""
+    clip_high: float = 0.4
+    """the probability ratio is clipped above at 1 + clip_high"""
+    kl_coefficient: float = 1e-3
+    """weight of the KL term to the frozen starting policy; 0 leaves the reference out"""
+    updates_per_step: int = 1
+    """optimizer updates that a step's samples are split over"""
+    max_tokens_per_micro_batch: int = 8192
+    """tokens, padding included, in one forward pass"""
+
+    def __post_init__(self) -> None:
+        _at_least(self, 0, "clip_low", "clip_high", "kl_coefficient")
+        _at_least(self, 1, "updates_per_step", "max_tokens_per_micro_batch")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationConfig:
+    """How the policy is measured; the sampling defaults are the paper's."""
+
+    num_questions: int = 128
+    """questions, the first of the split"""
+    rollouts_per_question: int = 4
+    """trajectories per question (k of Pass@k)"""
+    temperature: float = 0.7
+    """of sampling"""
+    top_p: float = 0.8
+    """probability mass kept, 0-1"""
+    top_k: int = 20
+    """tokens kept; 0 keeps all"""
+    presence_penalty: float = 1.5
+    """taken off the logit of every token already written"""
+    max_new_tokens: int = 128
+    """tokens per turn"""
+    max_turns: int = 5
+    """turns per trajectory"""
+    every_num_steps: int = 50
+    """training steps between two evaluations; 0 evaluates only before and after training"""
+
+    def __post_init__(self) -> None:
+        _at_least(self, 1, "num_questions", "rollouts_per_question", "max_new_tokens", "max_turns")
+        _at_least(self, 0, "temperature", "top_k", "every_num_steps")
+        _within(self, 0, 1, "top_p")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoggingConfig:
+    """What a run leaves behind besides metrics.jsonl."""
+
+    tensorboard: bool = True
+    """write TensorBoard events where the package is installed"""
+    wandb: str | None = None
+    """project name in Weights & Biases; null logs nothing there"""
+    num_trajectories: int = 4
+    """trajectories shown on one page"""
+    trajectories_every_num_steps: int = 25
+    """training steps between two pages; 0 writes none"""
+    curves_every_num_steps: int = 10
+    """training steps between two drawings of curves.png; 0 draws it at the end only"""
+
+    def __post_init__(self) -> None:
+        _at_least(self, 0, "num_trajectories", "trajectories_every_num_steps", "curves_every_num_steps")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointConfig:
+    """Training state on disk, for `resume`."""
+
+    every_num_steps: int = 50
+    """training steps between two checkpoints; 0 writes one at the end only"""
+    keep: int = 2
+    """newest checkpoints that stay on disk"""
+
+    def __post_init__(self) -> None:
+        _at_least(self, 0, "every_num_steps")
+        _at_least(self, 1, "keep")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """One training run."""
+
+    seed: int = 0
+    """everything random comes from it"""
+    algorithm: str = "axpo"
+    """how a group of trajectories becomes trained samples"""
+    run_dir: str | None = None
+    """folder of the run; null takes the next free runs/ALGORITHM-NNN"""
+    resume: bool = False
+    """go on from the newest checkpoint of run_dir (null: of the newest runs/ALGORITHM-NNN)"""
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    """the loop"""
+    env: EnvConfig = field(default_factory=EnvConfig)
+    """the environment"""
+    policy: PolicyConfig = field(default_factory=PolicyConfig)
+    """the policy"""
+    sft: SFTConfig = field(default_factory=SFTConfig)
+    """the cold start"""
+    rollout: RolloutConfig = field(default_factory=RolloutConfig)
+    """sampling"""
+    axpo: AxpoConfig = field(default_factory=AxpoConfig)
+    """resampling"""
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    """steps"""
+    loss: LossConfig = field(default_factory=LossConfig)
+    """what the steps minimise"""
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    """measuring"""
+    logging: LoggingConfig = field(default_factory=LoggingConfig)
+    """records"""
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    """training state"""
