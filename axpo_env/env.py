@@ -1,0 +1,259 @@
+"""`ToolEnv`: the Gymnasium face of an episode. Reset, step, snapshot, restore, fork.
+
+Thin on purpose: the rules are in `dynamics`, the state in `state`, the tools in `tools`, the tasks in
+`tasks`. Tokens, chat templates and sampling are left to the policy's side. One thread per environment at a
+time; any number of environments may run at once and share task source, sandbox and snapshots.
+"""
+
+import copy
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+
+from axpo_env import dynamics, snapshots
+from axpo_env.messages import NotText
+from axpo_env.names import check_keys
+from axpo_env.snapshots import ReplayDiverged, Snapshot
+from axpo_env.spaces import Images, UnicodeText
+from axpo_env.state import EpisodeState, Picture
+from axpo_env.tasks import make_source
+from axpo_env.tasks.base import Task, TaskSource
+from axpo_env.tasks.synthetic.charts import ChartLevel
+from axpo_env.tools import make_tools
+from axpo_env.tools.base import Tool
+from axpo_env.tools.interpreter import Interpreter, shared_sandbox
+
+Observation = dict[str, Any]  # {"text": str, "images": tuple of uint8 [H, W, 3]}
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnvConfig:
+    """The keywords of every environment id."""
+
+    benchmark: str = "chartqa"  # which benchmark's tasks; fixed by the id
+    split: str = "train"  # train, validation or test
+    source: str = "synthetic"  # "synthetic", "hub", or a local folder with the hub's parquet files
+    difficulty: str | ChartLevel = "easy"  # level of the synthetic source; others ignore it
+    tools: tuple[str | Tool, ...] = ("image_zoom_in", "python")  # names, or tools of your own
+    max_turns: int = 3  # actions of the policy
+    max_calls: int = 4  # tool calls run in one turn
+    max_pixels: int = 1_048_576  # pixels of an image as the policy sees it; tools see all
+    tool_time_limit_s: float | None = None  # seconds of an episode's tools together; None: no limit
+    sandbox: Any = "local"  # a backend's name (one sandbox per process, made when used), or a ready Sandbox
+
+    def __post_init__(self) -> None:
+        for name in ("max_turns", "max_calls", "max_pixels"):
+            if not getattr(self, name) >= 1:
+                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)!r}")
+
+
+class ToolEnv(gym.Env[Observation, str]):
+    """Answer a question about images, with tools, over a few turns. See `EnvConfig` for the keywords."""
+
+    metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012 - Gymnasium declares it so
+
+    def __init__(self, *, render_mode: str | None = None, **keywords: Any) -> None:
+        check_keys("keyword", keywords, [item.name for item in fields(EnvConfig)])
+        if render_mode is not None:
+            raise ValueError(f"nothing to render in mode {render_mode!r}: the images are in the observation")
+        if "tools" in keywords and not isinstance(keywords["tools"], str):
+            keywords["tools"] = tuple(keywords["tools"])
+        config = EnvConfig(**keywords)
+        tools = make_tools(config.tools)
+        if config.sandbox is None and "python" in tools:
+            raise ValueError("the python tool needs a sandbox; give one or leave python out of tools")
+        rules = dynamics.Rules(
+            tools=tools,
+            max_turns=config.max_turns,
+            max_calls=config.max_calls,
+            max_pixels=config.max_pixels,
+            tool_time_limit_s=config.tool_time_limit_s,
+        )
+        self._setup(config, rules, make_source(config))
+
+    def _setup(self, config: EnvConfig, rules: dynamics.Rules, source: TaskSource) -> None:
+        self.config, self.rules, self.source = config, rules, source
+        self.observation_space = gym.spaces.Dict({"text": UnicodeText(), "images": Images()})
+        self.action_space = UnicodeText()
+        self.render_mode = None
+        self._schemas = json.dumps([dict(tool.schema) for tool in rules.tools.values()])
+        self._state: EpisodeState | None = None
+        self._interpreter: Interpreter | None = None
+
+    @property
+    def num_tasks(self) -> int:
+        """How many tasks the source holds."""
+        return self.source.num_tasks
+
+    @property
+    def task(self) -> Task:
+        """The current episode's task."""
+        return self.state.task
+
+    @property
+    def state(self) -> EpisodeState:
+        """The current episode's state. Raises RuntimeError before the first reset."""
+        if self._state is None:
+            raise RuntimeError("no episode: reset the environment first")
+        return self._state
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Observation, dict[str, Any]]:
+        """Start an episode: of task `options["index"]`, or of one drawn at random.
+
+        Raises ValueError for other options, IndexError for an index outside the source.
+        """
+        super().reset(seed=seed)
+        options = options or {}
+        check_keys("reset option", options, ("index",))
+        # The draw happens either way, so that a given index does not shift later ones.
+        index = int(self.np_random.integers(self.num_tasks))
+        task = self.source.get(options.get("index", index))
+        self._replace(dynamics.begin(task, self.rules), self._new_interpreter(task))
+        return self._observe()
+
+    def step(self, action: Any) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
+        """One turn. Any action is accepted; what is no string is answered with a message saying so.
+
+        Raises RuntimeError if the episode is over or none was begun.
+        """
+        state = self.state
+        if state.stop_reason is not None:
+            raise RuntimeError(f"the episode is over ({state.stop_reason}): reset or restore first")
+        assert self._interpreter is not None
+        if not isinstance(action, str | NotText):
+            action = NotText(type_name=type(action).__name__)
+        self._state = state = dynamics.advance(state, action, self.rules, self._interpreter)
+        if state.stop_reason is not None:
+            self._interpreter.close()
+        observation, info = self._observe()
+        return observation, state.reward, state.terminated, state.truncated, info
+
+    def snapshot(self) -> Snapshot:
+        """This moment, to restore or fork from. Costs nothing until code has run in the episode."""
+        state = self.state
+        assert self._interpreter is not None
+        return Snapshot(
+            state=state,
+            random_state=self.np_random.bit_generator.state,
+            interpreter=self._interpreter.freeze(),
+            settings=self._settings(),
+        )
+
+    def restore(self, snapshot: Snapshot) -> tuple[Observation, dict[str, Any]]:
+        """Go (back) to `snapshot`, which may come from another environment.
+
+        Returns that moment's observation, info.
+        """
+        interpreter = self._new_interpreter(snapshot.state.task, origin=snapshot.share_interpreter())
+        self._replace(snapshot.state, interpreter)
+        generator = np.random.Generator(getattr(np.random, snapshot.random_state["bit_generator"])())
+        generator.bit_generator.state = copy.deepcopy(snapshot.random_state)
+        self.np_random = generator
+        return self._observe()
+
+    def fork(self, num_branches: int) -> list["ToolEnv"]:
+        """`num_branches` new environments, each in this very moment and from then on independent."""
+        if num_branches < 0:
+            raise ValueError(f"cannot fork {num_branches} branches")
+        snapshot = self.snapshot()
+        branches = [self._sibling() for _ in range(num_branches)]
+        for branch in branches:
+            branch.restore(snapshot)
+        snapshot.release()
+        return branches
+
+    def snapshot_from_bytes(self, data: bytes) -> Snapshot:
+        """Rebuild a snapshot by replaying its actions in a sibling; this environment stays as it is.
+
+        Raises ValueError for bytes that are no snapshot or one of other settings, ReplayDiverged if the
+        replay led elsewhere.
+        """
+        record = snapshots.read_record(data)
+        if record["settings"] != self._settings():
+            raise ValueError(
+                f"the snapshot is of {record['settings']}, this environment of {self._settings()}"
+            )
+        sibling = self._sibling()
+        try:
+            sibling.reset(options={"index": record["task"]["index"]})
+            for action in record["actions"]:
+                if sibling.state.stop_reason is not None:
+                    raise ReplayDiverged(f"the replay ended early: {sibling.state.stop_reason}")
+                sibling.step(action)
+            if snapshots.digest(sibling.state) != record["digest"] or sibling.task.id != record["task"]["id"]:
+                raise ReplayDiverged(f"replaying {len(record['actions'])} actions led to other messages")
+            sibling.np_random.bit_generator.state = record["random_state"]
+            return sibling.snapshot()
+        finally:
+            sibling.close()
+
+    def close(self) -> None:
+        """End the interpreter. Idempotent; the sandbox is not the environment's to close."""
+        if self._interpreter is not None:
+            self._interpreter.close()
+
+    def _sibling(self) -> "ToolEnv":
+        """An environment with the same settings, sharing source and tools, without an episode."""
+        sibling = type(self).__new__(type(self))
+        sibling._setup(self.config, self.rules, self.source)
+        sibling.spec = self.spec
+        return sibling
+
+    def _new_interpreter(self, task: Task, origin: Any = None) -> Interpreter:
+        sandbox = self.config.sandbox
+        open_sandbox: Callable[[], Any] = (
+            (lambda: shared_sandbox(sandbox)) if isinstance(sandbox, str) else (lambda: sandbox)
+        )
+        return Interpreter(open_sandbox, seed=task.index, origin=origin)
+
+    def _replace(self, state: EpisodeState, interpreter: Interpreter) -> None:
+        old, self._interpreter = self._interpreter, interpreter
+        self._state = state
+        if old is not None:
+            old.close()
+
+    def _settings(self) -> dict[str, Any]:
+        """What a snapshot's bytes must agree on for a replay to make sense. JSON."""
+        names = ("benchmark", "split", "source", "max_turns", "max_calls", "max_pixels")
+        settings: dict[str, Any] = {name: getattr(self.config, name) for name in names}
+        level = self.config.difficulty
+        settings["difficulty"] = level if isinstance(level, str) else repr(level)
+        settings["tools"] = list(self.rules.tools)
+        return settings
+
+    def _observe(self) -> tuple[Observation, dict[str, Any]]:
+        """Observation and info of the current state; fresh containers, arrays shared read-only."""
+        state = self.state
+        new = state.new_messages
+        texts, images = [], []
+        for message in new:
+            for part in message.content:
+                if isinstance(part, Picture):
+                    images.append(part.image)
+                elif message.role != "system":
+                    texts.append(part.text)
+        observation = {"text": "\n".join(texts), "images": tuple(images)}
+        return observation, self._info(state)
+
+    def _info(self, state: EpisodeState) -> dict[str, Any]:
+        return {
+            "new_messages": [message.as_dict() for message in state.new_messages],
+            "messages": [message.as_dict() for message in state.messages],
+            "tools": json.loads(self._schemas),
+            "tool_calls": [_call_dict(call) for call in state.calls],
+            "stop_reason": state.stop_reason,
+            "grade": None if state.grade is None else state.grade.as_dict(),
+            "outage": state.outage,
+            "num_turns": state.num_turns,
+            "task": state.task.describe(),
+        }
+
+
+def _call_dict(call: Any) -> dict[str, Any]:
+    return {"name": call.name, "arguments": copy.deepcopy(call.arguments), "error": call.error}

@@ -1,0 +1,140 @@
+r"""Pure answer checks: text in, verdict out.
+
+`relaxed_match` is ChartQA's published metric; `strict_match` is the one without its 5 % tolerance. Finding
+the answer in what a policy wrote is `extract_answer`. Asking a judge model is left to others.
+"""
+
+import math
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+_OPEN, _CLOSE, _BOXED = "<answer>", "</answer>", "\\boxed{"
+_NUMBER = re.compile(r"[+-]?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d*)?(?:[eE][+-]?\d{1,3})?")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grade:
+    """The verdict on one episode's answer."""
+
+    correct: bool  # by the benchmark's official metric; the reward
+    strict: bool  # by the exact metric
+    answer: str | None  # what was extracted; None if the policy never answered
+    reference: tuple[str, ...]  # any of these is right
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def extract_answer(text: str) -> str | None:
+    r"""The final answer in `text`, or None if there is none or it is blank.
+
+    The last complete `<answer>...</answer>` counts, and in it the last `\boxed{...}` with balanced braces. An
+    answer without a (balanced) box is taken as it stands. A box outside the answer tags is no answer.
+    """
+    end = text.rfind(_CLOSE)
+    start = text.rfind(_OPEN, 0, end) if end >= 0 else -1
+    if start < 0:
+        return None
+    inner = text[start + len(_OPEN) : end]
+    boxed = _last_boxed(inner)
+    return (inner if boxed is None else boxed).strip() or None
+
+
+def _last_boxed(text: str) -> str | None:
+    """Content of the outermost `\\boxed{...}` that closes last; None if there is none. One pass."""
+    found: str | None = None
+    position = text.find(_BOXED)
+    while position >= 0:
+        start = position + len(_BOXED)
+        end = _matching_brace(text, start)
+        if end is None:
+            break  # an unclosed box swallows the rest
+        found = text[start:end]
+        position = text.find(_BOXED, end)
+    return found
+
+
+def _matching_brace(text: str, start: int) -> int | None:
+    depth = 1
+    for match in re.compile(r"[{}]").finditer(text, start):
+        depth += 1 if match.group() == "{" else -1
+        if depth == 0:
+            return match.start()
+    return None
+
+
+def to_number(text: str) -> float | None:
+    """The number `text` spells, or None.
+
+    "1,234" is 1234, "5%" is 0.05 as in the published metric, "1,2" is none.
+    """
+    text = text.strip().replace("\N{MINUS SIGN}", "-")
+    percent = text.endswith("%")
+    digits = text[:-1].rstrip() if percent else text
+    if not _NUMBER.fullmatch(digits) or not any(char.isdigit() for char in digits):
+        return None
+    try:
+        value = float(digits.replace(",", ""))
+    except ValueError:  # an exponent without digits before it
+        return None
+    return value / 100.0 if percent else value
+
+
+def relaxed_match(prediction: str, reference: str, *, tolerance: float = 0.05) -> bool:
+    """ChartQA's relaxed accuracy for one reference.
+
+    Numbers may be off by `tolerance` of the reference, which must not be 0; years get the same 5 %, as
+    published. Everything else, a reference of 0 included, is compared as text without case. A reference "[a,
+    b]" is a list: its items are compared one by one, in order, and brackets in the prediction are optional.
+    """
+    items = _list_items(reference)
+    if items is not None:
+        return _match_list(prediction, items, lambda a, b: relaxed_match(a, b, tolerance=tolerance))
+    predicted, target = to_number(prediction), to_number(reference)
+    if predicted is not None and target:
+        # The small slack keeps exactly 5 % (105 for 100) inside despite rounding.
+        return abs(predicted - target) / abs(target) <= tolerance * (1 + 1e-9)
+    return prediction.strip().lower() == reference.strip().lower()
+
+
+def strict_match(prediction: str, reference: str) -> bool:
+    """Equality: of numbers (0 included, "1,234" is "1234.0"), else of text without case and doubled spaces.
+
+    Not a subset of `relaxed_match` in one corner: "0.0" for "0" is right here and wrong in the published
+    metric.
+    """
+    items = _list_items(reference)
+    if items is not None:
+        return _match_list(prediction, items, strict_match)
+    predicted, target = to_number(prediction), to_number(reference)
+    if predicted is not None and target is not None:
+        return math.isclose(predicted, target, rel_tol=1e-9, abs_tol=1e-12)
+    return " ".join(prediction.lower().split()) == " ".join(reference.lower().split())
+
+
+def grade_chartqa(answer: str | None, references: Sequence[str]) -> Grade:
+    """Grade by ChartQA's metric.
+
+    Any of `references` (at least one) will do. No answer is wrong, not ungraded.
+    """
+    assert references, "grading needs at least one reference"
+    return Grade(
+        correct=answer is not None and any(relaxed_match(answer, label) for label in references),
+        strict=answer is not None and any(strict_match(answer, label) for label in references),
+        answer=answer,
+        reference=tuple(references),
+    )
+
+
+def _list_items(reference: str) -> list[str] | None:
+    text = reference.strip()
+    if not (text.startswith("[") and text.endswith("]")):
+        return None
+    return [item.strip() for item in text[1:-1].split(",")]
+
+
+def _match_list(prediction: str, items: list[str], match: Callable[[str, str], bool]) -> bool:
+    predicted = _list_items(prediction) or [item.strip() for item in prediction.split(",")]
+    return len(predicted) == len(items) and all(match(a, b) for a, b in zip(predicted, items, strict=True))

@@ -1,0 +1,37 @@
+"""Error texts for names that nobody knows: what was given, what is known, what is nearest.
+
+Leaves raising to the caller, since a policy's unknown name is an observation while a user's is an exception.
+"""
+
+import difflib
+from collections.abc import Iterable
+
+_SHOWN_CHARS = 60
+
+
+def shorten(value: object, *, limit: int = _SHOWN_CHARS) -> str:
+    """`repr` of `value`, cut to about `limit` characters so that a message never echoes a megabyte."""
+    if isinstance(value, str | bytes):
+        return repr(value) if len(value) <= limit else f"{value[:limit]!r}..."
+    if isinstance(value, list | tuple | dict | set):
+        value = type(value).__name__ if len(value) > limit else value
+    if isinstance(value, int) and value.bit_length() > 200:
+        return "a huge integer"  # repr of one refuses beyond 4300 digits
+    text = repr(value)
+    return text if len(text) <= limit else text[:limit] + "..."
+
+
+def unknown_name(kind: str, given: object, known: Iterable[str]) -> str:
+    """For example "unknown tool 'zoom'; known: image_zoom_in, python; nearest: image_zoom_in"."""
+    names = sorted(known)
+    message = f"unknown {kind} {shorten(given)}; known: {', '.join(names) or 'none'}"
+    near = difflib.get_close_matches(str(given)[:_SHOWN_CHARS].lower(), names, n=1, cutoff=0.4)
+    return f"{message}; nearest: {near[0]}" if near else message
+
+
+def check_keys(kind: str, given: Iterable[str], known: Iterable[str]) -> None:
+    """Raise `ValueError` for the first of `given` that is not in `known`."""
+    names = set(known)
+    for name in given:
+        if name not in names:
+            raise ValueError(unknown_name(kind, name, names))

@@ -1,0 +1,108 @@
+"""A snapshot: an episode's state, its interpreter and its random state, to branch from.
+
+In memory it shares the frozen state and a frozen interpreter. As bytes it is a record to replay: which task,
+which actions, and digests of the messages they led to, as JSON. `ToolEnv.snapshot_from_bytes` does the
+replaying.
+"""
+
+import copy
+import hashlib
+import json
+import threading
+import weakref
+from collections.abc import Mapping
+from typing import Any
+
+from axpo_env.messages import NotText
+from axpo_env.state import EpisodeState, Message, Text
+from axpo_env.tools.interpreter import FrozenInterpreter
+
+FORMAT = "axpo_env.snapshot"
+VERSION = 1
+
+
+class ReplayDiverged(RuntimeError):
+    """Replaying a snapshot's actions did not lead to the messages it recorded."""
+
+
+class Snapshot:
+    """One moment of an episode, frozen. Restore it any number of times.
+
+    Release it when done (or let it be collected).
+    """
+
+    def __init__(
+        self,
+        *,
+        state: EpisodeState,
+        random_state: Mapping[str, Any],
+        interpreter: FrozenInterpreter | None,
+        settings: Mapping[str, Any],
+    ) -> None:
+        self.state = state
+        self.random_state = copy.deepcopy(dict(random_state))  # of `ToolEnv.np_random`'s bit generator
+        self.settings = dict(settings)  # of the environment, JSON
+        self._interpreter = interpreter
+        self._lock = threading.Lock()
+        self._finalizer = None if interpreter is None else weakref.finalize(self, interpreter.release)
+
+    def share_interpreter(self) -> FrozenInterpreter | None:
+        """A share in the frozen interpreter for the caller to release; None if no code had run."""
+        with self._lock:
+            if self._finalizer is not None and not self._finalizer.alive:
+                raise RuntimeError("the snapshot was released")
+            return None if self._interpreter is None else self._interpreter.share()
+
+    def release(self) -> None:
+        """Give the frozen interpreter back; branches already made keep theirs. Idempotent."""
+        with self._lock:
+            if self._finalizer is not None:
+                self._finalizer()
+
+    def to_bytes(self) -> bytes:
+        """A JSON record that another process or machine replays; holds no images and no pickle."""
+        record = {
+            "format": FORMAT,
+            "version": VERSION,
+            "settings": self.settings,
+            "task": {"id": self.state.task.id, "index": self.state.task.index},
+            "actions": [_pack(action) for action in self.state.actions],
+            "random_state": self.random_state,
+            "digest": digest(self.state),
+        }
+        return json.dumps(record).encode()
+
+
+def read_record(data: bytes) -> dict[str, Any]:
+    """The record inside `to_bytes`' output, its actions unpacked. Raises ValueError for anything else."""
+    record = json.loads(data)
+    if not isinstance(record, dict) or record.get("format") != FORMAT:
+        raise ValueError("these bytes are no environment snapshot")
+    if record["version"] != VERSION:
+        raise ValueError(f"snapshot version {record['version']}; this reads version {VERSION}")
+    record["actions"] = [
+        NotText(**action) if isinstance(action, dict) else action for action in record["actions"]
+    ]
+    return record
+
+
+def digest(state: EpisodeState) -> str:
+    """SHA-256 over the whole conversation, images included, and how it ended."""
+    total = hashlib.sha256()
+    for message in state.messages:
+        _add_message(total, message)
+    total.update(repr((state.stop_reason, state.grade)).encode("utf-8", "surrogatepass"))
+    return total.hexdigest()
+
+
+def _add_message(total: Any, message: Message) -> None:
+    total.update(f"\0{message.role}\0{message.name}".encode())
+    for part in message.content:
+        if isinstance(part, Text):
+            total.update(b"\0text\0" + part.text.encode("utf-8", "surrogatepass"))
+        else:
+            total.update(f"\0image {part.image.shape}\0".encode() + part.image.tobytes())
+
+
+def _pack(action: str | NotText) -> str | dict[str, str]:
+    return action if isinstance(action, str) else {"type_name": action.type_name}

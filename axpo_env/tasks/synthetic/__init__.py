@@ -1,0 +1,1 @@
+"""Generated tasks: unlimited, every item determined by its split and index."""

@@ -1,0 +1,139 @@
+"""An episode's interpreter: nothing until its first use, then one sandbox session that freezes and branches.
+
+It knows sandboxes only by their protocol (`session`, `run`, `write_files`, `snapshot`, `fork`) and turns
+every typed sandbox error into `ToolUnavailable`. What the python tool puts into a session is left to
+`tools.python`.
+"""
+
+import atexit
+import os
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+from axpo_env.tools.base import ToolUnavailable
+
+Result = TypeVar("Result")
+
+_shared: dict[tuple[int, str], Any] = {}  # (process id, backend name) -> sandbox
+_shared_lock = threading.Lock()
+
+
+def shared_sandbox(name: str) -> Any:
+    """This process's one sandbox of backend `name`, made on first use and closed at exit. Thread-safe."""
+    from sandbox import make_sandbox
+
+    key = (os.getpid(), name)  # a forked child must not use its parent's
+    with _shared_lock:
+        if key not in _shared:
+            _shared[key] = outage_as_unavailable(lambda: make_sandbox(name))
+            atexit.register(_close_shared, key)
+        return _shared[key]
+
+
+def _close_shared(key: tuple[int, str]) -> None:
+    with _shared_lock:
+        sandbox = _shared.pop(key, None) if key[0] == os.getpid() else None
+    if sandbox is not None:
+        sandbox.close()
+
+
+def outage_as_unavailable(call: Callable[[], Result]) -> Result:
+    """`call()`, with a typed sandbox error raised as `ToolUnavailable`."""
+    from sandbox import SandboxError
+
+    try:
+        return call()
+    except SandboxError as error:
+        raise ToolUnavailable(f"{type(error).__name__}: {error}") from error
+
+
+class FrozenInterpreter:
+    """A sandbox snapshot held by several owners (snapshots, branches not yet started).
+
+    Released by the last one.
+    """
+
+    def __init__(self, snapshot: Any, *, num_images: int) -> None:
+        self.num_images = num_images
+        self._snapshot = snapshot
+        self._owners = 1
+        self._lock = threading.Lock()
+
+    def share(self) -> "FrozenInterpreter":
+        """Take one more share in it."""
+        with self._lock:
+            if self._owners == 0:
+                raise RuntimeError("the snapshot was released")
+            self._owners += 1
+        return self
+
+    def release(self) -> None:
+        """Give one share back."""
+        with self._lock:
+            self._owners -= 1
+            last = self._owners == 0
+        if last:
+            self._snapshot.release()
+
+    def fork(self) -> Any:
+        """A new session that goes on from here."""
+        return outage_as_unavailable(lambda: self._snapshot.fork(1)[0])
+
+
+class Interpreter:
+    """One episode's interpreter. Used by one thread at a time; close it, or hand it over, exactly once."""
+
+    def __init__(
+        self, open_sandbox: Callable[[], Any], *, seed: int, origin: FrozenInterpreter | None = None
+    ) -> None:
+        self.num_images = 0 if origin is None else origin.num_images  # of the episode, already in the session
+        self._open_sandbox = open_sandbox
+        self._seed = seed
+        self._origin = origin  # where to go on from at first use; a share of it is ours
+        self._session: Any = None
+
+    @property
+    def started(self) -> bool:
+        """Whether code has run in this episode, in this branch or before it."""
+        return self._session is not None or self._origin is not None
+
+    def run(self, code: str, *, timeout_s: float) -> Any:
+        """Run a cell and return its Execution. Raises ToolUnavailable for an outage."""
+        session = self._ready()
+        return outage_as_unavailable(lambda: session.run(code, timeout_s=timeout_s))
+
+    def write_files(self, files: Mapping[str, bytes]) -> None:
+        """Put files into the working folder. Raises ToolUnavailable for an outage."""
+        session = self._ready()
+        outage_as_unavailable(lambda: session.write_files(dict(files)))
+
+    def freeze(self) -> FrozenInterpreter | None:
+        """A share in this moment, for the caller to release.
+
+        None if nothing has run. This interpreter goes on.
+        """
+        if self._session is not None:
+            snapshot = outage_as_unavailable(self._session.snapshot)
+            return FrozenInterpreter(snapshot, num_images=self.num_images)
+        return None if self._origin is None else self._origin.share()
+
+    def close(self) -> None:
+        """End the session and give the origin back. Idempotent."""
+        session, self._session = self._session, None
+        origin, self._origin = self._origin, None
+        if session is not None:
+            session.close()
+        if origin is not None:
+            origin.release()
+
+    def _ready(self) -> Any:
+        if self._session is None:
+            if self._origin is None:
+                sandbox = self._open_sandbox()
+                self._session = outage_as_unavailable(lambda: sandbox.session(seed=self._seed))
+            else:
+                self._session = self._origin.fork()
+                origin, self._origin = self._origin, None
+                origin.release()
+        return self._session

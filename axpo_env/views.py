@@ -1,0 +1,74 @@
+"""What the policy sees of an image, and conversions between arrays and encoded images.
+
+Downscaling is deterministic (area averaging) and keeps the aspect ratio. Patching is left to the policy's
+processor.
+"""
+
+import io
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image as PILImage
+
+MIN_SIDE_PX = 1
+
+
+def view_size(width_px: int, height_px: int, max_pixels: int) -> tuple[int, int]:
+    """The (width, height) in pixels at which an image is shown.
+
+    Its own, or the largest within `max_pixels`.
+    """
+    if width_px * height_px <= max_pixels:
+        return width_px, height_px
+    scale = math.sqrt(max_pixels / (width_px * height_px))
+    width, height = max(MIN_SIDE_PX, int(width_px * scale)), max(MIN_SIDE_PX, int(height_px * scale))
+    # A sliver is one pixel thin and as long as allowed.
+    return min(width, max_pixels // height), min(height, max_pixels // width)
+
+
+def downscale(image: NDArray[np.uint8], max_pixels: int) -> NDArray[np.uint8]:
+    """A fresh read-only copy of `image` [H, W, 3] with at most `max_pixels` pixels."""
+    height, width = image.shape[:2]
+    size = view_size(width, height, max_pixels)
+    if size == (width, height):
+        return freeze(image.copy())
+    return from_pil(PILImage.fromarray(image).resize(size, PILImage.Resampling.BOX))
+
+
+def from_pil(image: PILImage.Image) -> NDArray[np.uint8]:
+    """A read-only array [H, W, 3]; transparency is laid over white."""
+    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        layers = image.convert("RGBA")
+        paper = PILImage.new("RGBA", layers.size, "white")
+        paper.alpha_composite(layers)
+        image = paper
+    return freeze(np.array(image.convert("RGB"), dtype=np.uint8))
+
+
+def freeze(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    image.flags.writeable = False
+    return image
+
+
+def encode_png(image: NDArray[np.uint8]) -> bytes:
+    """PNG bytes, lightly compressed: they only travel to a process next door."""
+    buffer = io.BytesIO()
+    PILImage.fromarray(image).save(buffer, format="PNG", compress_level=1)
+    return buffer.getvalue()
+
+
+def decode_image(data: bytes, *, max_pixels: int) -> NDArray[np.uint8]:
+    """Decode an image of at most `max_pixels` pixels; the size is checked before any pixel is decoded.
+
+    Raises ValueError for bytes that are no image, or too large a one.
+    """
+    try:
+        with PILImage.open(io.BytesIO(data)) as image:
+            if image.width * image.height > max_pixels:
+                raise ValueError(
+                    f"the image has {image.width} x {image.height} pixels, the limit is {max_pixels}"
+                )
+            return from_pil(image)
+    except (OSError, SyntaxError, PILImage.DecompressionBombError) as error:
+        raise ValueError(f"not a readable image: {error}") from error

@@ -1,0 +1,169 @@
+"""The environment: an episode from reset to answer, what ends it, and Gymnasium's own checks."""
+
+import random
+import subprocess
+import sys
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium.utils.env_checker import check_env
+
+import axpo_env
+from axpo_env.messages import format_action, format_answer, format_call
+from axpo_env.state import StopReason
+
+NANO = {"difficulty": "nano", "max_pixels": 48 * 48, "tools": ("image_zoom_in",)}
+
+
+def make(**keywords):
+    return gym.make("AXPO/ChartQA-Tools-v0", **{**NANO, **keywords})
+
+
+@pytest.mark.parametrize("env_id", sorted(axpo_env.IDS))
+@pytest.mark.filterwarnings("error::UserWarning")
+def test_gymnasium_check(env_id):
+    check_env(gym.make(env_id, difficulty="nano").unwrapped)
+
+
+def test_reset_shows_system_images_and_question():
+    env = make()
+    observation, info = env.reset(options={"index": 3})
+    task = env.unwrapped.task
+    assert observation["text"] == task.question
+    assert [image.shape for image in observation["images"]] == [(48, 48, 3)]
+    assert task.images[0].shape == (384, 384, 3)
+    assert [message["role"] for message in info["messages"]] == ["system", "user"]
+    assert info["new_messages"] == info["messages"]
+    assert [part["type"] for part in info["messages"][1]["content"]] == ["image", "text"]
+    assert info["messages"][1]["content"][0]["image"] is observation["images"][0]
+    assert [tool["function"]["name"] for tool in info["tools"]] == ["image_zoom_in"]
+    assert info["task"] == {
+        "id": "charts/nano/train/3",
+        "index": 3,
+        "split": "train",
+        "source": "synthetic",
+        "needs_tools": ("image_zoom_in",),
+    }
+    assert (info["stop_reason"], info["grade"], info["num_turns"], info["tool_calls"]) == (None, None, 0, [])
+
+
+def test_zoom_then_right_answer():
+    env = make()
+    env.reset(options={"index": 3})
+    zoom, answer = env.unwrapped.task.demonstrate(random.Random(0))
+    observation, reward, terminated, truncated, info = env.step(zoom)
+    assert (observation["text"], reward, terminated, truncated) == ("Image 1:", 0.0, False, False)
+    assert [image.shape for image in observation["images"]] == [(48, 48, 3)]
+    assert [message["role"] for message in info["messages"]] == ["system", "user", "assistant", "tool"]
+    assert info["messages"][2]["content"] == [{"type": "text", "text": zoom}]
+    assert info["new_messages"][0]["name"] == "image_zoom_in"
+    assert info["tool_calls"][0]["name"] == "image_zoom_in" and info["tool_calls"][0]["error"] is None
+    observation, reward, terminated, truncated, info = env.step(answer)
+    assert (observation["text"], observation["images"]) == ("", ())
+    assert (reward, terminated, truncated, info["stop_reason"]) == (1.0, True, False, StopReason.ANSWER)
+    reference = env.unwrapped.task.references
+    assert info["grade"] == {"correct": True, "strict": True, "answer": reference[0], "reference": reference}
+    with pytest.raises(RuntimeError, match="episode is over"):
+        env.unwrapped.step(answer)
+
+
+def test_wrong_answer_ends_with_nothing():
+    env = make()
+    env.reset(options={"index": 3})
+    _, reward, terminated, _, info = env.step(format_action("guess", format_answer("7")))
+    assert (reward, terminated, info["grade"]["correct"]) == (0.0, True, False)
+
+
+def test_a_call_in_the_last_turn_is_not_run():
+    env = make(max_turns=2)
+    env.reset(options={"index": 3})
+    zoom = env.unwrapped.task.demonstrate(random.Random(0))[0]
+    env.step(zoom)
+    observation, reward, terminated, truncated, info = env.step(zoom)
+    assert (observation["text"], reward, terminated, truncated) == ("", 0.0, False, True)
+    assert (info["stop_reason"], info["num_turns"]) == ("max_turns", 2)
+    assert info["tool_calls"][0]["error"] == "not run: this was the last turn"
+    assert info["grade"]["answer"] is None and info["grade"]["correct"] is False
+
+
+def test_malformed_actions_cost_turns():
+    env = make(max_turns=2)
+    env.reset(options={"index": 3})
+    observation, _, terminated, truncated, info = env.step("hm\n</think>\n\nI do not know")
+    assert (terminated, truncated, info["num_turns"]) == (False, False, 1)
+    assert observation["text"] == (
+        "Your reply held neither a tool call nor an answer. "
+        "Write a tool call, or <answer>\\boxed{...}</answer>."
+    )
+    assert [message["role"] for message in info["new_messages"]] == ["user"]
+    _, reward, _, truncated, info = env.step("")
+    assert (reward, truncated, info["stop_reason"]) == (0.0, True, "malformed")
+
+
+def test_answer_beside_a_call_is_ignored():
+    env = make()
+    env.reset(options={"index": 3})
+    box = {"bbox_2d": [0, 0, 500, 500], "label": "x"}
+    action = format_action("", format_call("image_zoom_in", box), format_answer("40"))
+    observation, _, terminated, _, _ = env.step(action)
+    assert not terminated
+    assert observation["text"] == "Image 1:\nYour answer was ignored: it came together with a tool call."
+
+
+def test_several_calls_share_a_turn_up_to_a_limit():
+    env = make(max_calls=2)
+    env.reset(options={"index": 3})
+    call = format_call("image_zoom_in", {"bbox_2d": [0, 0, 500, 500], "label": "x"})
+    observation, *_, info = env.step(format_action("", call, call, call))
+    assert observation["text"] == "Image 1:\nImage 2:\nOnly the first 2 of 3 calls were run."
+    assert len(observation["images"]) == len(info["tool_calls"]) == len(info["new_messages"]) == 2
+
+
+def test_seed_and_index_choose_the_task():
+    first, second = make(), make()
+    assert first.reset(seed=7)[1]["task"] == second.reset(seed=7)[1]["task"]
+    assert first.reset()[1]["task"] == second.reset()[1]["task"]
+    first.reset(seed=7, options={"index": 5})
+    second.reset(seed=7)
+    assert first.unwrapped.task.index == 5
+    assert first.reset()[1]["task"] == second.reset()[1]["task"]  # a given index shifts nothing
+    with pytest.raises(IndexError, match="not -1"):
+        first.reset(options={"index": -1})
+    with pytest.raises(ValueError, match="unknown reset option 'idx'; known: index; nearest: index"):
+        first.reset(options={"idx": 1})
+
+
+@pytest.mark.parametrize(
+    ("keywords", "message"),
+    [
+        ({"dificulty": "nano"}, "unknown keyword 'dificulty'.*nearest: difficulty"),
+        ({"difficulty": "nan"}, "unknown difficulty 'nan'.*nearest: nano"),
+        ({"split": "valid"}, "unknown split 'valid'.*nearest: validation"),
+        ({"tools": ("zoom",)}, "unknown tool 'zoom'; known: image_zoom_in, python; nearest: image_zoom_in"),
+        ({"tools": ("python",), "sandbox": None}, "python tool needs a sandbox"),
+        ({"max_turns": 0}, "max_turns must be at least 1"),
+    ],
+)
+def test_wrong_keywords_are_named(keywords, message):
+    with pytest.raises(ValueError, match=message):
+        make(**keywords)
+
+
+def test_returned_images_cannot_be_changed():
+    env = make()
+    observation, _ = env.reset(options={"index": 3})
+    with pytest.raises(ValueError, match="read-only"):
+        observation["images"][0][0, 0, 0] = 1
+    assert not np.shares_memory(observation["images"][0], env.reset(options={"index": 3})[0]["images"][0])
+
+
+def test_import_is_light_and_silent():
+    code = (
+        "import sys, threading, axpo_env;"
+        "heavy = {'torch', 'transformers', 'docker', 'e2b', 'datasets', 'matplotlib', 'pandas', 'scipy'};"
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules);"
+        "assert threading.active_count() == 1"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
