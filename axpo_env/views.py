@@ -11,8 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as PILImage
 
-MIN_SIDE_PX = 1
-
 
 def view_size(width_px: int, height_px: int, max_pixels: int) -> tuple[int, int]:
     """The (width, height) in pixels at which an image is shown.
@@ -22,9 +20,9 @@ def view_size(width_px: int, height_px: int, max_pixels: int) -> tuple[int, int]
     if width_px * height_px <= max_pixels:
         return width_px, height_px
     scale = math.sqrt(max_pixels / (width_px * height_px))
-    width, height = max(MIN_SIDE_PX, int(width_px * scale)), max(MIN_SIDE_PX, int(height_px * scale))
+    width, height = max(1, int(width_px * scale)), max(1, int(height_px * scale))
     # A sliver is one pixel thin and as long as allowed.
-    return min(width, max_pixels // height), min(height, max_pixels // width)
+    return max(1, min(width, max_pixels // height)), max(1, min(height, max_pixels // width))
 
 
 def downscale(image: NDArray[np.uint8], max_pixels: int) -> NDArray[np.uint8]:
