@@ -1,7 +1,7 @@
 """What a training run can be told: nested, frozen, keyword-only dataclasses, a unit under each field.
 
-Loading them from YAML and the command line is `axpo_algo.config_loading`, whose names are repeated here. Ready
-YAML files lie in `recipes/`. Names of algorithms, engines and environments are checked where they are used.
+Loading them from YAML and the command line is left to `axpo_algo.config_loading`, whose names stand here too;
+ready YAML files lie in `recipes`. Names of algorithms, engines and environments are checked where used.
 """
 
 from collections.abc import Mapping

@@ -1,0 +1,154 @@
+"""How well groups of trajectories did: Pass@k, tool use, and where tool use fails altogether.
+
+Pure functions of rewards and tool counts, without torch. Making trajectories, writing results to disk and
+showing them as tables is left to others.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from statistics import fmean, stdev
+from typing import TypeGuard
+
+RIGHT = 1.0  # a reward at or above this is a right answer
+
+
+@dataclass(frozen=True, kw_only=True)
+class GroupOutcome:
+    """What came of the trajectories of one question. Sequences are [N], in the same order."""
+
+    rewards: Sequence[float | None]
+    """None or NaN: ungraded (only a judge could have told, or an outage); never counted as wrong"""
+    used_tool: Sequence[bool]
+    """whether the trajectory made at least one tool call"""
+    tool_calls: Mapping[str, int] = field(default_factory=dict)
+    """tool name -> calls in the whole group"""
+    recovered: bool | None = None
+    """whether a resampled tool call was right; None: nothing was resampled in this group"""
+
+    def __post_init__(self) -> None:
+        if len(self.rewards) != len(self.used_tool):
+            raise ValueError(f"{len(self.rewards)} rewards for {len(self.used_tool)} entries of used_tool")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """Averages over groups. A rate over nothing is None, never 0."""
+
+    num_groups: int
+    """groups given"""
+    num_rollouts: int
+    """trajectories given, ungraded ones included"""
+    num_ungraded: int
+    """trajectories without a reward; they enter tool_use_rate and nothing else"""
+    mean_reward: float | None
+    """over graded trajectories"""
+    pass_at: Mapping[int, float | None]
+    """k -> Pass@k, 0-1, mean over the groups with at least k graded trajectories"""
+    pass_at_1_stderr: float | None
+    """standard error of Pass@1 over groups; None below two groups"""
+    tool_use_rate: float | None
+    """share of all trajectories that made a tool call, 0-1"""
+    pass_at_1_tool: float | None
+    """share of right ones among graded trajectories that used a tool, 0-1"""
+    pass_at_1_no_tool: float | None
+    """share of right ones among graded trajectories that used none, 0-1"""
+    all_wrong_tool: float | None
+    """share of non-empty tool-using subgroups with no right trajectory, before resampling, 0-1"""
+    all_wrong_tool_after: float | None
+    """the same after resampling: a recovered subgroup no longer counts as all-wrong, 0-1"""
+    all_wrong_no_tool: float | None
+    """share of non-empty subgroups without tool use that have no right trajectory, 0-1"""
+    recovery_rate: float | None
+    """share of all-wrong tool-using subgroups that resampling recovered, 0-1; None: nothing was resampled"""
+    tool_calls: Mapping[str, int]
+    """tool name -> calls"""
+
+    def as_dict(self, prefix: str = "") -> dict[str, float | int | None]:
+        """Flat names for logs and tables: `pass@4`, `calls/zoom`, the rest as the fields are called."""
+        flat: dict[str, float | int | None] = {}
+        for name, value in vars(self).items():
+            if name == "pass_at":
+                flat.update({f"{prefix}pass@{k}": rate for k, rate in value.items()})
+            elif name == "tool_calls":
+                flat.update({f"{prefix}calls/{tool}": count for tool, count in value.items()})
+            else:
+                flat[prefix + name.replace("pass_at_1", "pass@1")] = value
+        return flat
+
+
+def pass_at_k(num_samples: int, num_right: int, k: int) -> float:
+    """The chance that at least one of `k` samples drawn from `num_samples`, without putting back, is right.
+
+    1 - C(n - c, k) / C(n, k), unbiased for k samples of the policy (arXiv 2107.03374, eq. 1).
+    Raises ValueError unless 0 <= num_right <= num_samples and 1 <= k <= num_samples.
+    """
+    if not 0 <= num_right <= num_samples:
+        raise ValueError(f"num_right must lie in [0, {num_samples}], got {num_right}")
+    if not 1 <= k <= num_samples:
+        raise ValueError(f"k must lie in [1, {num_samples}], got {k}")
+    return 1.0 - math.comb(num_samples - num_right, k) / math.comb(num_samples, k)
+
+
+def summarize_groups(groups: Sequence[GroupOutcome], *, ks: Sequence[int] = (1, 4)) -> Summary:
+    """Averages over `groups`; `ks` are the k of Pass@k.
+
+    Only graded trajectories count as right or wrong: a subgroup whose graded part is empty is left out of the
+    all-wrong rates, a group with fewer than k graded trajectories out of Pass@k.
+    """
+    tool = [_graded(group, used_tool=True) for group in groups]
+    no_tool = [_graded(group, used_tool=False) for group in groups]
+    graded = [with_tool + without for with_tool, without in zip(tool, no_tool, strict=True)]
+    pass_at_1 = [_pass(rewards, 1) for rewards in graded if rewards]
+    failed = [
+        group for group, rewards in zip(groups, tool, strict=True) if rewards and _num_right(rewards) == 0
+    ]
+    num_tool_subgroups = sum(bool(rewards) for rewards in tool)
+    num_recovered = sum(group.recovered is True for group in failed)
+    was_resampled = any(group.recovered is not None for group in groups)
+    calls: Counter[str] = Counter()
+    for group in groups:
+        calls.update(group.tool_calls)
+    return Summary(
+        num_groups=len(groups),
+        num_rollouts=sum(len(group.rewards) for group in groups),
+        num_ungraded=sum(not _is_graded(reward) for group in groups for reward in group.rewards),
+        mean_reward=_mean([reward for rewards in graded for reward in rewards]),
+        pass_at={k: _mean([_pass(rewards, k) for rewards in graded if len(rewards) >= k]) for k in ks},
+        pass_at_1_stderr=stdev(pass_at_1) / math.sqrt(len(pass_at_1)) if len(pass_at_1) > 1 else None,
+        tool_use_rate=_mean([float(used) for group in groups for used in group.used_tool]),
+        pass_at_1_tool=_mean([float(reward >= RIGHT) for rewards in tool for reward in rewards]),
+        pass_at_1_no_tool=_mean([float(reward >= RIGHT) for rewards in no_tool for reward in rewards]),
+        all_wrong_tool=_share(len(failed), num_tool_subgroups),
+        all_wrong_tool_after=_share(len(failed) - num_recovered, num_tool_subgroups),
+        all_wrong_no_tool=_mean([float(_num_right(rewards) == 0) for rewards in no_tool if rewards]),
+        recovery_rate=_share(num_recovered, len(failed)) if was_resampled else None,
+        tool_calls=dict(sorted(calls.items())),
+    )
+
+
+def _graded(group: GroupOutcome, *, used_tool: bool) -> list[float]:
+    """Rewards of the graded trajectories that did, or did not, use a tool."""
+    pairs = zip(group.rewards, group.used_tool, strict=True)
+    return [float(reward) for reward, used in pairs if _is_graded(reward) and bool(used) is used_tool]
+
+
+def _is_graded(reward: float | None) -> TypeGuard[float]:
+    return reward is not None and not math.isnan(reward)
+
+
+def _num_right(rewards: Sequence[float]) -> int:
+    return sum(reward >= RIGHT for reward in rewards)
+
+
+def _pass(rewards: Sequence[float], k: int) -> float:
+    return pass_at_k(len(rewards), _num_right(rewards), k)
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return fmean(values) if values else None
+
+
+def _share(part: int, whole: int) -> float | None:
+    return part / whole if whole else None
