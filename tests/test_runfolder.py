@@ -1,0 +1,298 @@
+"""Run folders: what is on disk after a step, after a kill and resume, and the pages, curves, sinks and progress."""
+
+import io
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from rich.console import Console
+
+from axpo_algo.curves import PANELS, Panel, draw_curves, trailing_mean
+from axpo_algo.metrics import summarize_groups
+from axpo_algo.progress import Progress
+from axpo_algo.runfolder import RunFolder, latest_run_path, next_run_path, read_jsonl
+from axpo_algo.sinks import WandbSink, open_sinks
+from axpo_algo.transcripts import Message, Transcript, write_page
+
+
+def metrics_at(step: int) -> dict[str, float | int | None]:
+    return {"train/mean_reward": step / 7, "num": step, "train/recovery_rate": None if step % 2 else 0.5}
+
+
+def train(run: RunFolder, steps: range) -> None:
+    for step in steps:
+        run.log(step, metrics_at(step), {"step_s": 0.1 * step})
+
+
+# Lines
+
+
+def test_a_line_is_on_disk_before_the_run_is_closed(tmp_path: Path) -> None:
+    with RunFolder.create(tmp_path / "run", "seed: 1\n") as run:
+        run.log(3, {"loss": 0.1, "none": None}, {"step_s": 2.5})
+        assert run.config_path.read_text() == "seed: 1\n"
+        assert run.metrics_path.read_text() == '{"step": 3, "loss": 0.1, "none": null}\n'
+        assert run.timings_path.read_text() == '{"step": 3, "step_s": 2.5}\n'
+        assert run.read_metrics() == [{"step": 3, "loss": 0.1, "none": None}]
+
+
+def test_a_run_that_diverged_says_so(tmp_path: Path) -> None:
+    with RunFolder.create(tmp_path / "run", "") as run:
+        run.log(0, {"loss": math.nan, "norm": math.inf})
+        assert run.metrics_path.read_text() == '{"step": 0, "loss": "nan", "norm": "inf"}\n'
+        record = run.read_metrics()[0]
+    assert math.isnan(record["loss"]) and record["norm"] == math.inf
+
+
+def test_steps_must_increase(tmp_path: Path) -> None:
+    with RunFolder.create(tmp_path / "run", "") as run:
+        run.log(2, {})
+        with pytest.raises(ValueError, match="step 2 comes after step 2"):
+            run.log(2, {})
+
+
+def test_a_second_run_does_not_write_over_the_first(tmp_path: Path) -> None:
+    with RunFolder.create(tmp_path, "first\n") as run:
+        train(run, range(2))
+    with pytest.raises(FileExistsError, match="holds a run already"):
+        RunFolder.create(tmp_path, "second\n")
+    assert (tmp_path / "config.yaml").read_text() == "first\n"
+    assert len(read_jsonl(tmp_path / "metrics.jsonl")) == 2
+
+
+def test_a_line_in_the_middle_that_is_not_json_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 1}\nbroken\n{"step": 2}\n')
+    with pytest.raises(ValueError, match=r"metrics\.jsonl, line 2"):
+        read_jsonl(path)
+
+
+# Resuming
+
+
+def test_a_killed_and_resumed_run_equals_an_unbroken_one(tmp_path: Path) -> None:
+    with RunFolder.create(tmp_path / "unbroken", "") as run:
+        train(run, range(1, 10))
+    killed = RunFolder.create(tmp_path / "killed", "")
+    train(killed, range(1, 8))
+    killed.write_trajectories(4, [])
+    killed.write_trajectories(6, [Transcript(title="late", messages=[message_with_image()])])
+    killed.close()
+    with killed.metrics_path.open("a") as file:
+        file.write('{"step": 8, "train/mean')  # cut off in the middle of a write
+    with RunFolder.resume(tmp_path / "killed", 5) as run:
+        assert run.last_step == 5
+        train(run, range(6, 10))
+    for name in ("metrics.jsonl", "timings.jsonl"):
+        assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "unbroken" / name).read_bytes()
+    assert [entry.name for entry in (tmp_path / "killed" / "trajectories").iterdir()] == ["step-000004.md"]
+
+
+def test_resuming_before_the_first_checkpoint_starts_over(tmp_path: Path) -> None:
+    with RunFolder.create(tmp_path, "") as run:
+        train(run, range(1, 4))
+    with RunFolder.resume(tmp_path, None) as run:
+        assert run.last_step is None and run.read_metrics() == []
+        train(run, range(1, 2))
+    assert [record["step"] for record in read_jsonl(tmp_path / "metrics.jsonl")] == [1]
+
+
+def test_resuming_needs_a_run(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="holds no run to resume"):
+        RunFolder.resume(tmp_path / "nothing", 3)
+
+
+def test_run_names_count_up(tmp_path: Path) -> None:
+    assert next_run_path(tmp_path / "runs", "axpo") == tmp_path / "runs" / "axpo-001"
+    with pytest.raises(FileNotFoundError, match="no run axpo-NNN"):
+        latest_run_path(tmp_path / "runs", "axpo")
+    for name in ("axpo-002", "axpo-010", "axpo-x", "grpo-100", "my-axpo-900"):
+        (tmp_path / "runs" / name).mkdir(parents=True)
+    assert next_run_path(tmp_path / "runs", "axpo") == tmp_path / "runs" / "axpo-011"
+    assert latest_run_path(tmp_path / "runs", "axpo") == tmp_path / "runs" / "axpo-010"
+
+
+# Pages
+
+
+def message_with_image(value: int = 7) -> Message:
+    return Message(role="environment", text="look", images=[np.full((2, 3, 3), value, np.uint8)])
+
+
+def test_a_page_shows_text_as_written_and_images_beside_it(tmp_path: Path) -> None:
+    tricky = "<think>a ```b``` ![x](y) **c**</think>"
+    transcript = Transcript(
+        title="question 3, trajectory 0",
+        facts={"reward": 1.0, "stop": "answer"},
+        messages=[message_with_image(), Message(role="policy", text=tricky)],
+    )
+    page = write_page(tmp_path, "step-000002", [transcript])
+    images = list((tmp_path / "step-000002").iterdir())
+    assert len(images) == 1
+    assert page.read_text() == (
+        "# step-000002\n\n"
+        "## question 3, trajectory 0\n\n"
+        "- reward: 1.000\n- stop: answer\n"
+        f"\n**environment**\n\n![3 x 2 px](step-000002/{images[0].name})\n\n```text\nlook\n```\n"
+        f"\n**policy**\n\n````text\n{tricky}\n````\n"
+    )
+    assert np.asarray(Image.open(images[0])).tolist() == [[[7] * 3] * 3] * 2
+
+
+def test_equal_images_are_stored_once_and_a_page_replaces_the_old(tmp_path: Path) -> None:
+    many = [message_with_image(1), message_with_image(1), message_with_image(2)]
+    write_page(tmp_path, "page", [Transcript(title="a", messages=many)] * 2)
+    assert len(list((tmp_path / "page").iterdir())) == 2
+    write_page(tmp_path, "page", [Transcript(title="a", messages=[message_with_image(3)])])
+    assert len(list((tmp_path / "page").iterdir())) == 1
+
+
+def test_what_is_not_an_image_is_refused(tmp_path: Path) -> None:
+    wrong = Message(role="environment", text="", images=[np.zeros((2, 3), np.uint8)])
+    with pytest.raises(ValueError, match=r"uint8 \[H, W, 3\], got uint8 \[2, 3\]"):
+        write_page(tmp_path, "page", [Transcript(title="a", messages=[wrong])])
+
+
+# Curves
+
+
+def test_trailing_mean_by_hand() -> None:
+    values = np.array([1.0, 2.0, 3.0, 6.0, 9.0])
+    assert trailing_mean(values, 3).tolist() == [1.0, 1.5, 2.0, 11 / 3, 6.0]
+    assert trailing_mean(values, 9).tolist() == values.tolist()
+
+
+def test_curves_have_a_panel_for_what_was_measured_only(tmp_path: Path) -> None:
+    records = [
+        {"step": step, "a": step / 4, "b": None if step % 2 else math.nan, "text": "x"} for step in range(4)
+    ]
+    one = [Panel(title="a", keys=("a",)), Panel(title="b", keys=("b",)), Panel(title="c", keys=("text",))]
+    two = [*one, Panel(title="again", keys=("a", "b"), is_rate=False)]
+    first = draw_curves({"run": records}, tmp_path / "one.png", panels=one)
+    second = draw_curves({"run": records, "other": records[:1]}, tmp_path / "two.png", panels=two, window=2)
+    assert Image.open(second).width == 2 * Image.open(first).width
+    assert [entry.name for entry in sorted(tmp_path.iterdir())] == ["one.png", "two.png"]
+
+
+def test_a_run_draws_its_curves_at_any_time(tmp_path: Path) -> None:
+    with RunFolder.create(tmp_path, "") as run:
+        empty = Image.open(run.write_curves()).tobytes()
+        train(run, range(1, 30))
+        assert Image.open(run.write_curves()).tobytes() != empty
+
+
+def test_every_panel_draws_metrics_that_a_summary_has_or_the_loop_adds() -> None:
+    summary = summarize_groups([])
+    known = {
+        *summary.as_dict("train/"),
+        *summary.as_dict("eval/"),
+        "train/loss",
+        "train/kl",
+        "train/grad_norm",
+    }
+    assert {key for panel in PANELS for key in panel.keys} <= known
+
+
+# Sinks
+
+
+class ScriptedWandbRun:
+    def __init__(self) -> None:
+        self.calls: list[Any] = []
+
+    def log(self, values: Mapping[str, Any], step: int) -> None:
+        self.calls.append((step, dict(values)))
+
+    def finish(self) -> None:
+        self.calls.append("finish")
+
+
+def test_sinks_get_metrics_and_timings_as_numbers_and_are_closed_once(tmp_path: Path) -> None:
+    wandb_run = ScriptedWandbRun()
+    run = RunFolder.create(tmp_path, "")
+    run.sinks.append(WandbSink(wandb_run))
+    run.log(1, {"a": 0.5, "b": None, "c": math.nan, "d": "text", "e": 3}, {"step_s": 2.0})
+    run.close()
+    run.close()
+    assert wandb_run.calls == [(1, {"a": 0.5, "e": 3, "step_s": 2.0}), "finish"]
+
+
+def test_tensorboard_events_hold_every_number_and_a_resumed_run_hides_the_later_ones(tmp_path: Path) -> None:
+    reader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    pytest.importorskip("torch")
+
+    def sinks(resume_step: int | None) -> list[Any]:
+        return open_sinks(
+            folder=tmp_path,
+            tensorboard=True,
+            wandb_project=None,
+            name="run",
+            config={},
+            resume_step=resume_step,
+        )
+
+    with RunFolder.create(tmp_path, "") as run:
+        run.sinks += sinks(None)
+        for step in (1, 2, 3):
+            run.log(step, {"loss": float(step)})
+    with RunFolder.resume(tmp_path, 1) as run:
+        run.sinks += sinks(1)
+        run.log(2, {"loss": 20.0})
+    events = reader.EventAccumulator(str(run.tensorboard_path))
+    events.Reload()
+    assert [(event.step, event.value) for event in events.Scalars("loss")] == [(1, 1.0), (2, 20.0)]
+
+
+def test_no_sinks_are_opened_unless_asked_for(tmp_path: Path) -> None:
+    assert open_sinks(folder=tmp_path, tensorboard=False, wandb_project=None, name="run", config={}) == []
+    assert list(tmp_path.iterdir()) == []
+
+
+# Progress
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now_s = 100.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+def test_progress_in_a_log_file_is_plain_lines_with_the_time_left() -> None:
+    clock = Clock()
+    out = io.StringIO()
+    console = Console(file=out, width=40)
+    show = ["train/mean_reward", "missing"]
+    with Progress(3000, start_step=10, show=show, console=console, clock=clock) as progress:
+        progress.update(10, {"train/mean_reward": 0.0})
+        clock.now_s += 25.0
+        progress.update(20, {"train/mean_reward": 0.25, "other": 1})
+        progress.say("[evaluating] now, " + "at some length " * 3)
+    assert out.getvalue().splitlines() == [
+        "training 10/3000  left ?  mean_reward 0.000",
+        "training 20/3000  left 2:04:10  mean_reward 0.250",
+        "[evaluating] now, at some length at some length at some length ",
+    ]
+
+
+def test_progress_on_a_terminal_is_a_bar() -> None:
+    clock = Clock()
+    out = io.StringIO()
+    console = Console(file=out, width=100, force_terminal=True, color_system=None)
+    with Progress(4, title="sft", console=console, clock=clock) as progress:
+        clock.now_s += 30.0
+        progress.update(2, {"loss": 0.125})
+    shown = out.getvalue()
+    assert "sft" in shown and "2/4" in shown and "left 0:00:30  loss 0.125" in shown
+
+
+def test_json_of_a_line_is_plain(tmp_path: Path) -> None:
+    with RunFolder.create(tmp_path, "") as run:
+        run.log(1, metrics_at(1))
+        assert json.loads(run.metrics_path.read_text()) == {"step": 1, **metrics_at(1)}
