@@ -1,4 +1,4 @@
-"""Run folders: what is on disk after a step, after a kill and resume, and the pages, curves, sinks and progress."""
+"""Run folders: what is on disk after a step, after a kill and resume; pages, curves, sinks and progress."""
 
 import io
 import json
