@@ -1,4 +1,4 @@
-"""Import directions: sandbox <- axpo_env <- axpo_algo <- benchmarks, and what importing a package must not do."""
+"""Import directions: sandbox <- axpo_env <- axpo_algo <- benchmarks; what importing a package must not do."""
 
 import ast
 import json
