@@ -41,7 +41,7 @@ def from_pil(image: PILImage.Image) -> NDArray[np.uint8]:
         paper = PILImage.new("RGBA", layers.size, "white")
         paper.alpha_composite(layers)
         image = paper
-    return freeze(np.array(image.convert("RGB"), dtype=np.uint8))
+    return freeze(np.array(image if image.mode == "RGB" else image.convert("RGB"), dtype=np.uint8))
 
 
 def freeze(image: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -4,12 +4,11 @@ Painting is left to `chart_drawing`, questions to `chart_questions`.
 """
 
 import hashlib
+import math
 import random
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, fields
 
-if TYPE_CHECKING:
-    from axpo_env.tasks.synthetic.charts import ChartLevel
+from axpo_env.names import unknown_name
 
 RGB = tuple[int, int, int]
 
@@ -22,6 +21,49 @@ PALETTE: dict[str, RGB] = {
     "purple": (170, 50, 200),
     "black": (35, 35, 35),
 }
+MARKS = ("bars", "lines", "points")
+_CONSONANTS, _VOWELS = "bdfgklmnprstvz", "aeiou"
+_TITLES = ("Output", "Revenue", "Visitors", "Rainfall", "Exports", "Energy use")
+_SERIES = ("Nova", "Orin", "Pelt", "Quay", "Rusk", "Sorn")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChartLevel:
+    """How large, how crowded and how hard to ask about the charts of a level are."""
+
+    name: str
+    layout: str  # "slots": one coloured bar a slot, its value below; "axes": marks between labelled axes
+    canvas_px: tuple[int, int]  # smallest and largest side of the square canvas, in pixels
+    num_bars: tuple[int, int]  # fewest and most categories along the x axis
+    num_series: tuple[int, int] = (1, 1)  # fewest and most values per category
+    label_px: int = 20  # font size of a printed value, in pixels (a digit is about 0.7 of it high)
+    name_share: float = 0.04  # font size of names and title, as a share of the canvas side
+    value_step: int  # values are multiples of this
+    value_maxima: tuple[int, ...]  # one is chosen per chart: its largest possible value
+    value_floor: float = 0.0  # no value lies below this share of the chart's maximum (nor below value_step)
+    decimals: int = 0  # a value v is printed as v / 10 ** decimals
+    near_colors: bool = False  # series in shades of one hue
+    marks: tuple[str, ...] = ("bars",)  # how values are drawn, in every split: bars, lines, points
+    test_marks: tuple[str, ...] = ()  # ways that only the test split draws them in
+    questions: tuple[str, ...]  # kinds asked in every split
+    test_questions: tuple[str, ...] = ()  # kinds asked in the test split only
+    uses_python: bool = False  # demonstrations compute with the python tool
+    view_pixels: int  # the policy's max_pixels the level is meant for: with more, values turn legible
+
+    def __post_init__(self) -> None:
+        for mark in (*self.marks, *self.test_marks):
+            if mark not in MARKS:
+                raise ValueError(unknown_name("mark", mark, MARKS))
+        if self.layout not in ("slots", "axes"):
+            raise ValueError(unknown_name("layout", self.layout, ("slots", "axes")))
+        colored = self.num_bars if self.layout == "slots" else self.num_series
+        if colored[1] > len(PALETTE):
+            raise ValueError(f"at most {len(PALETTE)} colours can be told apart, not {colored[1]}")
+
+    @property
+    def knobs(self) -> str:
+        """All knobs as text: two levels make the same charts just if these agree."""
+        return repr([(item.name, getattr(self, item.name)) for item in fields(self)])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,24 +71,20 @@ class Chart:
     """The data of one chart. `values[series][category]` are integers in units of 10 ** -decimals."""
 
     layout: str  # "slots" or "axes"
+    marks: str  # "bars", "lines" or "points"
     canvas_px: int  # side of the square canvas, in pixels
     label_px: int  # font size of a printed value, in pixels
+    name_px: int  # font size of names and title, in pixels
+    title: str
     categories: tuple[str, ...]
     series: tuple[str, ...]
     colors: tuple[RGB, ...]  # per category in the slots layout, else per series
     values: tuple[tuple[int, ...], ...]
-    decimals: int = 0
-    title: str = ""
-    marks: str = "bars"  # "bars" or "lines"
+    decimals: int
 
     def shown(self, series: int, category: int) -> str:
-        """A value as it is printed."""
-        return show_number(self.values[series][category], self.decimals)
-
-
-def show_number(value: int, decimals: int) -> str:
-    """An integer in units of 10 ** -decimals as text: (1234, 1) is "123.4"."""
-    return f"{value / 10**decimals:.{decimals}f}"
+        """A value as it is printed: 1234 with one decimal is "123.4"."""
+        return f"{self.values[series][category] / 10**self.decimals:.{self.decimals}f}"
 
 
 def item_rng(key: str, split: str, index: int) -> random.Random:
@@ -57,36 +95,84 @@ def item_rng(key: str, split: str, index: int) -> random.Random:
 def split_of(chart: Chart) -> str:
     """The one split that may hold a chart with these data: 8 of 10 train, 1 validation, 1 test."""
     data = repr((chart.categories, chart.series, chart.values)).encode()
-    bucket = hashlib.sha256(data).digest()[0] % 10
+    bucket = int.from_bytes(hashlib.sha256(data).digest()[:4]) % 10
     return {8: "validation", 9: "test"}.get(bucket, "train")
 
 
-def draw_chart(rng: random.Random, level: "ChartLevel", split: str) -> Chart:
+def draw_chart(rng: random.Random, level: ChartLevel, split: str) -> Chart:
     """A chart of `level` whose data belong to `split`, by drawing until one does."""
     while True:
-        chart = _draw_slots(rng, level)
+        chart = _draw_slots(rng, level) if level.layout == "slots" else _draw_axes(rng, level, split)
         if split_of(chart) == split:
             return chart
+
+
+def pick(rng: random.Random, items: tuple[str, ...]) -> str:
+    return items[int(rng.random() * len(items))]
 
 
 def _between(rng: random.Random, bounds: tuple[int, int]) -> int:
     return bounds[0] + int(rng.random() * (bounds[1] - bounds[0] + 1))
 
 
-def _draw_slots(rng: random.Random, level: "ChartLevel") -> Chart:
+def _draw_slots(rng: random.Random, level: ChartLevel) -> Chart:
     """One bar a slot, all colours different; the chart's own maximum keeps height from telling the value."""
-    names = list(PALETTE)
-    rng.shuffle(names)
-    names = names[: _between(rng, level.num_bars)]
-    steps = rng.choice(level.value_maxima) // level.value_step
-    values = tuple(level.value_step * (1 + int(rng.random() * steps)) for _ in names)
+    names = _shuffled(rng, list(PALETTE))[: _between(rng, level.num_bars)]
+    canvas_px = _between(rng, level.canvas_px)
     return Chart(
         layout="slots",
-        canvas_px=_between(rng, level.canvas_px),
+        marks="bars",
+        canvas_px=canvas_px,
         label_px=level.label_px,
+        name_px=round(level.name_share * canvas_px),
+        title="",
         categories=tuple(names),
         series=("value",),
         colors=tuple(PALETTE[name] for name in names),
-        values=(values,),
+        values=_draw_values(rng, level, 1, len(names)),
         decimals=level.decimals,
     )
+
+
+def _draw_axes(rng: random.Random, level: ChartLevel, split: str) -> Chart:
+    num_bars, num_series = _between(rng, level.num_bars), _between(rng, level.num_series)
+    canvas_px = _between(rng, level.canvas_px)
+    names = [first + vowel for first in _CONSONANTS for vowel in _VOWELS]
+    title = f"{pick(rng, _TITLES)} by {pick(rng, ('region', 'month', 'model', 'firm'))}"
+    return Chart(
+        layout="axes",
+        marks=pick(rng, level.marks + (level.test_marks if split == "test" else ())),
+        canvas_px=canvas_px,
+        label_px=level.label_px,
+        name_px=round(level.name_share * canvas_px),
+        title=title,
+        categories=tuple(name.capitalize() for name in _shuffled(rng, names)[:num_bars]),
+        series=tuple(_shuffled(rng, list(_SERIES))[:num_series]),
+        colors=_series_colors(rng, num_series, near=level.near_colors),
+        values=_draw_values(rng, level, num_series, num_bars),
+        decimals=level.decimals,
+    )
+
+
+def _draw_values(
+    rng: random.Random, level: ChartLevel, num_series: int, num_bars: int
+) -> tuple[tuple[int, ...], ...]:
+    maximum = level.value_maxima[int(rng.random() * len(level.value_maxima))]
+    steps = (max(1, math.ceil(level.value_floor * maximum / level.value_step)), maximum // level.value_step)
+    return tuple(
+        tuple(level.value_step * _between(rng, steps) for _ in range(num_bars)) for _ in range(num_series)
+    )
+
+
+def _series_colors(rng: random.Random, num_series: int, *, near: bool) -> tuple[RGB, ...]:
+    base = _shuffled(rng, list(PALETTE.values()))
+    if not near:
+        return tuple(base[:num_series])
+    red, green, blue = base[0]
+    shades = [45 * step for step in range(num_series)]
+    return tuple((min(red + up, 215), min(green + up, 215), min(blue + up, 215)) for up in shades)
+
+
+def _shuffled(rng: random.Random, items: list) -> list:
+    """A shuffled copy, by `rng.random` alone (as is every draw here)."""
+    return sorted(items, key=lambda _: rng.random())

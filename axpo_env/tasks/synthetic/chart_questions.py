@@ -1,8 +1,9 @@
 """Questions about a chart: text, answer, where the needed values stand, and how to find out.
 
-A demonstration is what a policy would write turn by turn: very short thinking, a tool call or an answer. A
-careless demonstrator (`aim_noise`) may zoom in beside its target; it then honestly reports the value that it
-sees there.
+Each kind picks its values (cells) and says how an answer follows from them, in Python and in words. A
+demonstration is what a policy would write turn by turn: very short thinking, then zooms into the cells, a
+computation where the level wants one, the answer. A careless demonstrator (`aim_noise`) may zoom in beside
+its target; it then honestly goes on with the value that it sees there.
 """
 
 import random
@@ -15,6 +16,7 @@ from axpo_env.tasks.synthetic.chart_data import Chart
 from axpo_env.tasks.synthetic.chart_drawing import Box, LabelBoxes
 
 Box1000 = tuple[int, int, int, int]
+Cell = tuple[int, int]  # series, category
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,15 +26,47 @@ class Question:
     kind: str
     text: str
     answer: str
-    aliases: tuple[str, ...] = ()  # other right answers
+    aliases: tuple[str, ...]  # other right answers
     needs_tools: tuple[str, ...]
     gold_boxes: tuple[Box1000, ...]  # one per needed value, 0-1000
     demonstrate: Demonstrator
 
 
-def ask(rng: random.Random, chart: Chart, kind: str, label_boxes: LabelBoxes) -> Question:
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What a kind of question asks of a chart."""
+
+    text: str
+    cells: tuple[Cell, ...]  # the values needed
+    compute: Callable[[Sequence[float]], str]  # the cells' values -> the answer
+    code: Callable[[Sequence[str]], str] | None = None  # the cells' printed values -> Python that prints it
+    aliases: Callable[[str], tuple[str, ...]] = lambda answer: ()  # the answer -> other spellings
+
+
+def ask(
+    rng: random.Random, chart: Chart, kind: str, label_boxes: LabelBoxes, *, uses_python: bool
+) -> Question:
     """A question of `kind` about `chart`."""
-    return KINDS[kind](rng, chart, label_boxes)
+    plan = KINDS[kind](rng, chart)
+    computes = uses_python and plan.code is not None
+    answer = plan.compute([float(chart.shown(*cell)) for cell in plan.cells])
+
+    def demonstrate(
+        rng: Random, *, use_tools: bool = True, aim_noise: Sequence[float] | float = 0
+    ) -> list[str]:
+        if not use_tools:
+            return [format_action("guess", format_answer(answer))]
+        return _demonstrate(rng, chart, plan, label_boxes, aim_noise, computes=computes)
+
+    return Question(
+        kind=kind,
+        text=plan.text,
+        answer=answer,
+        aliases=plan.aliases(answer),
+        needs_tools=("image_zoom_in", "python") if computes else ("image_zoom_in",),
+        gold_boxes=tuple(box_1000(label_boxes[cell], chart.canvas_px) for cell in plan.cells),
+        demonstrate=demonstrate,
+    )
 
 
 def box_1000(box: Box, canvas_px: int) -> Box1000:
@@ -54,9 +88,9 @@ def pick_offset(rng: Random, aim_noise: Sequence[float] | float, *, index: int, 
         else 0.0
         for other in range(count)
     ]
-    if min(distances) < 0 or sum(weights) <= 0:
+    if not distances or min(distances) < 0 or sum(weights) <= 0:
         raise ValueError(
-            f"aim_noise holds probabilities per distance, some reachable one above 0, not {aim_noise!r}"
+            f"aim_noise gives probabilities to distances, one in reach above 0, not {aim_noise!r}"
         )
     point = rng.random() * sum(weights)
     for other, weight in enumerate(weights):
@@ -66,36 +100,176 @@ def pick_offset(rng: Random, aim_noise: Sequence[float] | float, *, index: int, 
     return index
 
 
-def zoom_call(box: Box1000, label: str) -> str:
-    return format_call("image_zoom_in", {"bbox_2d": list(box), "label": label})
+def _demonstrate(
+    rng: Random,
+    chart: Chart,
+    plan: Plan,
+    label_boxes: LabelBoxes,
+    aim_noise: Sequence[float] | float,
+    *,
+    computes: bool,
+) -> list[str]:
+    """Zoom once per column, read what stands there, compute if need be, answer."""
+    count = len(chart.categories)
+    columns = sorted({category for _, category in plan.cells})
+    aimed = {column: pick_offset(rng, aim_noise, index=column, count=count) for column in columns}
+    zooms = []
+    for column in columns:
+        boxes = [label_boxes[series, aimed[column]] for series, category in plan.cells if category == column]
+        left, top, right, bottom = zip(*boxes, strict=True)
+        box = box_1000((min(left), min(top), max(right), max(bottom)), chart.canvas_px)
+        zooms.append(format_call("image_zoom_in", {"bbox_2d": list(box), "label": chart.categories[column]}))
+    seen = [chart.shown(series, aimed[category]) for series, category in plan.cells]
+    pairs = zip(plan.cells, seen, strict=True)
+    notes = " ".join(f"{chart.categories[category]} {value}" for (_, category), value in pairs)
+    answer = plan.compute([float(value) for value in seen])
+    actions = [format_action("zoom " + " ".join(chart.categories[column] for column in columns), *zooms)]
+    if computes:
+        assert plan.code is not None
+        actions.append(format_action(notes, format_call("python", {"code": plan.code(seen)})))
+        notes = answer
+    return [*actions, format_action(notes, format_answer(answer))]
 
 
-def _lookup_color(rng: random.Random, chart: Chart, label_boxes: LabelBoxes) -> Question:
-    target = int(rng.random() * len(chart.categories))
-    color = chart.categories[target]
-    boxes = [box_1000(label_boxes[0, index], chart.canvas_px) for index in range(len(chart.categories))]
+def _rounded(value: float) -> str:
+    """As `print(round(value, 2))` shows it, whole numbers without ".0"."""
+    return str(round(value, 2) + 0.0).removesuffix(".0")  # adding 0.0 turns -0.0 into 0.0
 
-    def demonstrate(
-        rng: Random, *, use_tools: bool = True, aim_noise: Sequence[float] | float = 0
-    ) -> list[str]:
-        if not use_tools:
-            return [format_action("guess", format_answer(chart.shown(0, target)))]
-        seen = pick_offset(rng, aim_noise, index=target, count=len(boxes))
-        value = chart.shown(0, seen)
-        return [
-            format_action(f"zoom {color}", zoom_call(boxes[seen], color)),
-            format_action(f"{color} {value}", format_answer(value)),
-        ]
 
-    return Question(
-        kind="lookup_color",
-        text=f"What is the value of the {color} bar?",
-        answer=chart.shown(0, target),
-        needs_tools=("image_zoom_in",),
-        gold_boxes=(boxes[target],),
-        demonstrate=demonstrate,
+def _name(chart: Chart, cell: Cell) -> str:
+    series, category = cell
+    return chart.categories[category] + (f" in {chart.series[series]}" if len(chart.series) > 1 else "")
+
+
+def _draw_cells(rng: random.Random, chart: Chart, count: int) -> list[Cell]:
+    """`count` cells of one series in different categories; the first two differ in value if any two do."""
+    series = int(rng.random() * len(chart.series))
+    categories = sorted(range(len(chart.categories)), key=lambda _: rng.random())
+    if count > 1:
+        first = chart.values[series][categories[0]]
+        other = next((c for c in categories[1:] if chart.values[series][c] != first), categories[1])
+        categories.remove(other)
+        categories.insert(1, other)
+    return [(series, category) for category in categories[:count]]
+
+
+def _lookup_color(rng: random.Random, chart: Chart) -> Plan:
+    cell = (0, int(rng.random() * len(chart.categories)))
+    return Plan(
+        text=f"What is the value of the {chart.categories[cell[1]]} bar?",
+        cells=(cell,),
+        compute=lambda values: _rounded(values[0]),
     )
 
 
-Asker = Callable[[random.Random, Chart, LabelBoxes], Question]
-KINDS: Mapping[str, Asker] = {"lookup_color": _lookup_color}
+def _lookup(rng: random.Random, chart: Chart) -> Plan:
+    (cell,) = _draw_cells(rng, chart, 1)
+    return Plan(
+        text=f"What is the value of {_name(chart, cell)}?",
+        cells=(cell,),
+        compute=lambda values: _rounded(values[0]),
+    )
+
+
+def _of_two(
+    wording: str, compute: Callable[[float, float], float], formula: str, *, percent: bool = False
+) -> Callable[[random.Random, Chart], Plan]:
+    """A kind that asks for a number made of two values, worded and computed by a formula of a and b."""
+
+    def plan(rng: random.Random, chart: Chart) -> Plan:
+        first, second = _draw_cells(rng, chart, 2)
+        return Plan(
+            text=wording.format(a=_name(chart, first), b=_name(chart, second)),
+            cells=(first, second),
+            compute=lambda values: _rounded(compute(values[0], values[1])),
+            code=lambda shown: f"a, b = {shown[0]}, {shown[1]}\nprint(round({formula}, 2))",
+            aliases=lambda answer: (f"{answer}%",) if percent else (),
+        )
+
+    return plan
+
+
+def _weighted_mean(rng: random.Random, chart: Chart) -> Plan:
+    cells = _draw_cells(rng, chart, 3)
+    weights = [2 + int(rng.random() * 8) for _ in cells]
+    weighted = zip(cells, weights, strict=True)
+    parts = ", ".join(f"{_name(chart, cell)} (weight {weight})" for cell, weight in weighted)
+
+    def compute(values: Sequence[float]) -> str:
+        return _rounded(sum(v * w for v, w in zip(values, weights, strict=True)) / sum(weights))
+
+    def code(shown: Sequence[str]) -> str:
+        pairs = ", ".join(f"({value}, {weight})" for value, weight in zip(shown, weights, strict=True))
+        return f"pairs = [{pairs}]\nprint(round(sum(v * w for v, w in pairs) / {sum(weights)}, 2))"
+
+    return Plan(
+        text=f"What is the weighted mean of {parts}? Round to two decimals.",
+        cells=tuple(cells),
+        compute=compute,
+        code=code,
+    )
+
+
+def _slope(rng: random.Random, chart: Chart) -> Plan:
+    first, second = sorted(_draw_cells(rng, chart, 2))
+    steps = second[1] - first[1]
+    return Plan(
+        text=(
+            f"From {_name(chart, first)} to {_name(chart, second)}, by how much does the value rise per step "
+            "along the x axis, on average? A fall is negative. Round to two decimals."
+        ),
+        cells=(first, second),
+        compute=lambda values: _rounded((values[1] - values[0]) / steps),
+        code=lambda shown: f"a, b = {shown[0]}, {shown[1]}\nprint(round((b - a) / {steps}, 2))",
+    )
+
+
+def _argmax_gap(rng: random.Random, chart: Chart) -> Plan:
+    """Of four categories, the one whose first two series lie furthest apart.
+
+    Four with a unique answer if possible.
+    """
+    for _ in range(20):
+        chosen = sorted(range(len(chart.categories)), key=lambda _: rng.random())[:4]
+        gaps = sorted(abs(chart.values[0][category] - chart.values[1][category]) for category in chosen)
+        if gaps[-1] > gaps[-2]:
+            break
+    names = [chart.categories[category] for category in chosen]
+
+    def compute(values: Sequence[float]) -> str:
+        gaps = [round(abs(a - b), 6) for a, b in zip(values[::2], values[1::2], strict=True)]
+        return names[gaps.index(max(gaps))]
+
+    def code(shown: Sequence[str]) -> str:
+        entries = ", ".join(
+            f"{n!r}: {a} - {b}" for n, a, b in zip(names, shown[::2], shown[1::2], strict=True)
+        )
+        return f"gaps = {{{entries}}}\nprint(max(gaps, key=lambda name: round(abs(gaps[name]), 6)))"
+
+    return Plan(
+        text=(
+            f"Among {', '.join(names[:-1])} and {names[-1]}, where do {chart.series[0]} and {chart.series[1]} "
+            "lie furthest apart?"
+        ),
+        cells=tuple((series, category) for category in chosen for series in (0, 1)),
+        compute=compute,
+        code=code,
+    )
+
+
+KINDS: Mapping[str, Callable[[random.Random, Chart], Plan]] = {
+    "lookup_color": _lookup_color,
+    "lookup": _lookup,
+    "sum": _of_two("What is the sum of {a} and {b}?", lambda a, b: a + b, "a + b"),
+    "difference": _of_two("What is {a} minus {b}?", lambda a, b: a - b, "a - b"),
+    "ratio": _of_two("What is {a} divided by {b}? Round to two decimals.", lambda a, b: a / b, "a / b"),
+    "percent_change": _of_two(
+        "By how many percent does {b} differ from {a}? Less is negative. Round to two decimals.",
+        lambda a, b: (b - a) / a * 100,
+        "(b - a) / a * 100",
+        percent=True,
+    ),
+    "weighted_mean": _weighted_mean,
+    "slope": _slope,
+    "argmax_gap": _argmax_gap,
+}

@@ -5,71 +5,98 @@ index). What a chart holds is drawn in `chart_data`, painted in `chart_drawing` 
 `chart_questions`.
 
 Splits are disjoint: the data of a chart are hashed, and each hash belongs to one split. Levels above nano
-also keep some question templates and layouts for the test split.
+also keep some kinds of question and of marks for the test split.
 """
-
-from dataclasses import dataclass, fields
 
 from axpo_env.names import unknown_name
 from axpo_env.tasks.base import Task, check_index, check_split
-from axpo_env.tasks.synthetic.chart_data import draw_chart, item_rng
+from axpo_env.tasks.synthetic.chart_data import Chart, ChartLevel, draw_chart, item_rng, pick
 from axpo_env.tasks.synthetic.chart_drawing import paint
 from axpo_env.tasks.synthetic.chart_questions import KINDS, ask
 from axpo_env.views import from_pil
 
+__all__ = ["LEVELS", "Chart", "ChartLevel", "ChartSource", "get_level"]
+
 NUM_TASKS = 2**31 - 1  # per split: as good as unlimited
 
-
-@dataclass(frozen=True, kw_only=True)
-class ChartLevel:
-    """How large, how crowded and how hard to ask about the charts of a level are."""
-
-    name: str
-    layout: str  # "slots": one coloured bar a slot, its value below; "axes": bars or lines between axes
-    canvas_px: tuple[int, int]  # smallest and largest side of the square canvas, in pixels
-    num_bars: tuple[int, int]  # fewest and most categories along the x axis
-    num_series: tuple[int, int]  # fewest and most values per category
-    label_px: int  # font size of a printed value, in pixels (a digit is about 0.7 of it high)
-    value_step: int  # values are multiples of this
-    value_maxima: tuple[int, ...]  # one is chosen per chart; values lie in value_step .. maximum
-    questions: tuple[str, ...]  # kinds asked in every split
-    test_questions: tuple[str, ...] = ()  # kinds asked in the test split only
-    decimals: int = 0  # a value v is printed as v / 10 ** decimals
-    near_colors: bool = False  # series in shades of one hue
-    view_pixels: int  # the policy's max_pixels for which the level is meant: more, and labels turn legible
-
-    def __post_init__(self) -> None:
-        for kind in (*self.questions, *self.test_questions):
-            if kind not in KINDS:
-                raise ValueError(unknown_name("question kind", kind, KINDS))
-
-
-LEVELS = {
-    level.name: level
-    for level in (
-        ChartLevel(
-            name="nano",
-            layout="slots",
-            canvas_px=(384, 384),
-            num_bars=(6, 6),
-            num_series=(1, 1),
-            label_px=20,
-            value_step=10,
-            value_maxima=(30, 60, 90),
-            questions=("lookup_color",),
-            view_pixels=48 * 48,
-        ),
-    )
-}
+_NANO = ChartLevel(
+    name="nano",
+    layout="slots",
+    canvas_px=(384, 384),
+    num_bars=(6, 6),
+    value_step=10,
+    value_maxima=(30, 60, 90),
+    questions=("lookup_color",),
+    view_pixels=48 * 48,
+)
+_EASY = ChartLevel(
+    name="easy",
+    layout="axes",
+    canvas_px=(768, 768),
+    num_bars=(8, 8),
+    num_series=(1, 2),
+    name_share=0.047,
+    value_step=1,
+    value_maxima=(60, 90, 150),
+    value_floor=0.1,
+    marks=("bars",),
+    test_marks=("points",),
+    questions=("lookup", "sum", "difference"),
+    test_questions=("ratio",),
+    view_pixels=256 * 256,
+)
+_MEDIUM = ChartLevel(
+    name="medium",
+    layout="axes",
+    canvas_px=(1440, 1560),
+    num_bars=(10, 14),
+    num_series=(2, 3),
+    name_share=0.03,
+    value_step=1,
+    value_maxima=(300, 600, 999),
+    value_floor=0.1,
+    decimals=1,
+    marks=("bars", "lines"),
+    test_marks=("points",),
+    questions=("difference", "ratio", "percent_change", "argmax_gap"),
+    test_questions=("weighted_mean",),
+    uses_python=True,
+    view_pixels=512 * 512,
+)
+_HARD = ChartLevel(
+    name="hard",
+    layout="axes",
+    canvas_px=(2400, 4000),
+    num_bars=(20, 28),
+    num_series=(3, 4),
+    name_share=0.014,
+    value_step=1,
+    value_maxima=(3000, 6000, 9999),
+    value_floor=0.1,
+    decimals=1,
+    near_colors=True,
+    marks=("lines",),
+    test_marks=("points",),
+    questions=("ratio", "percent_change", "weighted_mean", "argmax_gap"),
+    test_questions=("slope",),
+    uses_python=True,
+    view_pixels=1024 * 1024,
+)
+LEVELS = {level.name: level for level in (_NANO, _EASY, _MEDIUM, _HARD)}
 
 
 def get_level(difficulty: str | ChartLevel) -> ChartLevel:
-    """A level by name, or the one given. Raises ValueError for an unknown name."""
-    if isinstance(difficulty, ChartLevel):
-        return difficulty
-    if difficulty not in LEVELS:
-        raise ValueError(unknown_name("difficulty", difficulty, LEVELS))
-    return LEVELS[difficulty]
+    """A level by name, or the one given. Raises ValueError for an unknown name or kind of question."""
+    if isinstance(difficulty, str):
+        if difficulty not in LEVELS:
+            raise ValueError(unknown_name("difficulty", difficulty, LEVELS))
+        return LEVELS[difficulty]
+    for kind in (*difficulty.questions, *difficulty.test_questions):
+        if kind not in KINDS:
+            raise ValueError(unknown_name("question kind", kind, KINDS))
+    if difficulty.num_series[0] < 2 and "argmax_gap" in difficulty.questions + difficulty.test_questions:
+        raise ValueError("argmax_gap compares two series, so num_series must be at least 2")
+    return difficulty
 
 
 class ChartSource:
@@ -77,11 +104,10 @@ class ChartSource:
 
     def __init__(self, *, split: str, difficulty: str | ChartLevel) -> None:
         self.split = check_split(split)
-        self.level = get_level(difficulty)
-        known = LEVELS.get(self.level.name) == self.level
-        # Knobs of one's own make other charts, so their ids must not be taken for the named level's.
-        knobs = "" if known else repr(tuple(getattr(self.level, item.name) for item in fields(self.level)))
-        self.key = f"charts/{self.level.name}{knobs}"
+        self.level = level = get_level(difficulty)
+        # Other knobs make other charts, so their ids must not be taken for the named level's.
+        self.key = f"charts/{level.name}" + ("" if LEVELS.get(level.name) == level else level.knobs)
+        self.kinds = level.questions + (level.test_questions if split == "test" else ())
 
     @property
     def num_tasks(self) -> int:
@@ -92,8 +118,8 @@ class ChartSource:
         rng = item_rng(self.key, self.split, index)
         chart = draw_chart(rng, self.level, self.split)
         picture, label_boxes = paint(chart)
-        kinds = self.level.questions + (self.level.test_questions if self.split == "test" else ())
-        question = ask(rng, chart, kinds[int(rng.random() * len(kinds))], label_boxes)
+        kind = pick(rng, self.kinds)
+        question = ask(rng, chart, kind, label_boxes, uses_python=self.level.uses_python)
         return Task(
             id=f"{self.key}/{self.split}/{index}",
             index=index,
@@ -104,6 +130,6 @@ class ChartSource:
             references=(question.answer, *question.aliases),
             needs_tools=question.needs_tools,
             gold_boxes=question.gold_boxes,
-            details={"level": self.level.name, "kind": question.kind, "chart": chart},
+            details={"level": self.level.name, "kind": kind, "chart": chart},
             demonstrator=question.demonstrate,
         )

@@ -1,0 +1,203 @@
+"""Synthetic charts: what is drawn, what is asked, and that the tools are needed and enough."""
+
+import math
+import random
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from axpo_env.messages import parse_action
+from axpo_env.tasks.synthetic import charts
+from axpo_env.tasks.synthetic.chart_data import PALETTE, split_of
+from axpo_env.tasks.synthetic.chart_questions import pick_offset
+from axpo_env.tasks.synthetic.charts import LEVELS, ChartSource
+from axpo_env.tools.zoom import crop_box
+
+NANO = LEVELS["nano"]
+
+
+def source(level="nano", split="train"):
+    return ChartSource(split=split, difficulty=level)
+
+
+def test_nano_chart_pixel_by_pixel():
+    task = source().get(11)
+    chart, image = task.details["chart"], task.images[0]
+    assert image.shape == (384, 384, 3)
+    assert sorted(chart.categories) == sorted(PALETTE)
+    tallest = max(chart.values[0])
+    for slot, (color, value) in enumerate(zip(chart.colors, chart.values[0], strict=True)):
+        column = image[:, 64 * slot : 64 * slot + 64]
+        bar = (column[:320] == color).all(axis=2)
+        rows, columns = np.flatnonzero(bar.any(axis=1)), np.flatnonzero(bar.any(axis=0))
+        assert bar.sum() == len(rows) * len(columns)  # a rectangle
+        assert (columns[0], columns[-1]) == (11, 52)  # two thirds of the slot
+        assert rows[-1] == 319 and abs(len(rows) - 304 * value / tallest) <= 1
+        label = (column[320:] < 128).all(axis=2)
+        ink = np.flatnonzero(label.any(axis=1))
+        assert 14 <= len(ink) <= 16  # a digit's height, in the middle of the slot's square
+        assert abs((ink[0] + ink[-1]) / 2 - 32) <= 1.5
+
+
+def test_nano_values_and_targets_cover_their_range():
+    seen, targets, maxima = set(), set(), set()
+    for index in range(400):
+        task = source().get(index)
+        chart = task.details["chart"]
+        seen.update(chart.values[0])
+        maxima.add(max(chart.values[0]))
+        color = task.question.removeprefix("What is the value of the ").removesuffix(" bar?")
+        slot = chart.categories.index(color)
+        targets.add(slot)
+        assert task.references == (str(chart.values[0][slot]),)
+        assert task.gold_boxes == ((round(slot * 1000 / 6), 833, round((slot + 1) * 1000 / 6), 1000),)
+    assert seen == set(range(10, 100, 10)) and targets == set(range(6))
+    assert {30, 60, 90} <= maxima
+
+
+def test_items_depend_on_split_and_index_only():
+    first, again = source().get(5), source().get(5)
+    assert first.question == again.question and np.array_equal(first.images[0], again.images[0])
+    assert not np.array_equal(first.images[0], source().get(6).images[0])
+    assert not np.array_equal(first.images[0], source(split="test").get(5).images[0])
+
+
+def test_known_items_stay_the_same():
+    # A change here changes every recorded experiment: make it on purpose or not at all.
+    item = source().get(0)
+    assert (item.question, item.references) == ("What is the value of the black bar?", ("30",))
+
+
+@pytest.mark.parametrize("level", sorted(LEVELS))
+def test_splits_share_no_chart(level):
+    for split in ("train", "validation", "test"):
+        for index in range(1 if level == "hard" else 10):
+            assert split_of(source(level, split).get(index).details["chart"]) == split
+
+
+def test_some_kinds_and_marks_are_for_the_test_split_only(monkeypatch):
+    from PIL import Image
+
+    # Painting 4k charts takes long and decides neither.
+    monkeypatch.setattr(charts, "paint", lambda chart: (Image.new("RGB", (8, 8)), _AnyBox()))
+    for name in ("easy", "medium", "hard"):
+        level = LEVELS[name]
+        seen = {}
+        for split in ("train", "test"):
+            tasks = [source(name, split).get(index) for index in range(200)]
+            seen[split] = (
+                {task.details["kind"] for task in tasks},
+                {task.details["chart"].marks for task in tasks},
+            )
+        assert seen["train"] == (set(level.questions), set(level.marks))
+        assert seen["test"] == (
+            set(level.questions + level.test_questions),
+            set(level.marks + level.test_marks),
+        )
+        assert level.test_questions and level.test_marks
+
+
+class _AnyBox(dict):
+    def __missing__(self, key):
+        return (0.0, 0.0, 1.0, 1.0)
+
+
+@pytest.mark.parametrize("level", LEVELS.values(), ids=lambda level: level.name)
+def test_values_are_too_small_before_zooming_and_large_enough_after(level):
+    glyph_px = 0.7 * level.label_px
+    for canvas_px in level.canvas_px:
+        assert glyph_px * math.sqrt(level.view_pixels) / canvas_px <= 6
+    task = source(level.name).get(0)
+    height, width = task.images[0].shape[:2]
+    for box in task.gold_boxes:
+        left, top, right, bottom = crop_box(box, width_px=width, height_px=height)
+        scale = min(1.0, math.sqrt(level.view_pixels / ((right - left) * (bottom - top))))
+        assert (glyph_px * scale >= 14) or level.name == "nano"
+        assert glyph_px * scale >= 10  # nano's 2304 pixels hold a digit 10 px high
+
+
+@pytest.mark.parametrize("level", ["easy", "medium", "hard"])
+def test_every_gold_box_holds_its_value_alone_in_its_middle(level):
+    task = source(level).get(1)
+    height, width = task.images[0].shape[:2]
+    for box in task.gold_boxes:
+        left, top, right, bottom = crop_box(box, width_px=width, height_px=height)
+        middle = task.images[0][(top + bottom) // 2 - 8 : (top + bottom) // 2 + 8, left + 16 : right - 16]
+        ink = (middle < 100).all(axis=2).mean()
+        paper = (middle > 200).all(axis=2).mean()
+        assert 0.1 < ink < 0.5 and paper > 0.4  # black digits on white
+
+
+def test_demonstrations_word_for_word():
+    task = source().get(0)
+    box = list(task.gold_boxes[0])
+    zoom, answer = task.demonstrate(random.Random(0))
+    assert zoom == (
+        "zoom black\n</think>\n\n<tool_call>\n"
+        f'{{"name": "image_zoom_in", "arguments": {{"bbox_2d": {box}, "label": "black"}}}}\n</tool_call>'
+    )
+    assert answer == "black 30\n</think>\n\n<answer>\\boxed{30}</answer>"
+    assert task.demonstrate(random.Random(0), use_tools=False) == [
+        "guess\n</think>\n\n<answer>\\boxed{30}</answer>"
+    ]
+
+
+def test_careless_demonstrator_reports_what_it_sees():
+    rng = np.random.default_rng(0)  # any generator with .random() will do
+    misses = 0
+    for index in range(200):
+        task = source().get(index)
+        chart = task.details["chart"]
+        zoom, answer = task.demonstrate(rng, aim_noise=[0.5, 0.3, 0.2])
+        left = parse_action(zoom, max_calls=1).calls[0].arguments["bbox_2d"][0]
+        slot = round(left * 6 / 1000)
+        assert parse_action(answer, max_calls=1).answer == chart.shown(0, slot)
+        misses += task.gold_boxes[0][0] != left
+    assert 70 <= misses <= 130
+
+
+def test_pick_offset_follows_its_probabilities():
+    rng = random.Random(0)
+    counts = [0] * 6
+    for _ in range(20_000):
+        counts[pick_offset(rng, [0.5, 0.3, 0.2], index=2, count=6)] += 1
+    expected = [0.1, 0.15, 0.5, 0.15, 0.1, 0]
+    assert all(abs(count / 20_000 - share) < 0.01 for count, share in zip(counts, expected, strict=True))
+    edge = [0] * 6
+    for _ in range(20_000):
+        edge[pick_offset(rng, [0.5, 0.3, 0.2], index=0, count=6)] += 1
+    expected = [0.5 / 0.75, 0.15 / 0.75, 0.1 / 0.75, 0, 0, 0]
+    assert all(abs(count / 20_000 - share) < 0.01 for count, share in zip(edge, expected, strict=True))
+    assert {pick_offset(rng, 0, index=3, count=6) for _ in range(50)} == {3}
+    assert {pick_offset(rng, [0, 1], index=0, count=6) for _ in range(50)} == {1}
+    for bad in ([], [0], [-1, 2]):
+        with pytest.raises(ValueError, match="aim_noise"):
+            pick_offset(rng, bad, index=0, count=6)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"marks": ("bar",)}, "unknown mark 'bar'.*nearest: bars"),
+        ({"layout": "slot"}, "unknown layout 'slot'.*nearest: slots"),
+        ({"num_bars": (7, 7)}, "at most 6 colours"),
+    ],
+)
+def test_bad_levels_are_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        replace(NANO, **changes)
+
+
+def test_bad_questions_are_refused():
+    with pytest.raises(ValueError, match=r"unknown question kind 'look'.*nearest: lookup"):
+        source(replace(NANO, questions=("look",)))
+    with pytest.raises(ValueError, match="num_series must be at least 2"):
+        source(replace(LEVELS["easy"], questions=("argmax_gap",)))
+
+
+def test_own_knobs_make_other_items():
+    own = replace(NANO, value_maxima=(90,))
+    task = source(own).get(0)
+    assert task.id != source().get(0).id and task.details["level"] == "nano"
+    assert len({source(own).get(index).id for index in range(5)}) == 5
