@@ -248,8 +248,8 @@ def _argmax_gap(rng: random.Random, chart: Chart) -> Plan:
 
     return Plan(
         text=(
-            f"Among {', '.join(names[:-1])} and {names[-1]}, where do {chart.series[0]} and {chart.series[1]} "
-            "lie furthest apart?"
+            f"Among {', '.join(names[:-1])} and {names[-1]}, where do {chart.series[0]} and "
+            f"{chart.series[1]} lie furthest apart?"
         ),
         cells=tuple((series, category) for category in chosen for series in (0, 1)),
         compute=compute,

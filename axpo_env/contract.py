@@ -1,0 +1,340 @@
+"""What every environment of the suite promises, as checks; for environments of your own, too.
+
+    python -m axpo_env.contract AXPO/ChartQA-Tools-v0 --difficulty nano
+
+prints a table and exits with 1 if a check fails. The checks need only the contract (spaces, reset, step,
+snapshot, restore, fork, bytes), no particular task. What answers are worth, and whether the tasks are good,
+is left to others.
+"""
+
+import argparse
+import json
+import random
+import subprocess
+import sys
+import threading
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium as gym
+from gymnasium.utils.env_checker import check_env, data_equivalence
+
+import axpo_env
+from axpo_env.messages import format_action, format_answer, format_call
+from axpo_env.names import unknown_name
+from axpo_env.snapshots import digest
+
+MakeEnv = Callable[[], Any]
+_SEED = 7
+
+# Every one of these is answered with an observation or ends the episode; none raises.
+BAD_ACTIONS: tuple[Any, ...] = (
+    "",
+    " \n",
+    "no tags at all",
+    "<think>never closed",
+    "thinking\n</think>",
+    "</think></think><think>",
+    format_call("image_zoom_in", {"bbox_2d": [0, 0, 9, 9], "label": "x"}) + "\n</think>\n\nquoted only",
+    "</think><tool_call>{",
+    "</think><tool_call>{}</tool_call>",
+    "</think><tool_call>[]</tool_call>",
+    "</think><tool_call>" + "[" * 100_000 + "</tool_call>",
+    '</think><tool_call>{"name": "image_zoom_in", "arguments": {"bbox_2d": [NaN]}}</tool_call>',
+    '</think><tool_call>{"name": "image_zoom_in", "arguments": {}}',
+    format_action("", format_call("no_such_tool", {})),
+    format_action("", format_call("image_zoom_in", {})),
+    format_action("", format_call("image_zoom_in", {"bbox_2d": [900, 0, 100, 9], "label": "x"})),
+    format_action("", format_call("image_zoom_in", {"bbox_2d": [0, 0, 5000, 9], "label": "x"})),
+    format_action("", format_call("image_zoom_in", {"bbox_2d": [0, 0, 9, 9], "label": "x", "img_idx": 99})),
+    format_action("", format_call("image_zoom_in", {"bbox_2d": "all", "label": 1})),
+    format_action("", format_call("image_zoom_in", {"box": [0, 0, 9, 9]})),
+    format_action("", format_call("python", {"code": 1})),
+    format_action("", format_call("python", {"code": "1", "timeout": -1})),
+    format_action("", *[format_call("no_such_tool", {})] * 1000),
+    format_action("", format_call("no_such_tool", {}), format_answer("1")),
+    "</think><answer></answer>",
+    "</think><answer>\\boxed{1",
+    "\ud800\0\x1b[2J",
+    "<tool_call>" * 90_000,
+    "x" * 1_000_000,
+    None,
+    42,
+    b"bytes",
+    ["a", "list"],
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """How one check went."""
+
+    name: str
+    error: str | None  # None: it passed
+
+
+def random_action(rng: random.Random) -> str:
+    """One plausible action: a good or bad zoom, Python, prose or, rarely, an answer."""
+    box = [rng.randrange(500), rng.randrange(500), rng.randrange(501, 1100), rng.randrange(400, 1000)]
+    zoom = format_call("image_zoom_in", {"bbox_2d": box, "label": "x", "img_idx": rng.randrange(3)})
+    code = rng.choice(
+        [
+            "n = globals().get('n', 0) + 1; print(n)",
+            "import random; print(random.random())",
+            "print(len(_pil_images), _pil_images[-1].size)",
+            "open('notes.txt', 'a').write('x'); print(len(open('notes.txt').read()))",
+            "1 / 0",
+        ]
+    )
+    python = format_call("python", {"code": code})
+    parts = rng.choice([[zoom], [zoom, zoom], [python], [python], [python, zoom, python], ["I do not know"]])
+    answer = format_action("", format_answer(str(rng.randrange(100))))
+    return answer if rng.random() < 0.1 else format_action("hm", *parts)
+
+
+def play(env: Any, actions: list[Any]) -> list[Any]:
+    """Step through `actions` until they or the episode end. Returns what the steps returned."""
+    outcomes: list[Any] = []
+    for action in actions:
+        outcomes.append(env.step(action))
+        if outcomes[-1][2] or outcomes[-1][3]:
+            break
+    return outcomes
+
+
+def _same(first: Any, second: Any, what: str) -> None:
+    if not data_equivalence(first, second, exact=True):
+        raise AssertionError(what)
+
+
+def check_gymnasium(make: MakeEnv) -> None:
+    """Gymnasium's own checks pass without a warning."""
+    env = make()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        check_env(env)
+    env.close()
+
+
+def check_seeding(make: MakeEnv) -> None:
+    """Two copies with one seed and the same actions show the same to the last byte."""
+    first, second = make(), make()
+    for seed in range(_SEED, _SEED + 5):
+        rng = random.Random(seed)
+        actions = [random_action(rng) for _ in range(6)]
+        _same(
+            first.reset(seed=seed), second.reset(seed=seed), f"seed {seed} starts differently in two copies"
+        )
+        _same(play(first, actions), play(second, actions), f"seed {seed} goes on differently in two copies")
+    first.close()
+    second.close()
+
+
+def check_indices(make: MakeEnv) -> None:
+    """`options={"index": i}` gives task i whatever came before; an index outside raises IndexError."""
+    first, second = make(), make()
+    for index in {0, first.num_tasks // 2, first.num_tasks - 1}:
+        second.reset(seed=index % 1000)
+        start = first.reset(options={"index": index})
+        assert start[1]["task"]["index"] == index, f"asked for task {index}, got {start[1]['task']}"
+        _same(start, second.reset(options={"index": index}), f"task {index} differs between two copies")
+    try:
+        first.reset(options={"index": first.num_tasks})
+    except IndexError:
+        return
+    finally:
+        first.close()
+        second.close()
+    raise AssertionError("an index past the end was accepted")
+
+
+def check_snapshots(make: MakeEnv, *, num_episodes: int = 10) -> None:
+    """The snapshot law at every turn: restored, forked or elsewhere, the same actions show the same."""
+    env, other = make(), make()
+    for episode in range(num_episodes):
+        rng = random.Random(episode)
+        actions = [random_action(rng) for _ in range(6)]
+        env.reset(seed=episode)
+        for turn in range(len(actions)):
+            snapshot = env.snapshot()
+            expected = play(env, actions[turn:])
+            where = f"episode {episode}, turn {turn}"
+            _same(expected, _restored(env, snapshot, actions[turn:]), f"{where}: restored goes another way")
+            _same(
+                expected, _restored(other, snapshot, actions[turn:]), f"{where}: elsewhere goes another way"
+            )
+            env.restore(snapshot)
+            branch = env.fork(1)[0]
+            _same(expected, play(branch, actions[turn:]), f"{where}: a branch goes another way")
+            branch.close()
+            snapshot.release()
+            if len(expected) == 1 and (expected[0][2] or expected[0][3]):
+                break
+            env.step(actions[turn])
+    env.close()
+    other.close()
+
+
+def _restored(env: Any, snapshot: Any, actions: list[Any]) -> list[Any]:
+    env.restore(snapshot)
+    return play(env, actions)
+
+
+def check_forks(make: MakeEnv) -> None:
+    """No branch sees what another did, in the episode or in the interpreter."""
+    env = make()
+    env.reset(seed=_SEED)
+    write = "{0} = 1; print(sorted(n for n in ('left', 'right', 'both') if n in globals()))"
+    call = [
+        format_action("", format_call("python", {"code": write.format(n)})) for n in ("both", "left", "right")
+    ]
+    play(env, call[:1])
+    left, right = env.fork(2)
+    alone = play(left, call[1:2])
+    branches = env.fork(2)
+    play(branches[0], call[2:])
+    _same(play(branches[1], call[1:2]), alone, "a branch saw what another did")
+    _same(play(right, call[1:2]), alone, "a branch saw what its sibling did")
+    for branch in (env, left, right, *branches):
+        branch.close()
+
+
+def check_bad_actions(make: MakeEnv) -> None:
+    """Whatever the policy writes is answered or ends the episode, and never raises."""
+    env = make()
+    for action in BAD_ACTIONS:
+        what = f"action {str(action)[:60]!r}"
+        env.reset(seed=_SEED)
+        observation, reward, terminated, truncated, info = env.step(action)
+        assert observation in env.observation_space, f"{what}: observation outside its space"
+        assert reward == 0.0, f"{what}: rewarded"
+        assert observation["text"] or terminated or truncated, f"{what}: nothing was said about it"
+        assert info["stop_reason"] != "infrastructure", f"{what}: called an outage ({info['outage']})"
+    env.close()
+
+
+def check_random_text(make: MakeEnv) -> None:
+    """Random unicode never raises."""
+    env = make()
+    env.action_space.seed(_SEED)
+    env.reset(seed=_SEED)
+    for _ in range(300):
+        _, _, terminated, truncated, _ = env.step(env.action_space.sample())
+        if terminated or truncated:
+            env.reset()
+    env.close()
+
+
+_CHILD = """
+import json, sys
+from axpo_env.contract import make_env, play
+from axpo_env.snapshots import digest
+request = json.loads(sys.stdin.buffer.readline())
+env = make_env(request["id"], request["keywords"])()
+env.restore(env.snapshot_from_bytes(sys.stdin.buffer.read()))
+play(env, request["actions"])
+print(digest(env.state))
+env.close()
+"""
+
+
+def check_bytes(make: MakeEnv) -> None:
+    """A snapshot's bytes, in another process, lead to the same conversation."""
+    env = make()
+    env.reset(seed=_SEED)
+    rng = random.Random(_SEED)
+    play(
+        env,
+        [format_action("", format_call("python", {"code": "n = 41; print(n)"})), "hm"][
+            : env.rules.max_turns - 1
+        ],
+    )
+    data = env.snapshot().to_bytes()
+    actions = [random_action(rng), format_action("", format_answer("1"))]
+    request = {"id": env.spec.id, "keywords": env.spec.kwargs, "actions": actions}
+    message = json.dumps(request).encode() + b"\n" + data
+    done = subprocess.run([sys.executable, "-c", _CHILD], input=message, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr.decode()[-2000:]
+    play(env, actions)
+    assert done.stdout.decode().strip() == digest(env.state), "another process got elsewhere"
+    env.close()
+
+
+def check_closing(make: MakeEnv) -> None:
+    """Closing twice is fine, and a closed environment leaves no thread behind."""
+    before = threading.active_count()
+    env = make()
+    env.reset(seed=_SEED)
+    env.step("hm")
+    snapshot = env.snapshot()
+    for branch in env.fork(2):
+        branch.close()
+    snapshot.release()
+    snapshot.release()
+    env.close()
+    env.close()
+    assert threading.active_count() <= before, "threads were left behind"
+
+
+CHECKS: tuple[Callable[[MakeEnv], None], ...] = (
+    check_gymnasium,
+    check_seeding,
+    check_indices,
+    check_snapshots,
+    check_forks,
+    check_bad_actions,
+    check_random_text,
+    check_bytes,
+    check_closing,
+)
+
+
+def make_env(env_id: str, keywords: dict[str, Any]) -> MakeEnv:
+    """A function that makes the environment. Raises ValueError for an unknown id."""
+    if env_id not in gym.registry:
+        raise ValueError(unknown_name("environment", env_id, axpo_env.IDS))
+    return lambda: gym.make(env_id, **keywords).unwrapped
+
+
+def run_checks(make: MakeEnv) -> list[Outcome]:
+    """Every check, in order; a failed one does not keep the others from running."""
+    outcomes = []
+    for check in CHECKS:
+        name = check.__name__.removeprefix("check_")
+        try:
+            check(make)
+        except Exception as error:
+            outcomes.append(Outcome(name=name, error=f"{type(error).__name__}: {error}"))
+        else:
+            outcomes.append(Outcome(name=name, error=None))
+    return outcomes
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line. Returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m axpo_env.contract", description=__doc__.split("\n")[0])
+    parser.add_argument("id", help="environment id, such as AXPO/ChartQA-Tools-v0")
+    parser.add_argument("--source", default="synthetic", help="synthetic, hub, or a folder")
+    parser.add_argument("--split", default="test")
+    parser.add_argument("--difficulty", default="nano")
+    parser.add_argument("--tools", default="image_zoom_in,python", help="names, comma-separated")
+    given = parser.parse_args(arguments)
+    keywords = {"source": given.source, "split": given.split, "difficulty": given.difficulty}
+    try:
+        make = make_env(given.id, {**keywords, "tools": tuple(given.tools.split(","))})
+        make().close()
+    except (ValueError, OSError, ImportError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    outcomes = run_checks(make)
+    for outcome in outcomes:
+        print(
+            f"{'ok' if outcome.error is None else 'FAILED':8}{outcome.name:16}{outcome.error or ''}".rstrip()
+        )
+    return 1 if any(outcome.error for outcome in outcomes) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
