@@ -45,6 +45,8 @@ class Snapshot:
         self._interpreter = interpreter
         self._lock = threading.Lock()
         self._finalizer = None if interpreter is None else weakref.finalize(self, interpreter.release)
+        if self._finalizer is not None:
+            self._finalizer.atexit = False  # at exit the sandbox goes as a whole
 
     def share_interpreter(self) -> FrozenInterpreter | None:
         """A share in the frozen interpreter for the caller to release; None if no code had run."""

@@ -73,6 +73,23 @@ def test_validation_goes_by_both_names(tmp_path, name):
     assert ChartQASource(split="validation", source=str(tmp_path)).num_tasks == 1
 
 
+def test_the_hub_reader_gives_the_same_tasks(tmp_path, monkeypatch):
+    datasets = pytest.importorskip("datasets")
+    rows = [row(query=f"q{index}", image=png((index, 0, 0))) for index in range(3)]
+    write(tmp_path / "data", "val-00000-of-00001.parquet", rows)
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("axpo_env.tasks.datasets.chartqa.HUB_NAME", str(tmp_path / "data"))
+    monkeypatch.setattr("axpo_env.tasks.datasets.chartqa.HUB_SPLITS", {"validation": "validation"})
+    hub = ChartQASource(split="validation", source="hub")
+    monkeypatch.setattr("axpo_env.tasks.datasets.chartqa.HUB_SPLITS", {"validation": "val"})
+    local = ChartQASource(split="validation", source=str(tmp_path))
+    assert hub.num_tasks == local.num_tasks == 3
+    for index in (2, 0):
+        one, other = hub.get(index), local.get(index)
+        assert (one.question, one.references, one.id) == (other.question, other.references, other.id)
+        assert np.array_equal(one.images[0], other.images[0])
+
+
 def test_missing_split_names_what_is_there(tmp_path):
     write(tmp_path, "test.parquet", [row()])
     with pytest.raises(
