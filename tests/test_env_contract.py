@@ -8,7 +8,8 @@ import pytest
 
 import axpo_env
 from axpo_env import contract
-from axpo_env.contract import BAD_ACTIONS, CHECKS, make_env
+from axpo_env.actions import BAD_ACTIONS
+from axpo_env.contract import CHECKS, make_env
 from axpo_env.env import ToolEnv
 from axpo_env.scripted import BlankPolicy, OraclePolicy, run_episode
 from axpo_env.state import EpisodeState
