@@ -93,16 +93,20 @@ def _paint_axes(draw: ImageDraw.ImageDraw, chart: Chart) -> LabelBoxes:
             x, y = tops[series, category]
             y = min(y - chart.label_px, ceiling)
             ceiling = y - 1.3 * chart.label_px
-            boxes[series, category] = _paint_value(draw, chart, chart.shown(series, category), x, y)
+            boxes[series, category] = _paint_value(draw, chart, (series, category), x, y)
     return boxes
 
 
-def _paint_value(draw: ImageDraw.ImageDraw, chart: Chart, text: str, x: float, y: float) -> Box:
+def _paint_value(draw: ImageDraw.ImageDraw, chart: Chart, cell: tuple[int, int], x: float, y: float) -> Box:
     """A value centred on (x, y) on white; returns the box to zoom into, which shows a bit around it."""
-    face = font(chart.label_px)
+    face, text = font(chart.label_px), chart.shown(*cell)
     half_width, half_height = face.getlength(text) / 2, 0.55 * chart.label_px
     draw.rectangle((x - half_width - 2, y - half_height, x + half_width + 2, y + half_height), fill="white")
     draw.text((x, y), text, fill=_INK, font=face, anchor="mm")
+    if chart.marks != "bars" and len(chart.series) > 1:
+        # A label may cover another series' mark, so each says by a swatch whose it is.
+        right, side = x - half_width - 3, 0.4 * chart.label_px
+        draw.rectangle((right - side, y - side / 2, right, y + side / 2), fill=chart.colors[cell[0]])
     margin = chart.label_px
     return x - half_width - margin, y - 2 * margin, x + half_width + margin, y + 2 * margin
 
