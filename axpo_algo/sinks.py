@@ -66,7 +66,8 @@ def open_wandb(
 ) -> WandbSink:
     """Starts, or goes on with, the run `name` of `project`. Mode and login come from wandb's own settings.
 
-    Raises ModuleNotFoundError naming the extra when wandb is not installed.
+    The id that the service gives the run is kept in `folder`/wandb_id, where a resumed run finds it. Raises
+    ModuleNotFoundError naming the extra when wandb is not installed.
     """
     try:
         import wandb
@@ -74,14 +75,17 @@ def open_wandb(
         raise ModuleNotFoundError(
             "Weights & Biases needs wandb: pip install 'axpo[log]', or logging.wandb=null"
         ) from error
+    id_path = folder / "wandb_id"
+    old_id = id_path.read_text(encoding="utf-8") if resume and id_path.exists() else None
     run = wandb.init(
         project=project,
         name=name,
-        id=name,
+        id=old_id,
         dir=str(folder),
         config=dict(config),
-        resume="allow" if resume else None,
+        resume="allow" if old_id else None,
     )
+    id_path.write_text(run.id, encoding="utf-8")
     return WandbSink(run)
 
 
