@@ -2,7 +2,8 @@
 # install into it what they need, and run. Everything stays inside this folder.
 
 PYTHON ?= python3
-# What pip installs before anything else, so that another build of torch (CPU, CUDA, a local wheel) can be named here.
+# What pip installs before anything else, so that another build of torch (CPU, CUDA, a local wheel) can be named
+# here. After a change, `make clean` first.
 TORCH ?= torch==2.13.0
 # Passed on: make train ARGS="algorithm=grpo seed=1", make test ARGS="tests/test_config.py -x".
 ARGS ?=
