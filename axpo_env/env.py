@@ -25,7 +25,7 @@ from axpo_env.tasks.base import Task, TaskSource
 from axpo_env.tasks.synthetic.charts import ChartLevel
 from axpo_env.tools import make_tools
 from axpo_env.tools.base import Tool
-from axpo_env.tools.interpreter import Interpreter, shared_sandbox
+from axpo_env.tools.interpreter import Interpreter, check_backend, shared_sandbox
 
 Observation = dict[str, Any]  # {"text": str, "images": tuple of uint8 [H, W, 3]}
 
@@ -66,6 +66,8 @@ class ToolEnv(gym.Env[Observation, str]):
         tools = make_tools(config.tools)
         if config.sandbox is None and "python" in tools:
             raise ValueError("the python tool needs a sandbox; give one or leave python out of tools")
+        if isinstance(config.sandbox, str):
+            check_backend(config.sandbox)
         rules = dynamics.Rules(
             tools=tools,
             max_turns=config.max_turns,

@@ -9,26 +9,34 @@ import atexit
 import os
 import threading
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import TypeVar
 
+from axpo_env.names import unknown_name
 from axpo_env.tools.base import ToolUnavailable
+from sandbox import BACKENDS, Execution, FilesRefused, Sandbox, SandboxError, Session, make_sandbox
+from sandbox import Snapshot as SandboxSnapshot
 
 Result = TypeVar("Result")
 
-_shared: dict[tuple[int, str], Any] = {}  # (process id, backend name) -> sandbox
+_shared: dict[tuple[int, str], Sandbox] = {}  # (process id, backend name) -> sandbox
 _shared_lock = threading.Lock()
 
 
-def shared_sandbox(name: str) -> Any:
+def shared_sandbox(name: str) -> Sandbox:
     """This process's one sandbox of backend `name`, made on first use and closed at exit. Thread-safe."""
-    from sandbox import make_sandbox
-
     key = (os.getpid(), name)  # a forked child must not use its parent's
     with _shared_lock:
         if key not in _shared:
             _shared[key] = outage_as_unavailable(lambda: make_sandbox(name))
             atexit.register(_close_shared, key)
         return _shared[key]
+
+
+def check_backend(name: str) -> str:
+    """`name` if a sandbox backend goes by it, else ValueError."""
+    if name not in BACKENDS:
+        raise ValueError(unknown_name("sandbox", name, BACKENDS))
+    return name
 
 
 def _close_shared(key: tuple[int, str]) -> None:
@@ -40,8 +48,6 @@ def _close_shared(key: tuple[int, str]) -> None:
 
 def outage_as_unavailable(call: Callable[[], Result]) -> Result:
     """`call()`, with a typed sandbox error raised as `ToolUnavailable`."""
-    from sandbox import SandboxError
-
     try:
         return call()
     except SandboxError as error:
@@ -54,7 +60,7 @@ class FrozenInterpreter:
     Released by the last one.
     """
 
-    def __init__(self, snapshot: Any, *, num_images: int) -> None:
+    def __init__(self, snapshot: SandboxSnapshot, *, num_images: int) -> None:
         self.num_images = num_images
         self._snapshot = snapshot
         self._owners = 1
@@ -76,7 +82,7 @@ class FrozenInterpreter:
         if last:
             self._snapshot.release()
 
-    def fork(self) -> Any:
+    def fork(self) -> Session:
         """A new session that goes on from here."""
         return outage_as_unavailable(lambda: self._snapshot.fork(1)[0])
 
@@ -85,28 +91,38 @@ class Interpreter:
     """One episode's interpreter. Used by one thread at a time; close it, or hand it over, exactly once."""
 
     def __init__(
-        self, open_sandbox: Callable[[], Any], *, seed: int, origin: FrozenInterpreter | None = None
+        self, open_sandbox: Callable[[], Sandbox], *, seed: int, origin: FrozenInterpreter | None = None
     ) -> None:
         self.num_images = 0 if origin is None else origin.num_images  # of the episode, already in the session
         self._open_sandbox = open_sandbox
         self._seed = seed
         self._origin = origin  # where to go on from at first use; a share of it is ours
-        self._session: Any = None
+        self._session: Session | None = None
+        self._closed = False
 
     @property
     def started(self) -> bool:
         """Whether code has run in this episode, in this branch or before it."""
         return self._session is not None or self._origin is not None
 
-    def run(self, code: str, *, timeout_s: float) -> Any:
+    def run(self, code: str, *, timeout_s: float) -> Execution:
         """Run a cell and return its Execution. Raises ToolUnavailable for an outage."""
         session = self._ready()
         return outage_as_unavailable(lambda: session.run(code, timeout_s=timeout_s))
 
-    def write_files(self, files: Mapping[str, bytes]) -> None:
-        """Put files into the working folder. Raises ToolUnavailable for an outage."""
+    def write_files(self, files: Mapping[str, bytes]) -> str | None:
+        """Put files into the working folder. Returns why they were refused (it is full), or None.
+
+        Raises ToolUnavailable for an outage.
+        """
         session = self._ready()
-        outage_as_unavailable(lambda: session.write_files(dict(files)))
+        try:
+            outage_as_unavailable(lambda: session.write_files(files))
+        except ToolUnavailable as error:
+            if isinstance(error.__cause__, FilesRefused):
+                return str(error.__cause__)
+            raise
+        return None
 
     def freeze(self) -> FrozenInterpreter | None:
         """A share in this moment, for the caller to release.
@@ -119,7 +135,8 @@ class Interpreter:
         return None if self._origin is None else self._origin.share()
 
     def close(self) -> None:
-        """End the session and give the origin back. Idempotent."""
+        """End the session and give the origin back. Idempotent; running code afterwards raises."""
+        self._closed = True
         session, self._session = self._session, None
         origin, self._origin = self._origin, None
         if session is not None:
@@ -127,7 +144,9 @@ class Interpreter:
         if origin is not None:
             origin.release()
 
-    def _ready(self) -> Any:
+    def _ready(self) -> Session:
+        if self._closed:
+            raise RuntimeError("the interpreter is closed: reset or restore the environment")
         if self._session is None:
             if self._origin is None:
                 sandbox = self._open_sandbox()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from axpo_env.tools.base import ArgumentError, ToolResult, ToolUnavailable, function_schema
 from axpo_env.views import decode_image, encode_png
+from sandbox import ExecutionError
 
 if TYPE_CHECKING:
     from axpo_env.state import EpisodeState
@@ -73,6 +74,7 @@ class PythonTool:
             execution.stderr,
             execution.text or "",
             "" if execution.error is None else error_text(execution.error),
+            *(f"({warning})" for warning in execution.warnings),
             *trouble,
             *more_trouble,
         ]
@@ -89,19 +91,20 @@ def deliver_images(state: "EpisodeState", interpreter: "Interpreter") -> list[st
     fresh = not interpreter.started
     if first == count and not fresh:
         return []
-    interpreter.write_files(
-        {f"image_{index}.png": encode_png(state.images[index]) for index in range(first, count)}
-    )
-    execution = interpreter.run(_DELIVER.format(count=count), timeout_s=SETUP_TIMEOUT_S)
-    interpreter.num_images = count
-    if execution.error is None:
+    files = {f"image_{index}.png": encode_png(state.images[index]) for index in range(first, count)}
+    problem = interpreter.write_files(files)
+    if problem is None:
+        error = interpreter.run(_DELIVER.format(count=count), timeout_s=SETUP_TIMEOUT_S).error
+        problem = None if error is None else error_text(error)
+    if problem is None:
+        interpreter.num_images = count
         return []
     if fresh:
-        raise ToolUnavailable(f"the interpreter cannot show images: {error_text(execution.error)}")
-    return [f"(_images and _pil_images could not be brought up to date: {execution.error.name})"]
+        raise ToolUnavailable(f"the interpreter cannot show images: {problem}")
+    return [f"(_images and _pil_images are not up to date: {problem.splitlines()[-1]})"]
 
 
-def error_text(error: Any) -> str:
+def error_text(error: ExecutionError) -> str:
     """The traceback as the policy reads it; its last line always names the error."""
     last = f"{error.name}: {error.value}"
     traceback = (error.traceback or "").rstrip()
