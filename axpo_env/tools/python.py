@@ -23,17 +23,18 @@ MAX_TEXT_CHARS = 8_192
 MAX_FIGURE_PIXELS = 16_777_216
 MAX_FIGURES = 8  # per call
 
-# Runs inside the sandbox. Everything is imported afresh and inside a function, since the policy's code may
-# have bound any name; the two lists are rebound, so they are right whatever became of the old ones.
+# Runs inside the sandbox. Everything is imported afresh and inside a function, since the policy may have bound
+# any name; the two lists are rebound, so they are right whatever became of the old ones.
 _DELIVER = """\
 def _deliver(count):
+    from builtins import range
     import PIL.Image
     paths, pictures = [f"image_{index}.png" for index in range(count)], []
     for path in paths:
         with PIL.Image.open(path) as picture:
             pictures.append(picture.convert("RGB"))
     return paths, pictures
-_images, _pil_images = _deliver({count})
+_images, _pil_images = _deliver(COUNT)
 del _deliver
 """
 
@@ -94,7 +95,7 @@ def deliver_images(state: "EpisodeState", interpreter: "Interpreter") -> list[st
     files = {f"image_{index}.png": encode_png(state.images[index]) for index in range(first, count)}
     problem = interpreter.write_files(files)
     if problem is None:
-        error = interpreter.run(_DELIVER.format(count=count), timeout_s=SETUP_TIMEOUT_S).error
+        error = interpreter.run(_DELIVER.replace("COUNT", str(count)), timeout_s=SETUP_TIMEOUT_S).error
         problem = None if error is None else error_text(error)
     if problem is None:
         interpreter.num_images = count
@@ -106,9 +107,9 @@ def deliver_images(state: "EpisodeState", interpreter: "Interpreter") -> list[st
 
 def error_text(error: ExecutionError) -> str:
     """The traceback as the policy reads it; its last line always names the error."""
-    last = f"{error.name}: {error.value}"
-    traceback = (error.traceback or "").rstrip()
-    return traceback if last.strip(": ") in traceback else f"{traceback}\n{last}".strip()
+    last = f"{error.name}: {error.value}" if error.value else error.name
+    traceback = error.traceback.rstrip()
+    return traceback if last in traceback else f"{traceback}\n{last}".strip()
 
 
 def cut_middle(text: str, max_chars: int) -> str:

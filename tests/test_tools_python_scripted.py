@@ -1,0 +1,150 @@
+"""The python tool against a scripted sandbox: what it sends, how it words results, whose fault is whose."""
+
+import gymnasium as gym
+import numpy as np
+import pytest
+
+import axpo_env  # noqa: F401 - registers the ids
+from axpo_env.messages import format_action, format_call
+from axpo_env.views import decode_image, encode_png
+from sandbox import Execution, ExecutionError, FilesRefused, SandboxUnavailable, SessionLost
+
+ERROR = ExecutionError(name="ZeroDivisionError", value="division by zero", traceback="Traceback: at line 1")
+RED = np.full((2, 3, 3), [255, 0, 0], dtype=np.uint8)
+ZOOM = format_call("image_zoom_in", {"bbox_2d": [0, 0, 500, 250], "label": "x"})
+
+
+class ScriptedSession:
+    """Sandbox, session and record in one: every call is noted and answered by the next item of the script."""
+
+    def __init__(self, *script):
+        self.script, self.calls = list(script), []
+
+    def session(self, **keywords):
+        self.calls.append(("session", keywords))
+        return self
+
+    def write_files(self, files):
+        self.calls.append(("write_files", files))
+        self._answer()
+
+    def run(self, code, *, timeout_s=None):
+        self.calls.append(("run", code, timeout_s))
+        return self._answer()
+
+    def close(self):
+        self.calls.append(("close",))
+
+    def _answer(self):
+        answer = self.script.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+def make(*script):
+    session = ScriptedSession(*script)
+    env = gym.make("AXPO/ChartQA-Tools-v0", difficulty="nano", sandbox=session, max_turns=9).unwrapped
+    env.reset(options={"index": 7})
+    return env, session
+
+
+def python(code, **arguments):
+    return format_action("", format_call("python", {"code": code, **arguments}))
+
+
+def test_first_call_brings_the_images_then_runs_the_code():
+    env, session = make(None, Execution(), Execution(stdout="4\n"), Execution(stdout="5\n"))
+    assert env.step(python("print(4)"))[0]["text"] == "4"
+    kinds = [call[0] for call in session.calls]
+    assert kinds == ["session", "write_files", "run", "run"]
+    assert session.calls[0][1] == {"seed": 7}
+    ((name, data),) = session.calls[1][1].items()
+    assert name == "image_0.png"
+    assert np.array_equal(decode_image(data, max_pixels=10**6), env.task.images[0])
+    assert session.calls[3] == ("run", "print(4)", 12.0)
+    assert env.step(python("print(5)", timeout=3))[0]["text"] == "5"
+    assert session.calls[4:] == [("run", "print(5)", 3.0)]  # nothing new to bring
+    env.close()
+    env.close()
+    assert session.calls[5:] == [("close",)]
+
+
+def test_only_new_images_are_brought():
+    env, session = make(None, Execution(), Execution(), None, Execution(), Execution())
+    env.step(python("1"))
+    env.step(format_action("", ZOOM, format_call("python", {"code": "2"})))
+    assert [sorted(call[1]) for call in session.calls if call[0] == "write_files"] == [
+        ["image_0.png"],
+        ["image_1.png"],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("execution", "text"),
+    [
+        (Execution(), "(no output)"),
+        (Execution(stdout="a\n\n", stderr="b\n", text="c"), "a\nb\nc"),
+        (Execution(stdout="a", error=ERROR), "a\nTraceback: at line 1\nZeroDivisionError: division by zero"),
+        (Execution(error=ExecutionError(name="Timeout", value="", traceback="")), "Timeout"),
+        (Execution(stdout="a", warnings=("cut to 9 bytes",)), "a\n(cut to 9 bytes)"),
+        (Execution(images=(b"no png",)), None),
+        (Execution(images=(encode_png(RED),) * 9), None),
+    ],
+)
+def test_wording(execution, text):
+    env, _ = make(None, Execution(), execution)
+    observation, *_ = env.step(python("1"))
+    if text is not None:
+        assert observation == {"text": text, "images": ()}
+    elif len(execution.images) == 1:
+        assert observation["text"].startswith("(a figure was left out: not a readable image")
+    else:
+        assert observation["text"].startswith("(only the first 8 of 9 figures are shown)\nImage 1:\nImage 2:")
+        assert len(observation["images"]) == 8 and np.array_equal(env.state.images[8], RED)
+
+
+def test_long_output_keeps_its_ends():
+    env, _ = make(None, Execution(), Execution(stdout="a" * 10_000 + "z" * 10_000))
+    text = env.step(python("1"))[0]["text"]
+    assert text == "a" * 4096 + "\n... (11808 characters left out) ...\n" + "z" * 4096
+
+
+@pytest.mark.parametrize(
+    ("script", "outage"),
+    [
+        ([SessionLost("gone")], "SessionLost: gone"),
+        ([None, SandboxUnavailable("dead")], "SandboxUnavailable: dead"),
+        ([None, Execution(), SessionLost("gone")], "SessionLost: gone"),
+        ([FilesRefused("no space")], "the interpreter cannot show images: no space"),
+        (
+            [None, Execution(error=ERROR)],
+            "the interpreter cannot show images: Traceback: at line 1\nZeroDivisionError: division by zero",
+        ),
+    ],
+)
+def test_outages_end_the_episode_ungraded(script, outage):
+    env, session = make(*script)
+    _, reward, terminated, truncated, info = env.step(python("1"))
+    assert (reward, terminated, truncated, info["grade"]) == (0.0, False, True, None)
+    assert (info["stop_reason"], info["outage"]) == ("infrastructure", outage)
+    assert session.calls[-1] == ("close",)
+
+
+@pytest.mark.parametrize(
+    ("script", "why"),
+    [
+        ([FilesRefused("the working folder is full")], "the working folder is full"),
+        ([None, Execution(error=ERROR)], "ZeroDivisionError: division by zero"),
+    ],
+)
+def test_what_the_policy_broke_is_told_and_tried_again(script, why):
+    env, session = make(None, Execution(), Execution(), *script, Execution(stdout="ran"), None, Execution())
+    session.script.append(Execution(stdout="again"))
+    env.step(python("fill the disk"))
+    text = env.step(format_action("", ZOOM, format_call("python", {"code": "2"})))[0]["text"]
+    assert text == f"Image 1:\nran\n(_images and _pil_images are not up to date: {why})"
+    assert env.step(python("3"))[0]["text"] == "again"
+    assert [sorted(call[1]) for call in session.calls if call[0] == "write_files"][1:] == [
+        ["image_1.png"]
+    ] * 2
