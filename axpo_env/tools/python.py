@@ -23,8 +23,8 @@ MAX_TEXT_CHARS = 8_192
 MAX_FIGURE_PIXELS = 16_777_216
 MAX_FIGURES = 8  # per call
 
-# Runs inside the sandbox. Everything is imported afresh and inside a function, since the policy may have bound
-# any name; the two lists are rebound, so they are right whatever became of the old ones.
+# Runs inside the sandbox. Everything is imported afresh and inside a function, since the policy may have
+# bound any name; the two lists are rebound, so they are right whatever became of the old ones.
 _DELIVER = """\
 def _deliver(count):
     from builtins import range
