@@ -1,0 +1,70 @@
+"""Run untrusted Python in sessions that can be frozen and branched.
+
+    with make_sandbox("local") as sandbox:
+        session = sandbox.session(files={"a.csv": b"1,2"})
+        result = session.run("x = 41; x + 1", timeout_s=12)
+        left, right = session.snapshot().fork(2)
+
+Importing this loads the standard library alone and starts nothing. Tasks, tools and policies are left to others.
+"""
+
+from typing import Any
+
+from sandbox.base import (
+    Divergence,
+    Execution,
+    ExecutionError,
+    FilesRefused,
+    Isolation,
+    Limits,
+    ReplayDiverged,
+    Sandbox,
+    SandboxClosed,
+    SandboxError,
+    SandboxUnavailable,
+    Session,
+    SessionClosed,
+    SessionLost,
+    Snapshot,
+    SnapshotReleased,
+    UnisolatedRefused,
+    unknown_name,
+)
+
+__all__ = [
+    "BACKENDS",
+    "Divergence",
+    "Execution",
+    "ExecutionError",
+    "FilesRefused",
+    "Isolation",
+    "Limits",
+    "ReplayDiverged",
+    "Sandbox",
+    "SandboxClosed",
+    "SandboxError",
+    "SandboxUnavailable",
+    "Session",
+    "SessionClosed",
+    "SessionLost",
+    "Snapshot",
+    "SnapshotReleased",
+    "UnisolatedRefused",
+    "make_sandbox",
+]
+
+BACKENDS = ("local",)
+
+
+def make_sandbox(name: str, **options: Any) -> Sandbox:
+    """Start the backend called `name`.
+
+    options: that backend's own, for "local" the fields of `sandbox.local.config.LocalConfig`. Raises ValueError
+    for an unknown name or option, SandboxUnavailable if it cannot start, UnisolatedRefused if it would not hold.
+    """
+    if name == "local":
+        from sandbox.local.client import LocalSandbox
+        from sandbox.local.config import LocalConfig
+
+        return LocalSandbox(LocalConfig.of(options))
+    raise ValueError(unknown_name("sandbox", name, BACKENDS))

@@ -1,0 +1,96 @@
+"""A control group around all sessions, where one can be made: the memory and the processes they may have together.
+
+Versions 1 and 2. What a single session may have is left to resource limits.
+"""
+
+import contextlib
+import itertools
+import os
+import time
+from pathlib import Path
+
+ROOT = Path("/sys/fs/cgroup")
+_REMOVE_TIMEOUT_S = 2.0
+_counter = itertools.count()
+
+
+class Cgroup:
+    """One group per controller; `memory` and `processes` say which of the two limits hold."""
+
+    def __init__(self, *, total_bytes: int, total_processes: int) -> None:
+        name = f"axpo-sandbox-{os.getpid()}-{next(_counter)}"
+        self._folders: list[Path] = []
+        self.memory = self.processes = False
+        own = _own_groups()
+        if "" in own and (ROOT / "cgroup.controllers").exists():
+            self._make_second_version(ROOT / own[""].lstrip("/") / name, total_bytes, total_processes)
+            return
+        for controller, file, value in (
+            ("memory", "memory.limit_in_bytes", total_bytes),
+            ("pids", "pids.max", total_processes),
+        ):
+            if controller in own:
+                folder = ROOT / controller / own[controller].lstrip("/") / name
+                if self._make(folder, {file: value}):
+                    self.memory |= controller == "memory"
+                    self.processes |= controller == "pids"
+
+    def add(self, pid: int) -> None:
+        """Put a process, and all it will start, into the group."""
+        for folder in list(self._folders):
+            try:
+                (folder / "cgroup.procs").write_text(str(pid))
+            except OSError:
+                self._forget(folder)
+
+    def remove(self) -> None:
+        """Remove it once its processes are gone."""
+        deadline = time.monotonic() + _REMOVE_TIMEOUT_S
+        while self._folders and time.monotonic() < deadline:
+            for folder in list(self._folders):
+                with contextlib.suppress(OSError):
+                    folder.rmdir()
+                if not folder.exists():
+                    self._folders.remove(folder)
+            if self._folders:
+                time.sleep(0.005)
+
+    def _make_second_version(self, folder: Path, total_bytes: int, total_processes: int) -> None:
+        with contextlib.suppress(OSError):
+            (folder.parent / "cgroup.subtree_control").write_text("+memory +pids")
+        self.memory = self.processes = self._make(
+            folder, {"memory.max": total_bytes, "memory.swap.max": 0, "pids.max": total_processes}
+        )
+
+    def _make(self, folder: Path, values: dict[str, int]) -> bool:
+        try:
+            folder.mkdir()
+        except OSError:
+            return False
+        self._folders.append(folder)
+        try:
+            for file, value in values.items():
+                if (folder / file).exists() or file != "memory.swap.max":  # absent without swap accounting
+                    (folder / file).write_text(str(value))
+        except OSError:
+            self._forget(folder)
+            return False
+        return True
+
+    def _forget(self, folder: Path) -> None:
+        self._folders.remove(folder)
+        with contextlib.suppress(OSError):
+            folder.rmdir()
+        self.memory = self.memory and folder.parts[3] == "pids"
+        self.processes = self.processes and folder.parts[3] == "memory"
+
+
+def _own_groups() -> dict[str, str]:
+    """Controller -> path of the group we are in; "" is version 2."""
+    found = {}
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/self/cgroup").read_text().splitlines():
+            _, controllers, path = line.split(":", 2)
+            for controller in controllers.split(","):
+                found[controller] = path
+    return found

@@ -1,0 +1,298 @@
+"""The local sandbox itself: starts the zygote, finds out what holds, hands out sessions, ends everything.
+
+What sessions do is left to `session`, what runs inside to `zygote` and `agent`.
+"""
+
+import contextlib
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import tempfile
+import threading
+import warnings
+import weakref
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from sandbox import journal as journals
+from sandbox.base import (
+    Isolation,
+    Limits,
+    ReplayDiverged,
+    SandboxClosed,
+    SandboxError,
+    SandboxUnavailable,
+    SessionLost,
+    UnisolatedRefused,
+)
+from sandbox.journal import Journal
+from sandbox.local import wire
+from sandbox.local.cgroup import Cgroup
+from sandbox.local.config import LocalConfig
+from sandbox.local.live import Live
+from sandbox.local.probe import probe
+from sandbox.local.process import Dead, Family, Process, spawn
+from sandbox.local.session import LocalSession, LocalSnapshot
+
+_REQUEST_TIMEOUT_S = 30.0
+_END_TIMEOUT_S = 5.0
+_BOOT = (
+    "import sys; sys.path.insert(0, sys.argv[1]); from sandbox.local.zygote import main; del sys.path[0];"
+    " main(int(sys.argv[2]), int(sys.argv[3]))"
+)
+
+
+class Zygote:
+    """The running fork server. Only its lock's holder speaks with it."""
+
+    def __init__(self, config: LocalConfig) -> None:
+        """Start it. Raises SandboxUnavailable with what it said."""
+        self.run_folder = tempfile.mkdtemp(prefix="axpo-sandbox-")
+        self.cgroup = Cgroup(total_bytes=config.total_memory_bytes, total_processes=config.total_processes)
+        self._lock = threading.RLock()
+        self._control, theirs = socket.socketpair()
+        self._control.setblocking(False)
+        self._receiver = wire.Receiver(self._control)
+        self._owner_pid = os.getpid()
+        try:
+            self._process = self._start(config, theirs)
+        except OSError as error:
+            self._clean_up()
+            raise SandboxUnavailable(f"cannot start {config.python!r}: {error}") from error
+        finally:
+            theirs.close()
+        try:
+            self.cgroup.add(self._process.pid)
+            answer = self.ask(
+                {
+                    "preload": list(config.preload),
+                    "isolation": config.isolation,
+                    "run_folder": self.run_folder,
+                },
+                timeout_s=config.start_timeout_s,
+            )
+            if "failed" in answer:
+                raise SandboxUnavailable(f"the interpreter cannot be forked: {answer['failed']}")
+        except BaseException:
+            self.close()
+            raise
+        self.tier = str(answer["tier"])
+        self.reasons = {str(tier): str(reason) for tier, reason in answer["reasons"].items()}
+
+    def _start(self, config: LocalConfig, control: socket.socket) -> subprocess.Popen[bytes]:
+        trainer_fd = os.pidfd_open(os.getpid())
+        package_parent = str(Path(__file__).resolve().parents[2])
+        command = [config.python, "-s", "-P", "-B", "-c", _BOOT, package_parent]
+        try:
+            return subprocess.Popen(
+                [*command, str(control.fileno()), str(trainer_fd)],
+                pass_fds=(control.fileno(), trainer_fd),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                env=environment(self.run_folder),
+                cwd="/",
+                start_new_session=True,
+            )
+        finally:
+            os.close(trainer_fd)
+
+    def ask(
+        self, request: dict[str, Any], fds: tuple[int, ...] = (), timeout_s: float = _REQUEST_TIMEOUT_S
+    ) -> Any:
+        """Send a request and return its answer. Raises SandboxUnavailable."""
+        with self._lock:
+            try:
+                self._control.settimeout(timeout_s)
+                try:
+                    wire.send(self._control, request, fds)
+                finally:
+                    self._control.setblocking(False)
+                return self._receiver.wait(timeout_s)
+            except (wire.WireError, OSError) as error:
+                raise SandboxUnavailable(f"the sandbox's fork server does not answer: {error}") from error
+
+    def is_alive(self) -> bool:
+        """Whether it runs, and is ours rather than that of the process we were forked from."""
+        return self._owner_pid == os.getpid() and self._process.poll() is None
+
+    def close(self) -> None:
+        """End it, all sessions, and what they left on disk. Idempotent."""
+        self._control.close()
+        if self._owner_pid != os.getpid():
+            return
+        try:
+            self._process.wait(_END_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._clean_up()
+
+    def _clean_up(self) -> None:
+        self.cgroup.remove()
+        shutil.rmtree(self.run_folder, ignore_errors=True)
+
+
+class LocalSandbox:
+    """See `sandbox.base.Sandbox`."""
+
+    def __init__(self, config: LocalConfig) -> None:
+        """Start it and try what its isolation holds. Raises SandboxUnavailable, UnisolatedRefused."""
+        self.config = config
+        self.fallback = config.fallback
+        self._lock = threading.RLock()
+        self._closed = False
+        self._open: weakref.WeakSet[LocalSession | LocalSnapshot] = weakref.WeakSet()
+        self._zygote = Zygote(config)
+        self._finalizer = weakref.finalize(self, Zygote.close, self._zygote)
+        try:
+            self._isolation = self._find_out()
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def isolation(self) -> Isolation:
+        """See `sandbox.base.Sandbox.isolation`."""
+        return self._isolation
+
+    def session(
+        self,
+        *,
+        files: Mapping[str, bytes] | None = None,
+        seed: int | None = None,
+        limits: Limits | Mapping[str, Any] | None = None,
+    ) -> LocalSession:
+        """See `sandbox.base.Sandbox.session`."""
+        checked = journals.check_names(files or {})
+        seed = secrets.randbits(32) if seed is None else int(seed)
+        journal = Journal(
+            seed=seed, limits=Limits.of(limits, self.config.limits), origin={"backend": "local"}
+        )
+        try:
+            live = Live(self.spawn_first(seed, journal.limits), journal.limits)
+        except Dead as error:
+            raise SandboxUnavailable(f"no session could be started: {error}") from error
+        session = LocalSession(self, live, journal)
+        if checked:
+            try:
+                session.write_files(checked)
+            except SandboxError:
+                session.close()
+                raise
+        return session
+
+    def snapshot_from_bytes(self, data: bytes, *, strict: bool = False) -> LocalSnapshot:
+        """See `sandbox.base.Sandbox.snapshot_from_bytes`."""
+        journal = journals.from_bytes(data)
+        try:
+            live = Live(self.spawn_first(journal.seed, journal.limits), journal.limits)
+        except Dead as error:
+            raise SandboxUnavailable(f"no session could be started: {error}") from error
+        try:
+            divergences = journals.replay(live, journal.entries)
+        except Dead as error:
+            live.process.close()
+            raise SessionLost(f"the journal could not be replayed: {error}") from error
+        with LocalSession(self, live, journal, divergences=divergences) as session:
+            if divergences and strict:
+                cells = ", ".join(f"{item.cell} ({', '.join(item.fields)})" for item in divergences)
+                raise ReplayDiverged(f"cells gave other outputs than recorded: {cells}", divergences)
+            return session.snapshot()
+
+    def spawn_first(self, seed: int, limits: Limits) -> Process:
+        """The first process of a new session. Raises SandboxUnavailable, SandboxClosed, Dead."""
+        zygote = self._living()
+        run_folder = zygote.run_folder
+        family = Family(secrets.token_hex(8), lambda ended: _remove_folders(run_folder, ended.name))
+        request = {
+            "seed": seed,
+            "limits": {name: getattr(limits, name) for name in limits.__dataclass_fields__},
+            "family": family.name,
+            "key": secrets.randbits(63),
+        }
+        process = Process(family)
+        spawn(lambda fds: zygote.ask(request, fds), process, (family.theirs.fileno(),))
+        family.theirs.close()
+        return process
+
+    def adopt(self, item: LocalSession | LocalSnapshot) -> None:
+        """Take note of it, to end it with the sandbox."""
+        with self._lock:
+            self._open.add(item)
+
+    def close(self) -> None:
+        """See `sandbox.base.Sandbox.close`."""
+        with self._lock:
+            self._closed = True
+            items = list(self._open)
+        for item in items:
+            item.end()
+        self._finalizer()
+
+    def __enter__(self) -> "LocalSandbox":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _living(self) -> Zygote:
+        """The zygote; started again if it died."""
+        with self._lock:
+            if self._closed:
+                raise SandboxClosed("this sandbox was closed")
+            if self._zygote._owner_pid != os.getpid():
+                raise SandboxUnavailable(
+                    "a sandbox cannot be used in a process forked from the one that made it"
+                )
+            if not self._zygote.is_alive():
+                self._finalizer()
+                self._zygote = Zygote(self.config)
+                self._finalizer = weakref.finalize(self, Zygote.close, self._zygote)
+            return self._zygote
+
+    def _find_out(self) -> Isolation:
+        zygote = self._zygote
+        if not zygote.tier:
+            raise SandboxUnavailable(
+                f"isolation {self.config.isolation!r} does not work here: {zygote.reasons}"
+            )
+        with self.session(limits=Limits()) as session:
+            isolation = probe(session, zygote.tier, zygote.reasons, zygote.cgroup)
+        if not isolation.layers["files"] or not isolation.layers["network"]:
+            if not self.config.allow_unisolated:
+                raise UnisolatedRefused(
+                    "code could read this machine's files or use its network here: "
+                    + " ".join(isolation.open)
+                    + " Pass allow_unisolated=True to run all the same."
+                )
+        if isolation.open and not self.config.quiet:
+            warnings.warn("local sandbox: " + " ".join(isolation.open), stacklevel=5)
+        return isolation
+
+
+def environment(run_folder: str) -> dict[str, str]:
+    """All that sessions see of environment variables; none of ours."""
+    threads = ("OMP", "OPENBLAS", "MKL", "NUMEXPR", "VECLIB_MAXIMUM")
+    return {
+        "PATH": "/usr/local/bin:/usr/bin:/bin",
+        "HOME": "/box",
+        "TMPDIR": "/tmp",
+        "LANG": "C.UTF-8",
+        "PYTHONHASHSEED": "0",  # sets iterate alike in every run
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "MPLBACKEND": "Agg",
+        "MPLCONFIGDIR": run_folder,
+        "JE_ARROW_MALLOC_CONF": "background_thread:false",  # pyarrow's, which pandas loads
+        **{f"{name}_NUM_THREADS": "1" for name in threads},  # a thread pool does not survive a fork
+    }
+
+
+def _remove_folders(run_folder: str, family: str) -> None:
+    with contextlib.suppress(OSError):
+        shutil.rmtree(f"{run_folder}/boxes/{family}", ignore_errors=True)

@@ -1,0 +1,309 @@
+"""The trusted side's handles: a sandboxed process, its family, a frozen process with owners.
+
+A family is everything forked from one session: it shares a process tree, and ends when nobody holds any of it.
+Who forks what, and why, is left to `client`.
+"""
+
+import fcntl
+import os
+import select
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from sandbox.base import SessionLost
+from sandbox.local import wire
+from sandbox.local.processes import kill_tree
+
+_READY_TIMEOUT_S = 30.0
+_PIPE_CHUNK_BYTES = 1 << 16
+_PIDFD_GET_INFO = 0xC040FF0B  # _IOWR(0xFF, 11, 64 bytes)
+_PIDFD_INFO = struct.Struct("=Q52xi")  # mask, ..., exit code
+_PIDFD_INFO_EXIT = 1 << 3
+
+
+class Dead(Exception):
+    """The process ended, or stopped speaking the protocol, in the middle of something."""
+
+
+class Family:
+    """One process tree: held open by a lifeline, ended by letting go of it."""
+
+    def __init__(self, name: str, on_end: Callable[["Family"], None]) -> None:
+        ours, self.theirs = socket.socketpair()
+        self.name = name
+        self._lifeline = ours
+        self._on_end = on_end
+        self._lock = (
+            threading.RLock()
+        )  # re-entrant: the collector may close a session while one is being made
+        self._processes: set["Process"] = set()
+        self._num_made = 0
+        self._ended = False
+
+    def add(self, process: "Process") -> None:
+        """Take in a process that is about to start."""
+        with self._lock:
+            self._processes.add(process)
+            self._num_made += 1
+
+    def next_number(self) -> int:
+        """A number no process of the family has had."""
+        with self._lock:
+            self._num_made += 1
+            return self._num_made
+
+    def remove(self, process: "Process") -> None:
+        """Take note of one that ended; with the last one the family does."""
+        with self._lock:
+            self._processes.discard(process)
+            if self._processes or self._ended:
+                return
+            self._ended = True
+        self._lifeline.close()
+        self.theirs.close()
+        self._on_end(self)
+
+    def pids(self) -> set[int]:
+        """Process ids on this machine of those that have said hello."""
+        with self._lock:
+            return {process.pid for process in self._processes if process.pid > 0}
+
+    def __len__(self) -> int:
+        return len(self._processes)
+
+
+class Process:
+    """A sandboxed process: its channel, its output, and a sure way to end it. Callers see to locking."""
+
+    def __init__(self, family: Family, *, quiet: bool = False) -> None:
+        """quiet: nobody will read its output."""
+        self.family = family
+        self.pid = 0
+        self._pidfd = -1
+        self._closed = False
+        self._owner_pid = os.getpid()
+        self._channel, self._theirs = socket.socketpair()
+        self._channel.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+        self._channel.setblocking(False)
+        self._receiver = wire.Receiver(self._channel)
+        if quiet:
+            self._outputs: tuple[int, ...] = ()
+            sink = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+            self._their_outputs = [sink, os.dup(sink)]
+        else:
+            pipes = [os.pipe2(os.O_CLOEXEC) for _ in range(2)]
+            self._outputs = tuple(reader for reader, _ in pipes)
+            self._their_outputs = [writer for _, writer in pipes]
+            for reader in self._outputs:
+                os.set_blocking(reader, False)
+        family.add(self)
+
+    @property
+    def their_fds(self) -> tuple[int, ...]:
+        """What to hand to the new process: channel, stdout, stderr."""
+        return (self._theirs.fileno(), *self._their_outputs)
+
+    def handed_over(self) -> None:
+        """Close our copies of them."""
+        self._theirs.close()
+        for fd in self._their_outputs:
+            os.close(fd)
+        self._their_outputs = []
+
+    def await_hello(self) -> None:
+        """Wait until it is ready and get a firm hold of it. Raises Dead."""
+        try:
+            hello = self._receiver.wait(_READY_TIMEOUT_S)
+            pid = self._receiver.sender_pid or 0
+            if hello.get("ok") is not True or pid <= 0:
+                raise Dead(f"it could not start: {str(hello.get('failed', ''))[:500]}")
+            self._pidfd = os.pidfd_open(pid)
+            # It speaks again after we hold it: so the number was not another's by then.
+            if (
+                self.ask({"op": "ping"}, _READY_TIMEOUT_S).get("ok") is not True
+                or self._receiver.sender_pid != pid
+            ):
+                raise Dead("it did not prove to be there")
+            self.pid = pid
+        except (wire.WireError, TimeoutError, OSError) as error:
+            raise Dead(f"it could not start: {error}") from error
+
+    def ask(self, request: dict[str, Any], timeout_s: float, fds: tuple[int, ...] = ()) -> dict[str, Any]:
+        """Send a request and wait for its answer. Raises Dead, or TimeoutError with the answer still to come."""
+        self.tell(request, timeout_s, fds)
+        try:
+            return self._receiver.wait(timeout_s)
+        except wire.WireError as error:
+            raise Dead(str(error)) from error
+
+    def tell(self, request: dict[str, Any], timeout_s: float, fds: tuple[int, ...] = ()) -> None:
+        """Send a request. Raises Dead; TimeoutError if it does not take it."""
+        self._channel.settimeout(timeout_s)
+        try:
+            wire.send(self._channel, request, fds)
+        except TimeoutError:
+            raise
+        except OSError as error:
+            raise Dead(f"it is gone: {error}") from error
+        finally:
+            self._channel.setblocking(False)
+
+    def await_answer(self, timeout_s: float, max_bytes: int) -> "Answer":
+        """Wait for the answer to a cell while reading its output, up to max_bytes of each stream."""
+        answer = Answer(max_bytes)
+        deadline = time.monotonic() + timeout_s
+        poller = select.poll()
+        for fd in (self._channel.fileno(), *self._outputs):
+            poller.register(fd, select.POLLIN)
+        while answer.frame is None and answer.failure is None:
+            left_s = deadline - time.monotonic()
+            if left_s <= 0:
+                answer.failure = "timeout"
+                break
+            events = {fd for fd, _ in poller.poll(max(1, int(left_s * 1000)))}
+            for index, fd in enumerate(self._outputs):
+                if fd in events and not answer.take(index, _read(fd)):
+                    poller.unregister(fd)
+            if self._channel.fileno() in events:
+                try:
+                    answer.frame = self._receiver.poll()
+                except wire.WireError as error:
+                    answer.failure = "died" if "is gone" in str(error) else f"protocol: {error}"
+        self.drain(answer)
+        return answer
+
+    def drain(self, answer: "Answer") -> None:
+        """Take the output that is there already. Bounded, since it may never end."""
+        for index, fd in enumerate(self._outputs):
+            for _ in range(2 + (1 << 20) // _PIPE_CHUNK_BYTES):
+                data = _read(fd)
+                if not data:
+                    break
+                answer.take(index, data)
+
+    def exit_info(self) -> int | None:
+        """Its wait status, if the kernel tells; None otherwise."""
+        return exit_status(self._pidfd) if self._pidfd >= 0 else None
+
+    def kill(self) -> None:
+        """End it and what it started, except what the family holds of it. Its output can still be drained."""
+        if self._pidfd >= 0 and self._owner_pid == os.getpid():
+            kill_tree(self.pid, self._pidfd, self.family.pids())
+
+    def close(self) -> None:
+        """Kill it and let go of everything. Idempotent."""
+        if self._closed:
+            return
+        self._closed = True
+        self.kill()
+        self._channel.close()
+        self._theirs.close()
+        for fd in (*self._outputs, *self._their_outputs, self._pidfd):
+            if fd >= 0:
+                os.close(fd)
+        self._pidfd = -1
+        self.family.remove(self)
+
+
+class Answer:
+    """What a process sent while it was waited for."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self.frame: dict[str, Any] | None = None
+        self.failure: str | None = None  # "timeout", "died", or "protocol: ..."
+        self.outputs = (bytearray(), bytearray())
+        self.num_dropped_bytes = [0, 0]
+        self._max_bytes = max_bytes
+
+    def take(self, index: int, data: bytes | None) -> bool:
+        """Keep output up to the limit and count the rest. False at the end of the stream."""
+        if data is None:
+            return True
+        room = self._max_bytes - len(self.outputs[index])
+        self.outputs[index].extend(data[: max(0, room)])
+        self.num_dropped_bytes[index] += max(0, len(data) - room)
+        return data != b""
+
+
+class Node:
+    """A frozen process shared by its owners: it ends with the last of them."""
+
+    def __init__(self, process: Process, lacking: tuple[str, ...]) -> None:
+        self.process = process
+        self.lacking = lacking  # what a fork of it lacks, in sentences
+        self.lock = threading.RLock()  # one request at a time
+        self._num_owners = 1
+        self._count_lock = threading.RLock()
+
+    def share(self) -> "Node":
+        """One more owner. Raises SessionLost if there is none any more."""
+        with self._count_lock:
+            if self._num_owners == 0:
+                raise SessionLost("the frozen process has ended")
+            self._num_owners += 1
+        return self
+
+    def release(self) -> None:
+        """One owner less."""
+        with self._count_lock:
+            self._num_owners -= 1
+            if self._num_owners:
+                return
+        self.process.close()
+
+
+Ask = Callable[[tuple[int, ...]], dict[str, Any]]
+
+
+def spawn(ask: Ask, process: Process, extra_fds: tuple[int, ...] = ()) -> dict[str, Any]:
+    """Have a parent fork into `process`, wait for its hello, and return what the parent answered.
+
+    ask: sends the request for it with these descriptors. Raises Dead if it does not come to life, and what `ask`
+    raises; `process` is closed then.
+    """
+    try:
+        try:
+            answer = ask((*process.their_fds, *extra_fds))
+        finally:
+            process.handed_over()
+        if answer.get("ok") is not True:
+            raise Dead(f"it could not fork: {str(answer.get('failed', answer))[:500]}")
+        process.await_hello()
+        return answer
+    except TimeoutError as error:
+        process.close()
+        raise Dead(str(error)) from error
+    except BaseException:
+        process.close()
+        raise
+
+
+def _read(fd: int) -> bytes | None:
+    """What is there; None if nothing is yet, b"" at the end."""
+    try:
+        return os.read(fd, _PIPE_CHUNK_BYTES)
+    except BlockingIOError:
+        return None
+
+
+def exit_status(pidfd: int, patience_s: float = 0.2) -> int | None:
+    """The wait status of a process that has ended; None where the kernel does not tell (before Linux 6.15)."""
+    deadline = time.monotonic() + patience_s
+    while True:
+        buffer = bytearray(_PIDFD_INFO.pack(_PIDFD_INFO_EXIT, 0))
+        try:
+            fcntl.ioctl(pidfd, _PIDFD_GET_INFO, buffer)
+            mask, status = _PIDFD_INFO.unpack(buffer)
+            if mask & _PIDFD_INFO_EXIT:
+                return status
+        except ProcessLookupError:
+            pass  # it ended a moment ago, and nobody has collected it yet
+        except OSError:
+            return None
+        if time.monotonic() > deadline:
+            return None
+        time.sleep(0.001)

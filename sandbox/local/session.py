@@ -1,0 +1,348 @@
+"""Sessions and snapshots of the local backend: what to fork, when, and what to fall back to when a process dies.
+
+A session is a live process, a journal, and a point: the frozen process that equals it as of some entry of the
+journal. When the live process dies, a fork of the point takes its place, and what the journal has since is done
+again; by default a new point is frozen before each cell, so nothing is. Where a process cannot be forked (it died,
+or is forked too deeply) the whole journal is.
+"""
+
+import dataclasses
+import hashlib
+import threading
+import weakref
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Protocol
+
+from sandbox import journal as journals
+from sandbox.base import (
+    Divergence,
+    Execution,
+    Limits,
+    SessionClosed,
+    SessionLost,
+    SnapshotReleased,
+)
+from sandbox.journal import Cell, Files, Journal, Seed
+from sandbox.local.live import Live, survived
+from sandbox.local.process import Dead, Node, Process, spawn
+
+_FORK_TIMEOUT_S = 30.0
+
+
+class Host(Protocol):
+    """What sessions need of the sandbox they live in."""
+
+    fallback: str
+
+    def spawn_first(self, seed: int, limits: Limits) -> Process:
+        """A new family's first process. Raises SandboxUnavailable, SandboxClosed, Dead."""
+
+    def adopt(self, item: "LocalSession | LocalSnapshot") -> None:
+        """Take note of it, to end it with the sandbox."""
+
+
+class Held:
+    """What a session or snapshot holds. Apart from it, so that its finalizer can let go."""
+
+    def __init__(self, live: Live | None = None, point: Node | None = None) -> None:
+        self.live = live
+        self.point = point
+
+    def let_go(self) -> None:
+        """End the process, give up the point. Idempotent."""
+        live, self.live = self.live, None
+        point, self.point = self.point, None
+        if live is not None:
+            live.process.close()
+        if point is not None:
+            point.release()
+
+
+class LocalSession:
+    """See `sandbox.base.Session`. Threads may share it; its cells run one after the other."""
+
+    def __init__(
+        self,
+        host: Host,
+        live: Live,
+        journal: Journal,
+        *,
+        point: Node | None = None,
+        point_length: int = 0,
+        warnings: tuple[str, ...] = (),
+        divergences: tuple[Divergence, ...] = (),
+    ) -> None:
+        """point: equals the session as of journal entry point_length; owned by it from now on.
+
+        divergences: of the replay that made it.
+        """
+        self._host = host
+        self._journal = journal
+        self._point_length = point_length
+        self._warnings = warnings  # to be told with the next cell
+        self._divergences = divergences
+        self._lock = threading.RLock()
+        self._held = Held(live, point)
+        self._finalizer = weakref.finalize(self, self._held.let_go)
+        host.adopt(self)
+
+    def run(self, code: str, *, timeout_s: float | None = None) -> Execution:
+        """See `sandbox.base.Session.run`."""
+        with self._lock:
+            self._check_open()
+            timeout_s = self._journal.limits.timeout_s if timeout_s is None else float(timeout_s)
+            if not timeout_s > 0:
+                raise ValueError(f"timeout_s must be positive, not {timeout_s}")
+            if self._host.fallback == "snapshot" and any(
+                isinstance(entry, Cell) for entry in self._since_point()
+            ):
+                self._freeze()
+            try:
+                execution = self._ready().run(code, timeout_s=timeout_s)
+            except Dead as death:
+                self._recover(f"the interpreter died between two cells ({death})")
+                try:
+                    execution = self._ready().run(code, timeout_s=timeout_s)
+                except Dead as error:
+                    raise SessionLost(f"the session's interpreter keeps dying: {error}") from error
+            if survived(execution.error):
+                cell = Cell(code=code, timeout_s=timeout_s, digests=journals.digests(execution))
+                self._journal = self._journal.add(cell)
+            else:
+                self._recover()
+            warnings, self._warnings = self._warnings, ()
+            return dataclasses.replace(execution, warnings=execution.warnings + warnings)
+
+    def write_files(self, files: Mapping[str, bytes]) -> None:
+        """See `sandbox.base.Session.write_files`."""
+        checked = journals.check_names(files)
+        with self._lock:
+            self._check_open()
+            try:
+                self._ready().write_files(checked)
+            except Dead as death:
+                self._recover(f"the interpreter died between two cells ({death})")
+                try:
+                    self._ready().write_files(checked)
+                except Dead as error:
+                    raise SessionLost(f"the session's interpreter keeps dying: {error}") from error
+            self._journal = self._journal.add(Files(files=checked))
+
+    def snapshot(self) -> "LocalSnapshot":
+        """See `sandbox.base.Session.snapshot`."""
+        with self._lock:
+            self._check_open()
+            self._ready()
+            if self._held.point is None or self._since_point():
+                self._freeze()
+            current = not self._since_point() and self._held.point is not None
+            point = self._held.point.share() if current and self._held.point is not None else None
+            return LocalSnapshot(self._host, self._journal, point, self._divergences)
+
+    def close(self) -> None:
+        """See `sandbox.base.Session.close`."""
+        self._finalizer()
+
+    def end(self) -> None:
+        """`close`, for the sandbox."""
+        self.close()
+
+    def __enter__(self) -> "LocalSession":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _check_open(self) -> None:
+        if not self._finalizer.alive:
+            raise SessionClosed("this session was closed")
+
+    def _since_point(self) -> tuple[journals.Entry, ...]:
+        return self._journal.entries[self._point_length :]
+
+    def _ready(self) -> Live:
+        if self._held.live is None:
+            self._recover("the interpreter could not be put back before")
+        assert self._held.live is not None
+        return self._held.live
+
+    def _freeze(self) -> None:
+        """Make now the point. If that fails, the old one stays, and what came since would be done again."""
+        live = self._held.live
+        if live is None:
+            return
+        try:
+            node = freeze(live)
+        except Dead:
+            return
+        old, self._held.point = self._held.point, node
+        self._point_length = len(self._journal.entries)
+        if old is not None:
+            old.release()
+
+    def _recover(self, warning: str = "") -> None:
+        """Put the session back to its journal. Raises SessionLost if it will not go."""
+        live, self._held.live = self._held.live, None
+        if live is not None:
+            live.process.close()
+        live, warnings = revive(self._host, self._journal, self._held.point, self._point_length)
+        self._held.live = live
+        if not self._finalizer.alive:  # closed meanwhile, by another thread or by the end of the sandbox
+            self._held.let_go()
+            raise SessionClosed("this session was closed")
+        self._warnings += (*([warning] if warning else []), *warnings)
+
+
+class LocalSnapshot:
+    """See `sandbox.base.Snapshot`. Threads may share it."""
+
+    def __init__(
+        self, host: Host, journal: Journal, point: Node | None, divergences: tuple[Divergence, ...] = ()
+    ) -> None:
+        """point: owned by it from now on; without one, branches replay the journal."""
+        self._host = host
+        self._journal = journal
+        self._divergences = divergences
+        self._warnings = point.lacking if point else ("it could not be frozen: a branch replays the journal",)
+        self._held = Held(point=point)
+        self._lock = threading.RLock()
+        self._finalizer = weakref.finalize(self, self._held.let_go)
+        host.adopt(self)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """See `sandbox.base.Snapshot.warnings`."""
+        return self._warnings
+
+    @property
+    def divergences(self) -> tuple[Divergence, ...]:
+        """See `sandbox.base.Snapshot.divergences`."""
+        return self._divergences
+
+    def fork(self, num_branches: int = 1, *, seed: int | Sequence[int] | None = None) -> list[LocalSession]:
+        """See `sandbox.base.Snapshot.fork`."""
+        seeds = branch_seeds(num_branches, seed)
+        branches: list[LocalSession] = []
+        try:
+            for branch_seed in seeds:
+                branches.append(self._fork_one(branch_seed))
+        except BaseException:
+            for branch in branches:
+                branch.close()
+            raise
+        return branches
+
+    def to_bytes(self) -> bytes:
+        """See `sandbox.base.Snapshot.to_bytes`."""
+        return journals.to_bytes(self._journal)
+
+    def release(self) -> None:
+        """See `sandbox.base.Snapshot.release`."""
+        with self._lock:
+            self._finalizer()
+
+    def end(self) -> None:
+        """`release`, for the sandbox."""
+        self.release()
+
+    def __enter__(self) -> "LocalSnapshot":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.release()
+
+    def _fork_one(self, seed: int | None) -> LocalSession:
+        with self._lock:
+            if not self._finalizer.alive:
+                raise SnapshotReleased("this snapshot was released")
+            point = self._held.point.share() if self._held.point is not None else None
+        length = len(self._journal.entries)
+        journal = self._journal if seed is None else self._journal.add(Seed(seed=seed))
+        try:
+            live, warnings = revive(self._host, journal, point, length)
+        except BaseException:
+            if point is not None:
+                point.release()
+            raise
+        point_length = length if point is not None else 0
+        return LocalSession(
+            self._host, live, journal, point=point, point_length=point_length, warnings=tuple(warnings)
+        )
+
+
+def freeze(live: Live) -> Node:
+    """Fork a frozen process off a live one. Raises Dead."""
+    process = Process(live.process.family, quiet=True)
+    request = {"op": "fork", "frozen": True, "number": process.family.next_number()}
+    answer = spawn(lambda fds: live.process.ask(request, _FORK_TIMEOUT_S, fds), process)
+    return Node(process, _lacking(answer))
+
+
+def thaw(node: Node, limits: Limits) -> Live:
+    """Fork a live process off a frozen one. Raises Dead."""
+    with node.lock:
+        process = Process(node.process.family)
+        request = {"op": "fork", "frozen": False, "number": process.family.next_number()}
+        spawn(lambda fds: node.process.ask(request, _FORK_TIMEOUT_S, fds), process)
+    return Live(process, limits)
+
+
+def revive(host: Host, journal: Journal, point: Node | None, point_length: int) -> tuple[Live, list[str]]:
+    """A live process that stands where `journal` ends, and what to tell about it.
+
+    point: equals the journal as of point_length. Raises SessionLost, SandboxUnavailable.
+    """
+    warnings = []
+    if point is not None:
+        try:
+            live = thaw(point, journal.limits)
+            warnings += _catch_up(live, journal.entries[point_length:])
+            return live, warnings
+        except Dead as death:
+            warnings.append(f"the frozen process could not go on ({death}); its cells were replayed")
+    try:
+        live = Live(host.spawn_first(journal.seed, journal.limits), journal.limits)
+        warnings += _catch_up(live, journal.entries)
+    except Dead as death:
+        raise SessionLost(f"the session could not be put back: {death}") from death
+    return live, warnings
+
+
+def _catch_up(live: Live, entries: tuple[journals.Entry, ...]) -> list[str]:
+    try:
+        found = journals.replay(live, entries)
+    except BaseException:
+        live.process.close()
+        raise
+    return [f"replayed cell {item.cell} gave another {', '.join(item.fields)}" for item in found]
+
+
+def branch_seeds(num_branches: int, seed: int | Sequence[int] | None) -> list[int | None]:
+    """One seed per branch; None for a branch that is to be identical. Raises ValueError."""
+    if num_branches < 1:
+        raise ValueError(f"num_branches must be at least 1, not {num_branches}")
+    if seed is None:
+        return [None] * num_branches
+    if isinstance(seed, int):
+        # Hashed, so that neighbouring seeds and branches have nothing in common.
+        texts = [f"{seed}:{branch}".encode() for branch in range(num_branches)]
+        return [int.from_bytes(hashlib.sha256(text).digest()[:4], "big") for text in texts]
+    if len(seed) != num_branches:
+        raise ValueError(f"{len(seed)} seeds for {num_branches} branches")
+    return [int(item) for item in seed]
+
+
+def _lacking(answer: Mapping[str, object]) -> tuple[str, ...]:
+    """Sentences for the numbers in an untrusted answer."""
+    names = {"threads": "threads", "children": "child processes", "connections": "pipes or sockets"}
+    found = []
+    for key, words in names.items():
+        number = answer.get(key)
+        if isinstance(number, int) and number > 0:
+            found.append(f"{number} {words} of the session do not exist in its branches")
+    return tuple(found)

@@ -1,0 +1,141 @@
+"""Frames between the trusted side and the sandboxed side: a length, then JSON. Never pickle.
+
+The receiver of a frame from untrusted code caps its length and its nesting and takes nothing but JSON from it; the meaning of
+fields is checked by whoever asked.
+"""
+
+import array
+import json
+import os
+import select
+import socket
+import struct
+import time
+from typing import Any
+
+HEADER = struct.Struct("!I")
+MAX_REQUEST_BYTES = 1 << 30  # trusted -> sandboxed
+MAX_REPLY_BYTES = 96 << 20  # sandboxed -> trusted: images of one cell, in base64
+_CHUNK_BYTES = 1 << 18
+_CREDENTIALS = struct.Struct("3i")
+
+
+class WireError(Exception):
+    """The other side did not send a frame: it ended, or it sent something else."""
+
+
+def send(channel: socket.socket, message: dict[str, Any], fds: tuple[int, ...] = ()) -> None:
+    """Send one frame; `fds` travel with its first byte. Raises OSError if the other side is gone."""
+    body = json.dumps(message, separators=(",", ":")).encode()
+    data = HEADER.pack(len(body)) + body
+    if fds:
+        sent = socket.send_fds(channel, [data], list(fds))
+        data = data[sent:]
+    if data:
+        channel.sendall(data)
+
+
+def receive(channel: socket.socket) -> tuple[dict[str, Any], list[int]]:
+    """The sandboxed side's receive: blocks, trusts the sender. Raises WireError at the end."""
+    fds: list[int] = []
+    header = b""
+    while len(header) < HEADER.size:
+        # No flag MSG_CMSG_CLOEXEC is needed: Python sets it for descriptors it receives.
+        data, ancillary, _, _ = channel.recvmsg(HEADER.size - len(header), socket.CMSG_SPACE(8 * 4))
+        for level, kind, content in ancillary:
+            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+                numbers = array.array("i")
+                numbers.frombytes(content[: len(content) - len(content) % numbers.itemsize])
+                fds.extend(numbers)
+        if not data:
+            raise WireError("the other side is gone")
+        header += data
+    (length,) = HEADER.unpack(header)
+    return json.loads(_exactly(channel, length)), fds
+
+
+def _exactly(channel: socket.socket, length: int) -> bytes:
+    buffer = bytearray(length)
+    view, filled = memoryview(buffer), 0
+    while filled < length:
+        count = channel.recv_into(view[filled:])
+        if not count:
+            raise WireError("the other side is gone")
+        filled += count
+    return bytes(buffer)
+
+
+class Receiver:
+    """The trusted side's receive, on a non-blocking socket: takes what is there and never waits for the rest."""
+
+    def __init__(self, channel: socket.socket) -> None:
+        self._channel = channel
+        self._buffer = bytearray()
+        self.sender_pid: int | None = (
+            None  # of the latest data, as the kernel vouches for it, if it was asked to
+        )
+
+    def poll(self) -> dict[str, Any] | None:
+        """A whole frame if one is there, else None. Raises WireError at the end or for anything but a frame."""
+        while True:
+            try:
+                data, ancillary, _, _ = self._channel.recvmsg(_CHUNK_BYTES, 256)
+            except (BlockingIOError, InterruptedError):
+                return self._frame()
+            except OSError as error:
+                raise WireError(f"the other side is gone: {error}") from error
+            _close_stray_fds(ancillary)
+            for level, kind, content in ancillary:
+                if level == socket.SOL_SOCKET and kind == socket.SCM_CREDENTIALS:
+                    self.sender_pid = _CREDENTIALS.unpack(content[: _CREDENTIALS.size])[0]
+            if not data:
+                frame = self._frame()
+                if frame is None:
+                    raise WireError("the other side is gone")
+                return frame
+            self._buffer += data
+            frame = self._frame()
+            if frame is not None:
+                return frame
+
+    def wait(self, timeout_s: float) -> dict[str, Any]:
+        """The next frame. Raises WireError, and TimeoutError after timeout_s."""
+        deadline = time.monotonic() + timeout_s
+        poller = select.poll()
+        poller.register(self._channel.fileno(), select.POLLIN)
+        while True:
+            frame = self.poll()
+            if frame is not None:
+                return frame
+            left_s = deadline - time.monotonic()
+            if left_s <= 0:
+                raise TimeoutError("no answer in time")
+            poller.poll(max(1, int(left_s * 1000)))
+
+    def _frame(self) -> dict[str, Any] | None:
+        if len(self._buffer) < HEADER.size:
+            return None
+        (length,) = HEADER.unpack(self._buffer[: HEADER.size])
+        if length > MAX_REPLY_BYTES:
+            raise WireError(f"a frame of {length} bytes; at most {MAX_REPLY_BYTES} are allowed")
+        if len(self._buffer) < HEADER.size + length:
+            return None
+        body = bytes(self._buffer[HEADER.size : HEADER.size + length])
+        del self._buffer[: HEADER.size + length]
+        try:
+            frame = json.loads(body)
+        except (ValueError, RecursionError) as error:
+            raise WireError(f"a frame that is not JSON: {type(error).__name__}") from error
+        if not isinstance(frame, dict):
+            raise WireError("a frame that is not a JSON object")
+        return frame
+
+
+def _close_stray_fds(ancillary: list[tuple[int, int, bytes]]) -> None:
+    # Descriptors are never asked for here; untrusted code may send them to fill the table.
+    for level, kind, content in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            numbers = array.array("i")
+            numbers.frombytes(content[: len(content) - len(content) % numbers.itemsize])
+            for number in numbers:
+                os.close(number)
