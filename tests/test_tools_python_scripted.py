@@ -86,6 +86,10 @@ def test_only_new_images_are_brought():
         (Execution(), "(no output)"),
         (Execution(stdout="a\n\n", stderr="b\n", text="c"), "a\nb\nc"),
         (Execution(stdout="a", error=ERROR), "a\nTraceback: at line 1\nZeroDivisionError: division by zero"),
+        (
+            Execution(error=ExecutionError(name="E", value="v at 1", traceback="File x\nE: v")),
+            "File x\nE: v",  # the traceback says it already
+        ),
         (Execution(error=ExecutionError(name="Timeout", value="", traceback="")), "Timeout"),
         (Execution(stdout="a", warnings=("cut to 9 bytes",)), "a\n(cut to 9 bytes)"),
         (Execution(images=(b"no png",)), None),

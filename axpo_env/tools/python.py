@@ -109,7 +109,8 @@ def error_text(error: ExecutionError) -> str:
     """The traceback as the policy reads it; its last line always names the error."""
     last = f"{error.name}: {error.value}" if error.value else error.name
     traceback = error.traceback.rstrip()
-    return traceback if last in traceback else f"{traceback}\n{last}".strip()
+    named = traceback.rpartition("\n")[2].startswith(error.name)
+    return traceback if named else f"{traceback}\n{last}".strip()
 
 
 def cut_middle(text: str, max_chars: int) -> str:
