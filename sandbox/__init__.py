@@ -5,7 +5,8 @@
         result = session.run("x = 41; x + 1", timeout_s=12)
         left, right = session.snapshot().fork(2)
 
-Importing this loads the standard library alone and starts nothing. Tasks, tools and policies are left to others.
+Importing this loads the standard library alone and starts nothing. Tasks, tools and policies are left to
+others.
 """
 
 from typing import Any
@@ -59,8 +60,9 @@ BACKENDS = ("local",)
 def make_sandbox(name: str, **options: Any) -> Sandbox:
     """Start the backend called `name`.
 
-    options: that backend's own, for "local" the fields of `sandbox.local.config.LocalConfig`. Raises ValueError
-    for an unknown name or option, SandboxUnavailable if it cannot start, UnisolatedRefused if it would not hold.
+    options: that backend's own, for "local" the fields of `sandbox.local.config.LocalConfig`. Raises
+    ValueError for an unknown name or option, SandboxUnavailable if it cannot start, UnisolatedRefused if it
+    would not hold.
     """
     if name == "local":
         from sandbox.local.client import LocalSandbox

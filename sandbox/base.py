@@ -1,4 +1,4 @@
-"""What a sandbox is: sessions that run code, snapshots that freeze and branch them, and the words for results.
+"""What a sandbox is: sessions that run code, snapshots that freeze and branch them, words for results.
 
 Nothing here knows a backend, a task or a policy. Code that goes wrong is data (`Execution.error`); a sandbox
 that goes wrong is a `SandboxError`. Running code is left to the backends, their promises to `contract`.
@@ -125,7 +125,7 @@ class Limits:
 
     @classmethod
     def of(cls, given: "Limits | Mapping[str, Any] | None", default: "Limits | None" = None) -> "Limits":
-        """`given` as Limits; a mapping changes those fields of `default`. Raises ValueError on unknown keys."""
+        """`given` as Limits; a mapping changes fields of `default`. Raises ValueError on unknown keys."""
         if isinstance(given, Limits):
             return given
         default = default or cls()

@@ -57,7 +57,7 @@ Entry = Cell | Files | Seed
 
 @dataclass(frozen=True, kw_only=True)
 class Journal:
-    """Everything needed to do a session again. A cell that cost the session nothing (timed out, ...) is not in it."""
+    """Everything needed to do a session again. A cell that left nothing, as it timed out, is not in it."""
 
     seed: int
     limits: Limits

@@ -125,7 +125,7 @@ class Agent:
         return {"ok": True}
 
     def _take_role(self, *, frozen: bool) -> None:
-        # A frozen process must reap at once, or its dead branches count as processes; code may have a handler.
+        # A frozen process must reap at once, or its dead branches count as processes.
         if frozen and not self.frozen:
             self._user_handler = signal.getsignal(signal.SIGCHLD)
             signal.signal(signal.SIGCHLD, lambda *_: self.reap())

@@ -54,9 +54,11 @@ def run_cell(code: str, namespace: dict[str, Any], number: int, limits: dict[str
 def _execute(code: str, name: str, namespace: dict[str, Any]) -> Any:
     """Run the statements; the value of the last one if it is an expression."""
     tree = ast.parse(code, name)
-    last = tree.body.pop() if tree.body and isinstance(tree.body[-1], ast.Expr) else None
+    last = tree.body[-1] if tree.body else None
+    if isinstance(last, ast.Expr):
+        tree.body.pop()
     exec(compile(tree, name, "exec", dont_inherit=True), namespace)
-    if last is None:
+    if not isinstance(last, ast.Expr):
         return None
     expression = ast.Expression(last.value)
     return eval(compile(expression, name, "eval", dont_inherit=True), namespace)

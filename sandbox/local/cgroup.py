@@ -1,4 +1,4 @@
-"""A control group around all sessions, where one can be made: the memory and the processes they may have together.
+"""A control group around all sessions, where one can be made: what memory and processes they may have.
 
 Versions 1 and 2. What a single session may have is left to resource limits.
 """

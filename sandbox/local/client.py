@@ -264,13 +264,13 @@ class LocalSandbox:
             )
         with self.session(limits=Limits()) as session:
             isolation = probe(session, zygote.tier, zygote.reasons, zygote.cgroup)
-        if not isolation.layers["files"] or not isolation.layers["network"]:
-            if not self.config.allow_unisolated:
-                raise UnisolatedRefused(
-                    "code could read this machine's files or use its network here: "
-                    + " ".join(isolation.open)
-                    + " Pass allow_unisolated=True to run all the same."
-                )
+        broken = not isolation.layers["files"] or not isolation.layers["network"]
+        if broken and not self.config.allow_unisolated:
+            raise UnisolatedRefused(
+                "code could read this machine's files or use its network here: "
+                + " ".join(isolation.open)
+                + " Pass allow_unisolated=True to run all the same."
+            )
         if isolation.open and not self.config.quiet:
             warnings.warn("local sandbox: " + " ".join(isolation.open), stacklevel=5)
         return isolation

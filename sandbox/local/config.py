@@ -23,16 +23,16 @@ class LocalConfig:
     """How `make_sandbox("local", ...)` runs."""
 
     python: str = sys.executable
-    """the interpreter that runs the code; its standard library and installed packages are what code can import"""
+    """the interpreter that runs the code, and whose packages code can import"""
     preload: tuple[str, ...] = PRELOAD
     """packages imported once, before sessions are forked; those not installed are skipped"""
     isolation: str = "auto"
     """the strongest tier that works ("auto"), or one by name: namespaces, landlock, none"""
     allow_unisolated: bool = False
-    """whether to run with resource limits alone where nothing better works: code can then read and send anything"""
+    """whether to run where nothing but resource limits works: code can then read and send anything"""
     fallback: str = "snapshot"
-    """what a cell that dies falls back to: a "snapshot" taken before it (exact, a few ms per cell), or a "replay"
-    of the cells so far (costs nothing until one dies)"""
+    """what a cell that dies falls back to: "snapshot", taken before each cell, exact, some ms; or "replay" of
+    the cells so far, which costs nothing until one dies"""
     limits: Limits = field(default_factory=Limits)
     """of each session, unless it is told otherwise"""
     total_memory_bytes: int = field(default_factory=_three_quarters_of_memory)
@@ -52,7 +52,7 @@ class LocalConfig:
 
     @classmethod
     def of(cls, options: Mapping[str, Any]) -> "LocalConfig":
-        """`options` as a config; `limits` may be a mapping of single limits. Raises ValueError on unknown keys."""
+        """`options` as a config; `limits` may be a mapping. Raises ValueError on unknown keys."""
         names = [item.name for item in dataclasses.fields(cls)]
         for key in options:
             if key not in names:

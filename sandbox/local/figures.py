@@ -31,7 +31,8 @@ class Gallery:
         """Encode a PIL image."""
         if picture.mode not in PNG_MODES:
             picture = picture.convert("RGB")
-        self._add("an image", *picture.size, lambda file: picture.save(file, format="PNG"))
+        width, height = picture.size
+        self._add("an image", width, height, lambda file: picture.save(file, format="PNG"))
 
     def finish(self) -> None:
         """Say how many did not fit."""
@@ -104,4 +105,4 @@ def hook_matplotlib() -> None:
     """Make `show` draw, in a pyplot that is already imported."""
     pyplot = sys.modules["matplotlib.pyplot"]
     pyplot.show = show  # type: ignore[attr-defined]
-    sys.modules["matplotlib.figure"].Figure.show = show_one  # type: ignore[attr-defined]
+    sys.modules["matplotlib.figure"].Figure.show = show_one

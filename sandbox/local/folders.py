@@ -1,7 +1,7 @@
 """A session's writable folders: copying them for a branch, and open files that must follow.
 
-`PlainFolders` is what is left where no file system can be mounted: each branch has its own folder, at another path,
-kept apart by convention alone.
+`PlainFolders` is what is left where no file system can be mounted: each branch has its own folder, at
+another path, kept apart by convention alone.
 """
 
 import os
@@ -58,8 +58,8 @@ def _copy_file(source: str, target: str) -> None:
 def reopen_files(folders: Iterable[str], keep_fds: set[int], moved: tuple[str, str] | None = None) -> int:
     """Open again, in the copies, every regular file this process holds open below `folders`.
 
-    moved: (old prefix, new prefix) where the copies lie elsewhere. Returns how many. Files that were deleted, or
-    that cannot be opened any more, keep pointing to the original.
+    moved: (old prefix, new prefix) where the copies lie elsewhere. Returns how many. Files that were
+    deleted, or that cannot be opened any more, keep pointing to the original.
     """
     prefixes = tuple(folder.rstrip("/") + "/" for folder in folders)
     num_reopened = 0

@@ -26,9 +26,11 @@ def abi() -> int:
 
 
 def scope() -> None:
-    """A layer without file rules: no TCP, and signals and abstract sockets stay within this process and its own.
+    """A layer without file rules: no TCP, and signals and abstract sockets stay within this process and its
+    own.
 
-    Processes forked later belong to it too, unless they add a layer. Raises OSError where there is no Landlock.
+    Processes forked later belong to it too, unless they add a layer. Raises OSError where there is no
+    Landlock.
     """
     _restrict(_ruleset(files=False))
 

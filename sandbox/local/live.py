@@ -1,4 +1,6 @@
-"""Cells in a live process: from its untrusted answer to an `Execution`. What to do when it dies is left to `session`."""
+"""Cells in a live process: from its untrusted answer to an `Execution`. What to do when it dies is left to
+`session`.
+"""
 
 import base64
 import binascii
@@ -38,7 +40,9 @@ class Live:
         self._limits = limits
 
     def run(self, code: str, *, timeout_s: float | None = None) -> Execution:
-        """Run a cell. `survived(execution)` says whether the process lives. Raises Dead if it was dead before."""
+        """Run a cell. `survived(execution)` says whether the process lives. Raises Dead if it was dead
+        before.
+        """
         timeout_s = self._limits.timeout_s if timeout_s is None else timeout_s
         start_s = time.monotonic()
         request = {"op": "run", "code": code, "num_family": len(self.process.family)}
@@ -67,8 +71,10 @@ class Live:
             raise Dead("it does not answer") from error
 
     def _execution(self, answer: Answer, timeout_s: float, start_s: float) -> Execution:
-        text, images, warnings = None, (), []
-        error = None
+        text: str | None = None
+        images: tuple[bytes, ...] = ()
+        error: ExecutionError | None = None
+        warnings: list[str] = []
         if answer.frame is not None:
             try:
                 text, images, error, warnings = _checked(answer.frame, self._limits)
@@ -134,7 +140,7 @@ def _signal_name(number: int) -> str:
 def _checked(
     frame: Mapping[str, Any], limits: Limits
 ) -> tuple[str | None, tuple[bytes, ...], ExecutionError | None, list[str]]:
-    """text, images, error, warnings of an untrusted answer. Raises ValueError saying what is wrong with it."""
+    """text, images, error, warnings of an untrusted answer. Raises ValueError saying what is wrong."""
     text, images = frame.get("text"), frame.get("images")
     if text is not None and (
         not isinstance(text, str) or len(text.encode("utf-8", "replace")) > limits.output_bytes

@@ -1,8 +1,9 @@
 """Namespaces: a root folder of read-only system files, a process tree of its own, private folders per branch.
 
-`enter` is done once, by the zygote, as root or in a user namespace; `start_tree` once per session by its first
-process; `lock_in` by the process that will run code: a user namespace inside, in which every mount made so far
-is locked. `MountedFolders` gives each branch its own copy of the writable folders at the same paths.
+`enter` is done once, by the zygote, as root or in a user namespace; `start_tree` once per session by its
+first process; `lock_in` by the process that will run code: a user namespace inside, in which every mount
+made so far is locked. `MountedFolders` gives each branch its own copy of the writable folders at the same
+paths.
 """
 
 import errno
@@ -55,10 +56,11 @@ def unshare(flags: int, key: int = 0) -> None:
 
 
 def enter(root: str, read_only: list[str]) -> None:
-    """Leave the machine behind: from here on `/` holds `read_only` and empty folders, and no process is visible.
+    """Leave the machine behind: from here on `/` holds `read_only` and empty folders, and no process is
+    visible.
 
-    Returns in a forked child, the first process of a new tree; the caller's own process waits for it and exits
-    as it did. root: an empty folder of the machine to build on. Raises OSError.
+    Returns in a forked child, the first process of a new tree; the caller's own process waits for it and
+    exits as it did. root: an empty folder of the machine to build on. Raises OSError.
     """
     uid, gid = os.getuid(), os.getgid()
     unshare(NEWNS | NEWUTS | NEWIPC | NEWNET | NEWPID | (0 if uid == 0 else NEWUSER))
@@ -79,7 +81,9 @@ def enter(root: str, read_only: list[str]) -> None:
 
 
 def start_tree() -> None:
-    """Called by the first process of a session's process tree: see that tree in /proc, and no longer be root."""
+    """Called by the first process of a session's process tree: see that tree in /proc, and no longer be
+    root.
+    """
     unshare(NEWNS)
     mount("proc", "/proc", "proc", _NOSUID | _NODEV | _NOEXEC, "subset=pid")
     if os.getuid() == 0:

@@ -54,17 +54,19 @@ _OPEN = {
     "signals": "Code can signal this machine's processes; run as another user, or on Linux 6.12 or newer.",
     "environment": "Code can see this process's environment variables.",
     "syscalls": "System calls are not filtered; run on x86_64 or aarch64 with seccomp.",
-    "process_tree": "Code shares this machine's process ids, so it can list processes; allow user namespaces.",
-    "branch_files": "Branches keep their files apart by convention alone; allow unprivileged user namespaces.",
+    "process_tree": "Code shares this machine's process ids and can list them; allow user namespaces.",
+    "branch_files": "Branches keep their files apart by convention alone; allow user namespaces.",
     "branch_signals": "Branches of one session can signal each other; use Linux 6.12 or newer.",
     "total_memory": "Memory is limited per process but not in total; run where a memory cgroup can be made.",
-    "total_processes": "Processes are limited per session but not in total; run where a pids cgroup can be made.",
-    "session_processes": "The number of processes is not limited, as code runs as root; run as an ordinary user.",
+    "total_processes": "Processes are limited per session, not in total; run where a pids cgroup works.",
+    "session_processes": "Code runs as root, whose processes are not counted; run as an ordinary user.",
 }
 
 
 def probe(session: LocalSession, tier: str, reasons: dict[str, str], cgroup: Cgroup) -> Isolation:
-    """Attack from a fresh session and report. Raises SandboxUnavailable if the session cannot even be attacked from."""
+    """Attack from a fresh session and report. Raises SandboxUnavailable if the session cannot even be
+    attacked from.
+    """
     with tempfile.TemporaryDirectory(prefix="axpo-probe-") as folder, socket.socket() as listener:
         secret = Path(folder) / "secret"
         secret.write_text(secrets.token_hex(8))

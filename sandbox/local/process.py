@@ -1,7 +1,7 @@
 """The trusted side's handles: a sandboxed process, its family, a frozen process with owners.
 
-A family is everything forked from one session: it shares a process tree, and ends when nobody holds any of it.
-Who forks what, and why, is left to `client`.
+A family is everything forked from one session: it shares a process tree, and ends when nobody holds any of
+it. Who forks what, and why, is left to `client`.
 """
 
 import fcntl
@@ -40,7 +40,7 @@ class Family:
         self._lock = (
             threading.RLock()
         )  # re-entrant: the collector may close a session while one is being made
-        self._processes: set["Process"] = set()
+        self._processes: set[Process] = set()
         self._num_made = 0
         self._ended = False
 
@@ -133,7 +133,9 @@ class Process:
             raise Dead(f"it could not start: {error}") from error
 
     def ask(self, request: dict[str, Any], timeout_s: float, fds: tuple[int, ...] = ()) -> dict[str, Any]:
-        """Send a request and wait for its answer. Raises Dead, or TimeoutError with the answer still to come."""
+        """Send a request and wait for its answer. Raises Dead, or TimeoutError with the answer still to
+        come.
+        """
         self.tell(request, timeout_s, fds)
         try:
             return self._receiver.wait(timeout_s)
@@ -262,8 +264,8 @@ Ask = Callable[[tuple[int, ...]], dict[str, Any]]
 def spawn(ask: Ask, process: Process, extra_fds: tuple[int, ...] = ()) -> dict[str, Any]:
     """Have a parent fork into `process`, wait for its hello, and return what the parent answered.
 
-    ask: sends the request for it with these descriptors. Raises Dead if it does not come to life, and what `ask`
-    raises; `process` is closed then.
+    ask: sends the request for it with these descriptors. Raises Dead if it does not come to life, and what
+    `ask` raises; `process` is closed then.
     """
     try:
         try:
@@ -291,7 +293,7 @@ def _read(fd: int) -> bytes | None:
 
 
 def exit_status(pidfd: int, patience_s: float = 0.2) -> int | None:
-    """The wait status of a process that has ended; None where the kernel does not tell (before Linux 6.15)."""
+    """The wait status of a process that has ended; None if the kernel does not tell (before Linux 6.15)."""
     deadline = time.monotonic() + patience_s
     while True:
         buffer = bytearray(_PIDFD_INFO.pack(_PIDFD_INFO_EXIT, 0))

@@ -1,8 +1,8 @@
 """A system call filter, written as raw BPF: what code in a sandbox has no use for is refused with EPERM.
 
-`mount`, `umount2` and `unshare(CLONE_NEWNS)` stay possible for whoever passes a secret as the sixth argument: a
-branch needs them for its private folders. That refuses them to code in a cell unless it takes over the agent
-it runs beside, and even then they act inside a user namespace of its own; see the README.
+`mount`, `umount2` and `unshare(CLONE_NEWNS)` stay possible for whoever passes a secret as the sixth
+argument: a branch needs them for its private folders. That refuses them to code in a cell unless it takes
+over the agent it runs beside, and even then they act inside a user namespace of its own; see the README.
 """
 
 import ctypes
@@ -28,7 +28,8 @@ _X32_BIT = 0x40000000
 _SECCOMP_MODE_FILTER = 2
 
 KEYED = ("mount", "umount2", "unshare")
-# `socket` is refused for every family: no network of any kind, and no abstract or named unix socket of others.
+# `socket` is refused for every family: no network of any kind, and no abstract or named unix socket of
+# others.
 # socketpair stays, for subprocess, multiprocessing and asyncio.
 DENIED = (
     "ptrace", "setns", "pivot_root", "chroot", "bpf", "perf_event_open", "process_vm_readv",
@@ -36,7 +37,8 @@ DENIED = (
     "finit_module", "delete_module", "reboot", "swapon", "swapoff", "userfaultfd", "open_by_handle_at",
     "name_to_handle_at", "acct", "settimeofday", "clock_settime", "clock_adjtime", "adjtimex", "sethostname",
     "setdomainname", "quotactl", "kcmp", "syslog", "personality", "fanotify_init", "vhangup", "shmget",
-    "msgget", "semget", "mq_open", "memfd_create", "mknod", "mknodat", "iopl", "ioperm", "modify_ldt", "uselib", "nfsservctl",
+    "msgget", "semget", "mq_open", "memfd_create", "mknod", "mknodat", "iopl", "ioperm", "modify_ldt",
+    "uselib", "nfsservctl",
     "capset", "io_uring_setup", "io_uring_enter", "io_uring_register", "open_tree", "move_mount", "fsopen",
     "fsconfig", "fsmount", "fspick", "pidfd_getfd", "process_madvise", "mount_setattr", "quotactl_fd",
     "memfd_secret", "open_tree_attr",
@@ -79,7 +81,9 @@ def program(key: int | None) -> bytes:
 
 
 def install(key: int | None) -> None:
-    """Put the filter on this process and all it will start. Raises OSError, or KeyError on an unknown machine."""
+    """Put the filter on this process and all it will start. Raises OSError, or KeyError on an unknown
+    machine.
+    """
     data = program(key)
     buffer = ctypes.create_string_buffer(data, len(data))
     header = _Program(len(data) // 8, ctypes.addressof(buffer))
@@ -88,7 +92,7 @@ def install(key: int | None) -> None:
 
 
 class _Program(ctypes.Structure):
-    _fields_ = [("length", ctypes.c_ushort), ("filter", ctypes.c_void_p)]  # noqa: RUF012
+    _fields_ = [("length", ctypes.c_ushort), ("filter", ctypes.c_void_p)]
 
 
 def _statement(code: int, value: int) -> bytes:

@@ -1,9 +1,10 @@
-"""Sessions and snapshots of the local backend: what to fork, when, and what to fall back to when a process dies.
+"""Sessions and snapshots of the local backend: what to fork, when, and what to fall back to when a process
+dies.
 
 A session is a live process, a journal, and a point: the frozen process that equals it as of some entry of the
-journal. When the live process dies, a fork of the point takes its place, and what the journal has since is done
-again; by default a new point is frozen before each cell, so nothing is. Where a process cannot be forked (it died,
-or is forked too deeply) the whole journal is.
+journal. When the live process dies, a fork of the point takes its place, and what the journal has since is
+done again; by default a new point is frozen before each cell, so nothing is. Where a process cannot be
+forked (it died, or is forked too deeply) the whole journal is.
 """
 
 import dataclasses
@@ -19,6 +20,7 @@ from sandbox.base import (
     Divergence,
     Execution,
     Limits,
+    Session,
     SessionClosed,
     SessionLost,
     SnapshotReleased,
@@ -222,10 +224,10 @@ class LocalSnapshot:
         """See `sandbox.base.Snapshot.divergences`."""
         return self._divergences
 
-    def fork(self, num_branches: int = 1, *, seed: int | Sequence[int] | None = None) -> list[LocalSession]:
+    def fork(self, num_branches: int = 1, *, seed: int | Sequence[int] | None = None) -> list[Session]:
         """See `sandbox.base.Snapshot.fork`."""
         seeds = branch_seeds(num_branches, seed)
-        branches: list[LocalSession] = []
+        branches: list[Session] = []
         try:
             for branch_seed in seeds:
                 branches.append(self._fork_one(branch_seed))

@@ -1,7 +1,7 @@
 """Frames between the trusted side and the sandboxed side: a length, then JSON. Never pickle.
 
-The receiver of a frame from untrusted code caps its length and its nesting and takes nothing but JSON from it; the meaning of
-fields is checked by whoever asked.
+The receiver of a frame from untrusted code caps its length and its nesting and takes nothing but JSON from
+it; the meaning of fields is checked by whoever asked.
 """
 
 import array
@@ -66,7 +66,9 @@ def _exactly(channel: socket.socket, length: int) -> bytes:
 
 
 class Receiver:
-    """The trusted side's receive, on a non-blocking socket: takes what is there and never waits for the rest."""
+    """The trusted side's receive, on a non-blocking socket: takes what is there and never waits for the
+    rest.
+    """
 
     def __init__(self, channel: socket.socket) -> None:
         self._channel = channel
@@ -76,7 +78,9 @@ class Receiver:
         )
 
     def poll(self) -> dict[str, Any] | None:
-        """A whole frame if one is there, else None. Raises WireError at the end or for anything but a frame."""
+        """A whole frame if one is there, else None. Raises WireError at the end or for anything but a
+        frame.
+        """
         while True:
             try:
                 data, ancillary, _, _ = self._channel.recvmsg(_CHUNK_BYTES, 256)

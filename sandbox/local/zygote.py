@@ -1,8 +1,8 @@
 """The process all sessions are forked from: started by exec with a clean environment, warm, single-threaded.
 
-It never runs untrusted code itself. It finds the strongest isolation that works here by trying, then answers each
-request for a session with a new process tree: a first process that only watches and reaps, and below it the
-`agent`. It ends when the process that started it does, and everything with it.
+It never runs untrusted code itself. It finds the strongest isolation that works here by trying, then
+answers each request for a session with a new process tree: a first process that only watches and reaps, and
+below it the `agent`. It ends when the process that started it does, and everything with it.
 """
 
 import contextlib
@@ -13,7 +13,6 @@ import os
 import select
 import signal
 import socket
-import sys
 import traceback
 from typing import Any
 
@@ -68,7 +67,7 @@ class Zygote:
         try:
             child = self._fork_first()
         except OSError as error:
-            answer = {"failed": str(error)}
+            answer: dict[str, Any] = {"failed": str(error)}
         else:
             answer = {"ok": True}
             if child == 0:
