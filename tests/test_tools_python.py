@@ -161,6 +161,52 @@ def test_contract_with_python(sandbox, check):
     check(make_env("AXPO/ChartQA-Tools-v0", keywords))
 
 
+class Counted:
+    """Wraps a sandbox, its sessions and their snapshots, and counts which of them are still open."""
+
+    def __init__(self, inner, counts):
+        self._inner, self._counts, self._open = inner, counts, True
+        counts[type(inner).__name__] = counts.get(type(inner).__name__, 0) + 1
+
+    def __getattr__(self, name):
+        return getattr(self._inner, name)
+
+    def session(self, **keywords):
+        return Counted(self._inner.session(**keywords), self._counts)
+
+    def snapshot(self):
+        return Counted(self._inner.snapshot(), self._counts)
+
+    def fork(self, num_branches):
+        return [Counted(session, self._counts) for session in self._inner.fork(num_branches)]
+
+    def close(self):
+        self._end(self._inner.close)
+
+    def release(self):
+        self._end(self._inner.release)
+
+    def _end(self, end):
+        end()
+        if self._open:
+            self._open = False
+            self._counts[type(self._inner).__name__] -= 1
+
+
+def test_nothing_is_left_open(sandbox):
+    counts = {}
+    counted = Counted(sandbox, counts)
+    check_snapshots(
+        lambda: gym.make("AXPO/ChartQA-Tools-v0", difficulty="nano", sandbox=counted).unwrapped,
+        num_episodes=5,
+    )
+    assert len(counts) == 3 and list(counts.values()) == [
+        1,
+        0,
+        0,
+    ]  # the sandbox is not the environments' to close
+
+
 @pytest.mark.slow
 def test_snapshot_law_over_two_hundred_episodes(sandbox):
     check_snapshots(make_env("AXPO/ChartQA-Tools-v0", {"difficulty": "nano"}), num_episodes=200)
