@@ -17,9 +17,9 @@ TIMEOUT = "Timeout"  # the cell ran past its timeout_s and was killed
 KILLED = "Killed"  # a signal ended the interpreter: a segmentation fault, kill, ...
 EXITED = "Exited"  # the interpreter ended itself: os._exit
 OUT_OF_MEMORY = "OutOfMemory"  # the kernel killed it for memory; Python's own MemoryError keeps its name
-PROTOCOL = (
-    "ProtocolError"  # what came back was not a well-formed answer: the code tampered with its interpreter
-)
+OUTPUT_LIMIT = "OutputLimit"  # it wrote without end
+PROTOCOL = "ProtocolError"  # what came back was not a well-formed answer: code tampered with its interpreter
+FATAL = (TIMEOUT, KILLED, EXITED, OUT_OF_MEMORY, OUTPUT_LIMIT, PROTOCOL)
 
 
 class SandboxError(Exception):

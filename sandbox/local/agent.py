@@ -80,6 +80,7 @@ class Agent:
 
     def _fork(self, message: dict[str, Any], fds: list[int]) -> dict[str, Any]:
         """In the parent, what a branch will lack; in the child, its hello."""
+        key = message.pop("key")  # not kept: nothing of ours may hold it while a cell runs
         flush_streams()
         lacking = self._lacking(fds)
         allow_family()
@@ -98,11 +99,11 @@ class Agent:
             self._children.add(child)
             return {"ok": True, **lacking}
         try:
-            return self._become(message, fds, state)
+            return self._become(message, fds, state, key)
         except OSError as error:
             return {"failed": str(error)}
 
-    def _become(self, message: dict[str, Any], fds: list[int], random_state: Any) -> dict[str, Any]:
+    def _become(self, message: dict[str, Any], fds: list[int], random_state: Any, key: int) -> dict[str, Any]:
         self.channel.close()
         self.channel = socket.socket(fileno=fds[0])
         os.dup2(fds[1], 1)
@@ -113,7 +114,7 @@ class Agent:
         self._children.clear()
         prctl(PR_SET_CHILD_SUBREAPER, 1)
         if isinstance(self.folders, MountedFolders):
-            self.folders.branch({fds[0]})
+            self.folders.branch({fds[0]}, key)
         else:
             self.folders.branch({fds[0]}, message["number"])
         self._take_role(frozen=message["frozen"])

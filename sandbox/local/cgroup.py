@@ -43,6 +43,17 @@ class Cgroup:
             except OSError:
                 self._forget(folder)
 
+    def num_oom_kills(self) -> int:
+        """How many processes of the group the kernel has killed for memory; 0 where it does not count."""
+        total = 0
+        for folder in self._folders:
+            for name in ("memory.oom_control", "memory.events"):
+                with contextlib.suppress(OSError):
+                    for line in (folder / name).read_text().splitlines():
+                        key, _, number = line.partition(" ")
+                        total += int(number) if key == "oom_kill" else 0
+        return total
+
     def remove(self) -> None:
         """Remove it once its processes are gone."""
         deadline = time.monotonic() + _REMOVE_TIMEOUT_S

@@ -35,7 +35,7 @@ from sandbox.local.cgroup import Cgroup
 from sandbox.local.config import LocalConfig
 from sandbox.local.live import Live
 from sandbox.local.probe import probe
-from sandbox.local.process import Dead, Family, Process, spawn
+from sandbox.local.process import Dead, Family, Process, hang_up, spawn
 from sandbox.local.session import LocalSession, LocalSnapshot
 
 _REQUEST_TIMEOUT_S = 30.0
@@ -121,9 +121,10 @@ class Zygote:
 
     def close(self) -> None:
         """End it, all sessions, and what they left on disk. Idempotent."""
-        self._control.close()
         if self._owner_pid != os.getpid():
+            self._control.close()
             return
+        hang_up(self._control)
         try:
             self._process.wait(_END_TIMEOUT_S)
         except subprocess.TimeoutExpired:
@@ -173,7 +174,7 @@ class LocalSandbox:
             seed=seed, limits=Limits.of(limits, self.config.limits), origin={"backend": "local"}
         )
         try:
-            live = Live(self.spawn_first(seed, journal.limits), journal.limits)
+            live = Live(self.spawn_first(seed, journal.limits), journal.limits, self.num_oom_kills)
         except Dead as error:
             raise SandboxUnavailable(f"no session could be started: {error}") from error
         session = LocalSession(self, live, journal)
@@ -189,9 +190,10 @@ class LocalSandbox:
         """See `sandbox.base.Sandbox.snapshot_from_bytes`."""
         journal = journals.from_bytes(data)
         try:
-            live = Live(self.spawn_first(journal.seed, journal.limits), journal.limits)
+            process = self.spawn_first(journal.seed, journal.limits)
         except Dead as error:
             raise SandboxUnavailable(f"no session could be started: {error}") from error
+        live = Live(process, journal.limits, self.num_oom_kills)
         try:
             divergences = journals.replay(live, journal.entries)
         except Dead as error:
@@ -212,12 +214,16 @@ class LocalSandbox:
             "seed": seed,
             "limits": {name: getattr(limits, name) for name in limits.__dataclass_fields__},
             "family": family.name,
-            "key": secrets.randbits(63),
+            "key": family.key,
         }
         process = Process(family)
         spawn(lambda fds: zygote.ask(request, fds), process, (family.theirs.fileno(),))
         family.theirs.close()
         return process
+
+    def num_oom_kills(self) -> int:
+        """How often the kernel has killed a process of the sandbox for memory."""
+        return self._zygote.cgroup.num_oom_kills()
 
     def adopt(self, item: LocalSession | LocalSnapshot) -> None:
         """Take note of it, to end it with the sandbox."""
@@ -263,7 +269,7 @@ class LocalSandbox:
                 f"isolation {self.config.isolation!r} does not work here: {zygote.reasons}"
             )
         with self.session(limits=Limits()) as session:
-            isolation = probe(session, zygote.tier, zygote.reasons, zygote.cgroup)
+            isolation = probe(session, zygote.tier, zygote.reasons, zygote.cgroup, environment(""))
         broken = not isolation.layers["files"] or not isolation.layers["network"]
         if broken and not self.config.allow_unisolated:
             raise UnisolatedRefused(
@@ -272,7 +278,7 @@ class LocalSandbox:
                 + " Pass allow_unisolated=True to run all the same."
             )
         if isolation.open and not self.config.quiet:
-            warnings.warn("local sandbox: " + " ".join(isolation.open), stacklevel=5)
+            warnings.warn("local sandbox: " + " ".join(isolation.open), stacklevel=4)
         return isolation
 
 

@@ -5,7 +5,6 @@
 """
 
 import os
-import shutil
 import sys
 from dataclasses import dataclass
 from typing import Any
@@ -65,7 +64,7 @@ def confine(tier: str, run_folder: str, session: dict[str, Any]) -> Confined:
     limits = session["limits"]
     prctl(PR_SET_CHILD_SUBREAPER, 1)
     if tier == "namespaces":
-        return _confine_namespaces(limits, session["key"])
+        return _confine_namespaces(limits, session.pop("key"))
     prctl(PR_SET_DUMPABLE, 1)
     _volunteer()
     limit_resources(limits)
@@ -83,7 +82,7 @@ def confine(tier: str, run_folder: str, session: dict[str, Any]) -> Confined:
 def _confine_namespaces(limits: dict[str, Any], key: int) -> Confined:
     namespaces.lock_in()
     _volunteer()
-    folders = namespaces.MountedFolders(size_bytes=int(limits["workdir_bytes"]), key=key)
+    folders = namespaces.MountedFolders(size_bytes=int(limits["workdir_bytes"]))
     folders.first()
     namespaces.drop_capabilities(keep=(namespaces.CAP_SYS_ADMIN,))
     limit_resources(limits)
@@ -134,8 +133,3 @@ def _nobody_can_read(paths: list[str]) -> bool:
 def _volunteer() -> None:
     with open("/proc/self/oom_score_adj", "wb") as file:
         file.write(_LIKELY_VICTIM)
-
-
-def remove_family(run_folder: str, family: str) -> None:
-    """Delete the folders a session and its branches left, where they are on the machine's disk."""
-    shutil.rmtree(f"{run_folder}/boxes/{family}", ignore_errors=True)

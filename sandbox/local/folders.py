@@ -4,14 +4,18 @@
 another path, kept apart by convention alone.
 """
 
+import contextlib
+import fcntl
 import os
-import shutil
+import resource
 import stat
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 
 BOX = "/box"
 
 _COPY_BYTES = 1 << 20
+_MAX_FDS = 4096
 _NOT_AGAIN = os.O_CREAT | os.O_EXCL | os.O_TRUNC
 
 
@@ -55,46 +59,60 @@ def _copy_file(source: str, target: str) -> None:
         os.chmod(source, mode)
 
 
-def reopen_files(folders: Iterable[str], keep_fds: set[int], moved: tuple[str, str] | None = None) -> int:
-    """Open again, in the copies, every regular file this process holds open below `folders`.
+@dataclass(frozen=True, kw_only=True)
+class OpenFile:
+    """A regular file this process holds open, found below one of the folders to be copied."""
 
-    moved: (old prefix, new prefix) where the copies lie elsewhere. Returns how many. Files that were
-    deleted, or that cannot be opened any more, keep pointing to the original.
+    fd: int
+    path: str
+    flags: int
+    offset: int
+
+
+def find_open_files(folders: Iterable[str], keep_fds: set[int]) -> list[OpenFile]:
+    """Open regular files below `folders`, except `keep_fds`. Needs no /proc; deleted files are not found."""
+    num_fds, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    candidates: dict[tuple[int, int], list[int]] = {}
+    for fd in range(3, min(num_fds, _MAX_FDS)):
+        if fd not in keep_fds:
+            with contextlib.suppress(OSError):
+                status = os.fstat(fd)
+                if stat.S_ISREG(status.st_mode):
+                    candidates.setdefault((status.st_dev, status.st_ino), []).append(fd)
+    if not candidates:
+        return []
+    found = []
+    for path, status in (item for folder in folders for item in _files_below(folder)):
+        for fd in candidates.pop((status.st_dev, status.st_ino), ()):
+            flags = fcntl.fcntl(fd, fcntl.F_GETFL)
+            found.append(OpenFile(fd=fd, path=path, flags=flags, offset=os.lseek(fd, 0, os.SEEK_CUR)))
+    return found
+
+
+def _files_below(folder: str) -> Iterator[tuple[str, os.stat_result]]:
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                yield from _files_below(entry.path)
+            elif entry.is_file(follow_symlinks=False):
+                yield entry.path, os.lstat(entry.path)
+
+
+def reopen_files(files: Iterable[OpenFile], moved: tuple[str, str] = ("", "")) -> None:
+    """Make each descriptor point to the copy of its file: same number, flags and offset.
+
+    moved: (old prefix, new prefix) where the copies lie elsewhere. A file that cannot be opened again keeps
+    pointing to the original.
     """
-    prefixes = tuple(folder.rstrip("/") + "/" for folder in folders)
-    num_reopened = 0
-    for fd, path, flags, offset in _open_files():
-        if fd <= 2 or fd in keep_fds or not path.startswith(prefixes):
-            continue
-        if moved is not None:
-            path = moved[1] + path[len(moved[0]) :]
+    old, new = moved
+    for file in files:
         try:
-            again = os.open(path, flags & ~_NOT_AGAIN)
+            again = os.open(new + file.path[len(old) :], file.flags & ~_NOT_AGAIN)
         except OSError:
             continue
-        if flags & os.O_PATH == 0 and stat.S_ISREG(os.fstat(again).st_mode):
-            os.lseek(again, offset, os.SEEK_SET)
-        os.dup2(again, fd, inheritable=os.get_inheritable(fd))
+        os.lseek(again, file.offset, os.SEEK_SET)
+        os.dup2(again, file.fd, inheritable=os.get_inheritable(file.fd))
         os.close(again)
-        num_reopened += 1
-    return num_reopened
-
-
-def _open_files() -> Iterator[tuple[int, str, int, int]]:
-    """(number, path, flags, offset) of each open file that has a path; nothing where /proc cannot be read."""
-    try:
-        numbers = [int(name) for name in os.listdir("/proc/self/fd")]
-    except OSError:
-        return
-    for fd in numbers:
-        try:
-            path = os.readlink(f"/proc/self/fd/{fd}")
-            with open(f"/proc/self/fdinfo/{fd}") as lines:
-                info = dict(line.split(":", 1) for line in lines if ":" in line)
-        except OSError:
-            continue
-        if path.startswith("/"):
-            yield fd, path, int(info["flags"], 8), int(info["pos"])
 
 
 class PlainFolders:
@@ -119,14 +137,11 @@ class PlainFolders:
         """Copies under another number; open files go on in them. Raises OSError."""
         old, new = f"{self._base}/{self._number}", f"{self._base}/{number}"
         cwd = os.getcwd()
+        files = find_open_files((old,), keep_fds)
         copy_tree(old, new)
         self._number = number
         self._move_in(new + cwd[len(old) :] if cwd.startswith(old + "/") else cwd)
-        reopen_files((old,), keep_fds, (old, new))
-
-    def remove(self) -> None:
-        """Delete them."""
-        shutil.rmtree(f"{self._base}/{self._number}", ignore_errors=True)
+        reopen_files(files, (old, new))
 
     def _move_in(self, cwd: str) -> None:
         os.chdir(cwd)

@@ -8,13 +8,15 @@ import os
 import signal
 import struct
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from sandbox.base import (
     EXITED,
+    FATAL,
     KILLED,
     OUT_OF_MEMORY,
+    OUTPUT_LIMIT,
     PROTOCOL,
     TIMEOUT,
     Execution,
@@ -35,15 +37,19 @@ _PNG_START = b"\x89PNG\r\n\x1a\n"
 class Live:
     """A process that runs cells for a session."""
 
-    def __init__(self, process: Process, limits: Limits) -> None:
+    def __init__(self, process: Process, limits: Limits, num_oom_kills: Callable[[], int]) -> None:
+        """num_oom_kills: how often the kernel has killed for memory."""
         self.process = process
         self._limits = limits
+        self._num_oom_kills = num_oom_kills
+        self._num_oom_kills_before = 0
 
     def run(self, code: str, *, timeout_s: float | None = None) -> Execution:
         """Run a cell. `survived(execution)` says whether the process lives. Raises Dead if it was dead
         before.
         """
         timeout_s = self._limits.timeout_s if timeout_s is None else timeout_s
+        self._num_oom_kills_before = self._num_oom_kills()
         start_s = time.monotonic()
         request = {"op": "run", "code": code, "num_family": len(self.process.family)}
         try:
@@ -82,6 +88,8 @@ class Live:
                 error = _error(PROTOCOL, f"the interpreter's answer was malformed: {problem}")
         elif answer.failure == "timeout":
             error = _error(TIMEOUT, f"the cell ran longer than {timeout_s:g} s and was stopped")
+        elif answer.failure == "flood":
+            error = _error(OUTPUT_LIMIT, "the cell wrote output without end and was stopped")
         elif answer.failure == "died":
             error = self._cause_of_death()
         else:
@@ -112,18 +120,14 @@ class Live:
         if os.WIFEXITED(status):
             return _error(EXITED, f"the interpreter exited with status {os.WEXITSTATUS(status)}")
         number = os.WTERMSIG(status)
-        if number == signal.SIGKILL:
-            # Nobody but the kernel, out of memory, and the code itself send it.
-            return _error(
-                OUT_OF_MEMORY, "the interpreter was killed, as the kernel does when memory runs out"
-            )
+        if number == signal.SIGKILL and self._num_oom_kills() > self._num_oom_kills_before:
+            return _error(OUT_OF_MEMORY, "the sandbox's memory ran out and the kernel killed the interpreter")
         return _error(KILLED, f"the interpreter was killed by {_signal_name(number)}")
 
 
 def survived(error: ExecutionError | None) -> bool:
     """Whether the process that gave this result lives."""
-    lost = (TIMEOUT, KILLED, EXITED, OUT_OF_MEMORY, PROTOCOL)
-    return error is None or error.name not in lost or error.traceback != ""
+    return error is None or error.name not in FATAL or error.traceback != ""
 
 
 def _error(name: str, value: str) -> ExecutionError:

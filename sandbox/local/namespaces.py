@@ -11,7 +11,7 @@ import os
 import signal
 import struct
 
-from sandbox.local.folders import BOX, copy_tree, reopen_files
+from sandbox.local.folders import BOX, copy_tree, find_open_files, reopen_files
 from sandbox.local.syscalls import PR_CAPBSET_DROP, PR_SET_DUMPABLE, prctl, syscall
 
 NEWNS, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET = (
@@ -30,7 +30,8 @@ _NUM_CAPS = 64
 _CAPABILITY_VERSION_3 = 0x20080522
 NOBODY = 65534
 
-_STAGE, _SHM = "/stage", "/dev/shm"
+_STAGE = "/stage"
+_WRITABLE = (BOX, "/tmp", "/dev/shm")
 _SYSTEM = ("/usr", "/bin", "/lib", "/lib32", "/lib64", "/sbin")
 _SYSTEM_FILES = ("/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/localtime", "/etc/fonts", "/etc/alternatives")
 SYSTEM_PATHS = (*_SYSTEM, *_SYSTEM_FILES)
@@ -120,34 +121,34 @@ class MountedFolders:
 
     box = BOX
 
-    def __init__(self, *, size_bytes: int, key: int) -> None:
+    def __init__(self, *, size_bytes: int) -> None:
         self._options = f"size={size_bytes},nr_inodes={max(1024, size_bytes // 4096)},mode=755"
-        self._key = key
 
     def first(self) -> None:
         """Empty folders for a new session. Raises OSError."""
-        self._replace(copy=False)
+        self._replace(copy=False, key=0)
         os.chdir(BOX)
 
-    def branch(self, keep_fds: set[int]) -> None:
+    def branch(self, keep_fds: set[int], key: int) -> None:
         """Copies of what is there; open files go on at the same number and offset. Raises OSError."""
         cwd = os.getcwd()
-        unshare(NEWNS, self._key)
-        self._replace(copy=True)
+        files = find_open_files(_WRITABLE, keep_fds)
+        unshare(NEWNS, key)
+        self._replace(copy=True, key=key)
         os.chdir(cwd)
-        reopen_files((BOX, "/tmp", _SHM), keep_fds)
+        reopen_files(files)
 
-    def _replace(self, *, copy: bool) -> None:
-        mount("tmpfs", _STAGE, "tmpfs", _NOSUID | _NODEV, self._options, self._key)
-        for target in (BOX, "/tmp", _SHM):
+    def _replace(self, *, copy: bool, key: int) -> None:
+        mount("tmpfs", _STAGE, "tmpfs", _NOSUID | _NODEV, self._options, key)
+        for target in _WRITABLE:
             part = _STAGE + "/" + os.path.basename(target)
             if copy:
                 copy_tree(target, part)
-                unmount(target, self._key)
+                unmount(target, key)
             else:
                 os.mkdir(part)
-            mount(part, target, None, _BIND, key=self._key)
-        unmount(_STAGE, self._key)
+            mount(part, target, None, _BIND, key=key)
+        unmount(_STAGE, key)
 
 
 def _map_ids(uid: int, gid: int) -> None:

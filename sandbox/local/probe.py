@@ -7,17 +7,22 @@ import json
 import os
 import secrets
 import socket
+import subprocess
+import sys
 import tempfile
+from collections.abc import Collection
 from pathlib import Path
 
 from sandbox.base import Isolation, SandboxUnavailable
 from sandbox.local.cgroup import Cgroup
+from sandbox.local.folders import BOX
 from sandbox.local.session import LocalSession
 
-# Each line of `attempts` is an attack; what it reports as true succeeded.
+_TIMEOUT_S = 60.0
+# What is true in the printed report is an attack that succeeded.
 _ATTACK = """
-def _attack(secret_path, port, trainer):
-    import ctypes, json, os, socket
+def _attack(secret_path, port, victim, caller, names):
+    import ctypes, json, os, signal, socket
     def succeeds(attempt):
         try:
             return bool(attempt())
@@ -28,88 +33,83 @@ def _attack(secret_path, port, trainer):
             client.settimeout(2)
             client.connect(("127.0.0.1", port))
             return True
-    def lists_others():
-        return any(name.isdigit() and int(name) != os.getpid() for name in os.listdir("/proc"))
-    def sees_trainer():
-        return os.kill(trainer, 0) is None and not os.path.exists("/box")
     def mounts():
         libc = ctypes.CDLL(None)
         return libc.unshare(0x20000) == 0 or libc.mount(b"none", b"/tmp", b"tmpfs", 0, None) == 0
+    def traces():
+        return ctypes.CDLL(None).ptrace(0, 0, 0, 0) == 0
+    def environment_of_caller():
+        with open(f"/proc/{caller}/environ", "rb") as file:
+            theirs = file.read()
+        return any(name.encode() + b"=" in theirs for name in names)
     attempts = {
         "files": lambda: open(secret_path).read() != "",
         "network": connects,
-        "signals": sees_trainer,
-        "environment": lambda: "SANDBOX_PROBE" in os.environ,
-        "syscalls": mounts,
+        "environment": lambda: any(name in os.environ for name in names) or succeeds(environment_of_caller),
+        "system_calls": lambda: mounts() or traces(),
+        "branch_signals": lambda: os.kill(os.getppid(), 0) is None,
+        "signals": lambda: os.kill(victim, signal.SIGKILL) is None and False,
     }
     print(json.dumps({name: succeeds(attempt) for name, attempt in attempts.items()}))
 """
 
-_CLOSE_FILES = (
-    "Code can read this machine's files; allow unprivileged user namespaces, or use Linux 5.13 or newer."
-)
+_NAMESPACES = "allow user namespaces to close this."
 _OPEN = {
-    "files": _CLOSE_FILES,
-    "network": "Code can use this machine's network; allow unprivileged user namespaces.",
-    "signals": "Code can signal this machine's processes; run as another user, or on Linux 6.12 or newer.",
-    "environment": "Code can see this process's environment variables.",
-    "syscalls": "System calls are not filtered; run on x86_64 or aarch64 with seccomp.",
-    "process_tree": "Code shares this machine's process ids and can list them; allow user namespaces.",
-    "branch_files": "Branches keep their files apart by convention alone; allow user namespaces.",
-    "branch_signals": "Branches of one session can signal each other; use Linux 6.12 or newer.",
-    "total_memory": "Memory is limited per process but not in total; run where a memory cgroup can be made.",
-    "total_processes": "Processes are limited per session, not in total; run where a pids cgroup works.",
+    "files": f"Code can read this machine's files; {_NAMESPACES}",
+    "network": f"Code can use this machine's network; {_NAMESPACES}",
+    "environment": f"Code can read this process's environment variables; {_NAMESPACES}",
+    "signals": f"Code can signal this machine's processes; {_NAMESPACES}",
+    "system_calls": "System calls are not filtered; x86_64 or aarch64 with seccomp is needed.",
+    "process_tree": f"Code shares this machine's process numbers; {_NAMESPACES}",
+    "branch_files": f"Branches keep their files apart by convention alone; {_NAMESPACES}",
+    "branch_signals": "Branches of one session can signal each other; Linux 6.12 closes this.",
+    "total_memory": "Memory is limited per process but not in total; a writable memory cgroup closes this.",
+    "total_processes": "Processes are limited per session but not in total; a pids cgroup closes this.",
     "session_processes": "Code runs as root, whose processes are not counted; run as an ordinary user.",
 }
 
 
-def probe(session: LocalSession, tier: str, reasons: dict[str, str], cgroup: Cgroup) -> Isolation:
-    """Attack from a fresh session and report. Raises SandboxUnavailable if the session cannot even be
-    attacked from.
+def probe(
+    session: LocalSession, tier: str, reasons: dict[str, str], cgroup: Cgroup, known_names: Collection[str]
+) -> Isolation:
+    """Attack from a fresh session and report.
+
+    known_names: environment variables that sessions are given. Raises SandboxUnavailable if the session does
+    not even run that.
     """
+    names = [name for name in os.environ if name not in known_names]
+    victim = subprocess.Popen([sys.executable, "-I", "-S", "-c", "input()"], stdin=subprocess.PIPE)
+    try:
+        succeeded = _attack(session, victim.pid, names)
+        succeeded["signals"] = victim.poll() is not None
+    finally:
+        victim.kill()
+        victim.communicate()
+    text = session.run("import os; os.getpid(), os.getuid(), os.getcwd()", timeout_s=_TIMEOUT_S).text
+    layers = {
+        **{name: not worked for name, worked in succeeded.items()},
+        "process_tree": text is not None and not text.startswith(f"({session.process_id},"),
+        "branch_files": text is not None and text.endswith(f", {BOX!r})"),
+        "session_processes": text is not None and ", 0, " not in text,
+        "total_memory": cgroup.memory,
+        "total_processes": cgroup.processes,
+    }
+    sentences = [_OPEN[name] for name, holds in layers.items() if not holds]
+    why = [f"Tier {name} does not work here: {reason}." for name, reason in reasons.items()]
+    return Isolation(tier=tier, layers=layers, open=tuple(sentences + (why if sentences else [])))
+
+
+def _attack(session: LocalSession, victim: int, names: list[str]) -> dict[str, bool]:
     with tempfile.TemporaryDirectory(prefix="axpo-probe-") as folder, socket.socket() as listener:
         secret = Path(folder) / "secret"
         secret.write_text(secrets.token_hex(8))
         os.chmod(folder, 0o755)  # so that only the sandbox stands in the way
         listener.bind(("127.0.0.1", 0))
         listener.listen(1)
-        port = listener.getsockname()[1]
-        execution = session.run(f"{_ATTACK}_attack({str(secret)!r}, {port}, {os.getpid()})", timeout_s=60)
+        arguments = (str(secret), listener.getsockname()[1], victim, os.getpid(), names)
+        execution = session.run(f"{_ATTACK}_attack(*{arguments!r})", timeout_s=_TIMEOUT_S)
     try:
-        succeeded = json.loads(execution.stdout)
-    except ValueError:
+        report = json.loads(execution.stdout)
+        return {str(name): report[name] is not False for name in report}
+    except (ValueError, TypeError, AttributeError):
         raise SandboxUnavailable(f"sessions do not work: {execution}") from None
-    layers = {
-        name: succeeded.get(name) is False
-        for name in ("files", "network", "signals", "environment", "syscalls")
-    }
-    return _judge(layers, session, tier, reasons, cgroup)
-
-
-def _judge(
-    layers: dict[str, bool], session: LocalSession, tier: str, reasons: dict[str, str], cgroup: Cgroup
-) -> Isolation:
-    nothing_else = "import os; print(sorted(name for name in os.listdir('/proc') if name.isdigit()))"
-    listed = session.run(nothing_else, timeout_s=60).stdout
-    layers["process_tree"] = tier == "namespaces" and listed.count("'") <= 8
-    layers["branch_files"] = tier == "namespaces"
-    layers["branch_signals"] = session.run(_signal_parent(), timeout_s=60).text == "'refused'"
-    layers["session_processes"] = session.run("import os; os.getuid()", timeout_s=60).text != "0"
-    layers["total_memory"] = cgroup.memory
-    layers["total_processes"] = cgroup.processes
-    why = [f"Tier {name} is not used: {reason}." for name, reason in reasons.items()]
-    open_layers = [_OPEN[name] for name, holds in layers.items() if not holds]
-    return Isolation(tier=tier, layers=layers, open=tuple(open_layers + (why if open_layers else [])))
-
-
-def _signal_parent() -> str:
-    return (
-        "def _signal_parent():\n"
-        "    import os\n"
-        "    try:\n"
-        "        os.kill(os.getppid(), 0)\n"
-        "    except PermissionError:\n"
-        "        return 'refused'\n"
-        "    return 'allowed'\n"
-        "_signal_parent()"
-    )

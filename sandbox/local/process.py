@@ -4,8 +4,10 @@ A family is everything forked from one session: it shares a process tree, and en
 it. Who forks what, and why, is left to `client`.
 """
 
+import contextlib
 import fcntl
 import os
+import secrets
 import select
 import socket
 import struct
@@ -20,6 +22,7 @@ from sandbox.local.processes import kill_tree
 
 _READY_TIMEOUT_S = 30.0
 _PIPE_CHUNK_BYTES = 1 << 16
+_MAX_DROPPED_BYTES = 64 << 20  # reading without end would cost the reader, too
 _PIDFD_GET_INFO = 0xC040FF0B  # _IOWR(0xFF, 11, 64 bytes)
 _PIDFD_INFO = struct.Struct("=Q52xi")  # mask, ..., exit code
 _PIDFD_INFO_EXIT = 1 << 3
@@ -33,13 +36,14 @@ class Family:
     """One process tree: held open by a lifeline, ended by letting go of it."""
 
     def __init__(self, name: str, on_end: Callable[["Family"], None]) -> None:
+        """name: unlike any other's. on_end: called once it has ended."""
         ours, self.theirs = socket.socketpair()
         self.name = name
+        self.key = secrets.randbits(63)  # see `seccomp`
         self._lifeline = ours
+        self._owner_pid = os.getpid()
         self._on_end = on_end
-        self._lock = (
-            threading.RLock()
-        )  # re-entrant: the collector may close a session while one is being made
+        self._lock = threading.RLock()  # the collector may close a session while this thread is in here
         self._processes: set[Process] = set()
         self._num_made = 0
         self._ended = False
@@ -63,8 +67,11 @@ class Family:
             if self._processes or self._ended:
                 return
             self._ended = True
-        self._lifeline.close()
         self.theirs.close()
+        if self._owner_pid != os.getpid():
+            self._lifeline.close()
+            return
+        hang_up(self._lifeline)
         self._on_end(self)
 
     def pids(self) -> set[int]:
@@ -86,6 +93,7 @@ class Process:
         self._pidfd = -1
         self._closed = False
         self._owner_pid = os.getpid()
+        self._end_lock = threading.RLock()  # a thread may kill what another waits for
         self._channel, self._theirs = socket.socketpair()
         self._channel.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         self._channel.setblocking(False)
@@ -123,19 +131,15 @@ class Process:
                 raise Dead(f"it could not start: {str(hello.get('failed', ''))[:500]}")
             self._pidfd = os.pidfd_open(pid)
             # It speaks again after we hold it: so the number was not another's by then.
-            if (
-                self.ask({"op": "ping"}, _READY_TIMEOUT_S).get("ok") is not True
-                or self._receiver.sender_pid != pid
-            ):
+            proof = self.ask({"op": "ping"}, _READY_TIMEOUT_S)
+            if proof.get("ok") is not True or self._receiver.sender_pid != pid:
                 raise Dead("it did not prove to be there")
             self.pid = pid
         except (wire.WireError, TimeoutError, OSError) as error:
             raise Dead(f"it could not start: {error}") from error
 
     def ask(self, request: dict[str, Any], timeout_s: float, fds: tuple[int, ...] = ()) -> dict[str, Any]:
-        """Send a request and wait for its answer. Raises Dead, or TimeoutError with the answer still to
-        come.
-        """
+        """Send a request and wait for its answer. Raises Dead; TimeoutError with the answer still to come."""
         self.tell(request, timeout_s, fds)
         try:
             return self._receiver.wait(timeout_s)
@@ -144,6 +148,7 @@ class Process:
 
     def tell(self, request: dict[str, Any], timeout_s: float, fds: tuple[int, ...] = ()) -> None:
         """Send a request. Raises Dead; TimeoutError if it does not take it."""
+        self._check_silence()
         self._channel.settimeout(timeout_s)
         try:
             wire.send(self._channel, request, fds)
@@ -159,7 +164,8 @@ class Process:
         answer = Answer(max_bytes)
         deadline = time.monotonic() + timeout_s
         poller = select.poll()
-        for fd in (self._channel.fileno(), *self._outputs):
+        # The pidfd too: what a dead interpreter started may keep its channel open.
+        for fd in (self._channel.fileno(), self._pidfd, *self._outputs):
             poller.register(fd, select.POLLIN)
         while answer.frame is None and answer.failure is None:
             left_s = deadline - time.monotonic()
@@ -170,11 +176,17 @@ class Process:
             for index, fd in enumerate(self._outputs):
                 if fd in events and not answer.take(index, _read(fd)):
                     poller.unregister(fd)
-            if self._channel.fileno() in events:
-                try:
-                    answer.frame = self._receiver.poll()
-                except wire.WireError as error:
-                    answer.failure = "died" if "is gone" in str(error) else f"protocol: {error}"
+            try:
+                answer.frame = self._receiver.poll()
+            except wire.Gone:
+                answer.failure = "died"
+            except wire.WireError as error:
+                answer.failure = f"protocol: {error}"
+            if answer.frame is None and answer.failure is None:
+                if self._pidfd in events:
+                    answer.failure = "died"
+                elif sum(answer.num_dropped_bytes) > _MAX_DROPPED_BYTES:
+                    answer.failure = "flood"
         self.drain(answer)
         return answer
 
@@ -193,22 +205,42 @@ class Process:
 
     def kill(self) -> None:
         """End it and what it started, except what the family holds of it. Its output can still be drained."""
-        if self._pidfd >= 0 and self._owner_pid == os.getpid():
-            kill_tree(self.pid, self._pidfd, self.family.pids())
+        with self._end_lock:
+            if self.pid > 0 and self._pidfd >= 0 and self._owner_pid == os.getpid():
+                kill_tree(self.pid, self._pidfd, self.family.pids() - {self.pid})
 
     def close(self) -> None:
         """Kill it and let go of everything. Idempotent."""
-        if self._closed:
-            return
-        self._closed = True
-        self.kill()
-        self._channel.close()
-        self._theirs.close()
-        for fd in (*self._outputs, *self._their_outputs, self._pidfd):
-            if fd >= 0:
-                os.close(fd)
-        self._pidfd = -1
+        with self._end_lock:
+            if self._closed:
+                return
+            self._closed = True
+            self.kill()
+            if self._owner_pid == os.getpid():
+                hang_up(self._channel)
+            self._channel.close()
+            self._theirs.close()
+            for fd in (*self._outputs, *self._their_outputs, self._pidfd):
+                if fd >= 0:
+                    os.close(fd)
+            self._pidfd = -1
         self.family.remove(self)
+
+    def _check_silence(self) -> None:
+        """An answer nobody asked for would be taken for that to the next request. Raises Dead."""
+        try:
+            unasked = self._receiver.poll()
+        except wire.WireError as error:
+            raise Dead(str(error)) from error
+        if unasked is not None:
+            raise Dead("it spoke without being asked")
+
+
+def hang_up(channel: socket.socket) -> None:
+    """Close it for good: a process forked from ours may hold copies, and they must not keep it open."""
+    with contextlib.suppress(OSError):  # the other side may be gone
+        channel.shutdown(socket.SHUT_RDWR)
+    channel.close()
 
 
 class Answer:
@@ -216,7 +248,7 @@ class Answer:
 
     def __init__(self, max_bytes: int) -> None:
         self.frame: dict[str, Any] | None = None
-        self.failure: str | None = None  # "timeout", "died", or "protocol: ..."
+        self.failure: str | None = None  # "timeout", "died", "flood", or "protocol: ..."
         self.outputs = (bytearray(), bytearray())
         self.num_dropped_bytes = [0, 0]
         self._max_bytes = max_bytes

@@ -13,7 +13,7 @@ import threading
 import weakref
 from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from sandbox import journal as journals
 from sandbox.base import (
@@ -27,7 +27,7 @@ from sandbox.base import (
 )
 from sandbox.journal import Cell, Files, Journal, Seed
 from sandbox.local.live import Live, survived
-from sandbox.local.process import Dead, Node, Process, spawn
+from sandbox.local.process import Dead, Family, Node, Process, spawn
 
 _FORK_TIMEOUT_S = 30.0
 
@@ -36,6 +36,9 @@ class Host(Protocol):
     """What sessions need of the sandbox they live in."""
 
     fallback: str
+
+    def num_oom_kills(self) -> int:
+        """How often the kernel has killed a process of the sandbox for memory."""
 
     def spawn_first(self, seed: int, limits: Limits) -> Process:
         """A new family's first process. Raises SandboxUnavailable, SandboxClosed, Dead."""
@@ -85,6 +88,7 @@ class LocalSession:
         self._warnings = warnings  # to be told with the next cell
         self._divergences = divergences
         self._lock = threading.RLock()
+        self._closing = False
         self._held = Held(live, point)
         self._finalizer = weakref.finalize(self, self._held.let_go)
         host.adopt(self)
@@ -94,8 +98,8 @@ class LocalSession:
         with self._lock:
             self._check_open()
             timeout_s = self._journal.limits.timeout_s if timeout_s is None else float(timeout_s)
-            if not timeout_s > 0:
-                raise ValueError(f"timeout_s must be positive, not {timeout_s}")
+            if not 0 < timeout_s < float("inf"):
+                raise ValueError(f"timeout_s must be positive and finite, not {timeout_s}")
             if self._host.fallback == "snapshot" and any(
                 isinstance(entry, Cell) for entry in self._since_point()
             ):
@@ -142,9 +146,21 @@ class LocalSession:
             point = self._held.point.share() if current and self._held.point is not None else None
             return LocalSnapshot(self._host, self._journal, point, self._divergences)
 
+    @property
+    def process_id(self) -> int:
+        """Of its interpreter, as this machine counts."""
+        with self._lock:
+            self._check_open()
+            return self._ready().process.pid
+
     def close(self) -> None:
         """See `sandbox.base.Session.close`."""
-        self._finalizer()
+        self._closing = True
+        live = self._held.live
+        if live is not None:
+            live.process.kill()  # so that a cell another thread waits for ends now
+        with self._lock:
+            self._finalizer()
 
     def end(self) -> None:
         """`close`, for the sandbox."""
@@ -159,7 +175,7 @@ class LocalSession:
         self.close()
 
     def _check_open(self) -> None:
-        if not self._finalizer.alive:
+        if self._closing or not self._finalizer.alive:
             raise SessionClosed("this session was closed")
 
     def _since_point(self) -> tuple[journals.Entry, ...]:
@@ -190,12 +206,14 @@ class LocalSession:
         live, self._held.live = self._held.live, None
         if live is not None:
             live.process.close()
-        live, warnings = revive(self._host, self._journal, self._held.point, self._point_length)
-        self._held.live = live
-        if not self._finalizer.alive:  # closed meanwhile, by another thread or by the end of the sandbox
-            self._held.let_go()
-            raise SessionClosed("this session was closed")
-        self._warnings += (*([warning] if warning else []), *warnings)
+        if self._closing:
+            raise SessionClosed("this session was closed while a cell ran")
+        point = self._held.point
+        self._held.live, from_point, warnings = revive(self._host, self._journal, point, self._point_length)
+        if point is not None and not from_point:
+            self._held.point, self._point_length = None, 0
+            point.release()
+        self._warnings += (*((warning,) if warning else ()), *warnings)
 
 
 class LocalSnapshot:
@@ -266,62 +284,76 @@ class LocalSnapshot:
         length = len(self._journal.entries)
         journal = self._journal if seed is None else self._journal.add(Seed(seed=seed))
         try:
-            live, warnings = revive(self._host, journal, point, length)
+            live, from_point, warnings = revive(self._host, journal, point, length)
         except BaseException:
             if point is not None:
                 point.release()
             raise
-        point_length = length if point is not None else 0
+        if point is not None and not from_point:
+            point.release()
+            point = None
+        point_length = 0 if point is None else length
         return LocalSession(
-            self._host, live, journal, point=point, point_length=point_length, warnings=tuple(warnings)
+            self._host, live, journal, point=point, point_length=point_length, warnings=warnings
         )
 
 
 def freeze(live: Live) -> Node:
     """Fork a frozen process off a live one. Raises Dead."""
     process = Process(live.process.family, quiet=True)
-    request = {"op": "fork", "frozen": True, "number": process.family.next_number()}
+    request = _fork_request(process.family, frozen=True)
     answer = spawn(lambda fds: live.process.ask(request, _FORK_TIMEOUT_S, fds), process)
     return Node(process, _lacking(answer))
 
 
-def thaw(node: Node, limits: Limits) -> Live:
+def thaw(host: Host, node: Node, limits: Limits) -> Live:
     """Fork a live process off a frozen one. Raises Dead."""
     with node.lock:
         process = Process(node.process.family)
-        request = {"op": "fork", "frozen": False, "number": process.family.next_number()}
+        request = _fork_request(process.family, frozen=False)
         spawn(lambda fds: node.process.ask(request, _FORK_TIMEOUT_S, fds), process)
-    return Live(process, limits)
+    return Live(process, limits, host.num_oom_kills)
 
 
-def revive(host: Host, journal: Journal, point: Node | None, point_length: int) -> tuple[Live, list[str]]:
+def _fork_request(family: Family, *, frozen: bool) -> dict[str, object]:
+    return {"op": "fork", "frozen": frozen, "number": family.next_number(), "key": family.key}
+
+
+class Revived(NamedTuple):
+    """A live process in the place of one that died, or of none yet."""
+
+    live: Live
+    from_point: bool
+    warnings: tuple[str, ...]
+
+
+def revive(host: Host, journal: Journal, point: Node | None, point_length: int) -> Revived:
     """A live process that stands where `journal` ends, and what to tell about it.
 
     point: equals the journal as of point_length. Raises SessionLost, SandboxUnavailable.
     """
-    warnings = []
+    warnings: tuple[str, ...] = ()
     if point is not None:
         try:
-            live = thaw(point, journal.limits)
-            warnings += _catch_up(live, journal.entries[point_length:])
-            return live, warnings
+            live = thaw(host, point, journal.limits)
+            return Revived(live, True, _catch_up(live, journal.entries[point_length:]))
         except Dead as death:
-            warnings.append(f"the frozen process could not go on ({death}); its cells were replayed")
+            warnings = (f"the frozen process could not go on ({death}); its cells were replayed",)
     try:
-        live = Live(host.spawn_first(journal.seed, journal.limits), journal.limits)
-        warnings += _catch_up(live, journal.entries)
+        process = host.spawn_first(journal.seed, journal.limits)
+        live = Live(process, journal.limits, host.num_oom_kills)
+        return Revived(live, False, warnings + _catch_up(live, journal.entries))
     except Dead as death:
         raise SessionLost(f"the session could not be put back: {death}") from death
-    return live, warnings
 
 
-def _catch_up(live: Live, entries: tuple[journals.Entry, ...]) -> list[str]:
+def _catch_up(live: Live, entries: tuple[journals.Entry, ...]) -> tuple[str, ...]:
     try:
         found = journals.replay(live, entries)
     except BaseException:
         live.process.close()
         raise
-    return [f"replayed cell {item.cell} gave another {', '.join(item.fields)}" for item in found]
+    return tuple(f"replayed cell {item.cell} gave another {', '.join(item.fields)}" for item in found)
 
 
 def branch_seeds(num_branches: int, seed: int | Sequence[int] | None) -> list[int | None]:

@@ -21,7 +21,11 @@ _CREDENTIALS = struct.Struct("3i")
 
 
 class WireError(Exception):
-    """The other side did not send a frame: it ended, or it sent something else."""
+    """The other side did not send a frame, but something else."""
+
+
+class Gone(WireError):
+    """The other side ended."""
 
 
 def send(channel: socket.socket, message: dict[str, Any], fds: tuple[int, ...] = ()) -> None:
@@ -48,7 +52,7 @@ def receive(channel: socket.socket) -> tuple[dict[str, Any], list[int]]:
                 numbers.frombytes(content[: len(content) - len(content) % numbers.itemsize])
                 fds.extend(numbers)
         if not data:
-            raise WireError("the other side is gone")
+            raise Gone("the other side is gone")
         header += data
     (length,) = HEADER.unpack(header)
     return json.loads(_exactly(channel, length)), fds
@@ -60,7 +64,7 @@ def _exactly(channel: socket.socket, length: int) -> bytes:
     while filled < length:
         count = channel.recv_into(view[filled:])
         if not count:
-            raise WireError("the other side is gone")
+            raise Gone("the other side is gone")
         filled += count
     return bytes(buffer)
 
@@ -87,7 +91,7 @@ class Receiver:
             except (BlockingIOError, InterruptedError):
                 return self._frame()
             except OSError as error:
-                raise WireError(f"the other side is gone: {error}") from error
+                raise Gone(f"the other side is gone: {error}") from error
             _close_stray_fds(ancillary)
             for level, kind, content in ancillary:
                 if level == socket.SOL_SOCKET and kind == socket.SCM_CREDENTIALS:
@@ -95,7 +99,7 @@ class Receiver:
             if not data:
                 frame = self._frame()
                 if frame is None:
-                    raise WireError("the other side is gone")
+                    raise Gone("the other side is gone")
                 return frame
             self._buffer += data
             frame = self._frame()
