@@ -1,0 +1,48 @@
+"""The clipped policy loss and its KL term, per token and per sequence. Pure maths: tensors in, tensors out."""
+
+import torch
+
+__all__ = ["clipped_surrogate", "kl_to_reference", "sequence_mean"]
+
+
+def clipped_surrogate(
+    policy_logprobs: torch.Tensor,
+    sampling_logprobs: torch.Tensor,
+    advantages: torch.Tensor,
+    *,
+    clip_low: float = 0.2,
+    clip_high: float = 0.4,
+) -> torch.Tensor:
+    """PPO's loss per token (arXiv 1707.06347, eq. 7) with separate bounds below and above: all shapes equal, [T] or [B, T].
+
+    -min(ratio * A, clip(ratio, 1 - clip_low, 1 + clip_high) * A), ratio = exp(policy - sampling log-prob). To be minimised.
+    """
+    if not policy_logprobs.shape == sampling_logprobs.shape == advantages.shape:
+        raise ValueError(
+            f"shapes differ: policy_logprobs {list(policy_logprobs.shape)}, sampling_logprobs "
+            f"{list(sampling_logprobs.shape)}, advantages {list(advantages.shape)}"
+        )
+    ratio = torch.exp(policy_logprobs - sampling_logprobs)
+    clipped = ratio.clamp(1.0 - clip_low, 1.0 + clip_high)
+    return -torch.minimum(ratio * advantages, clipped * advantages)
+
+
+def kl_to_reference(policy_logprobs: torch.Tensor, reference_logprobs: torch.Tensor) -> torch.Tensor:
+    """GRPO's estimate of KL(policy || reference) per token (arXiv 2402.03300, eq. 4): r - log r - 1, r = reference / policy.
+
+    Never negative, unbiased on the policy's own samples. Same shapes in and out.
+    """
+    difference = reference_logprobs - policy_logprobs
+    return torch.exp(difference) - difference - 1.0
+
+
+def sequence_mean(values: torch.Tensor, sequence: torch.Tensor, num_sequences: int) -> torch.Tensor:
+    """Mean over each sequence's own trained tokens: values [T], sequence [T] (which one a token is of) -> [num_sequences].
+
+    A sequence without tokens gets 0.
+    """
+    if values.shape != sequence.shape or values.ndim != 1:
+        raise ValueError(f"values {list(values.shape)} and sequence {list(sequence.shape)} must both be [T]")
+    sums = values.new_zeros(num_sequences).index_add(0, sequence, values)
+    counts = values.new_zeros(num_sequences).index_add(0, sequence, torch.ones_like(values))
+    return sums / counts.clamp(min=1.0)

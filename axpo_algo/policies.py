@@ -1,0 +1,22 @@
+"""Policies by name: the built-in "nano", or any Qwen3-VL checkpoint by folder or hub id."""
+
+import torch
+
+from axpo_algo.config import PolicyConfig
+from axpo_algo.models.qwen3_vl import Qwen3VLPolicy
+
+__all__ = ["load_policy"]
+
+
+def load_policy(config: PolicyConfig, *, seed: int) -> Qwen3VLPolicy:
+    """The policy that `config` names; `seed` decides nano's weights. Raises PolicyError for what cannot be loaded."""
+    device = config.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if config.path != "nano":
+        return Qwen3VLPolicy.load(config.path, dtype=config.dtype, device=device)
+    from axpo_algo.models.nano import build_nano
+
+    policy = build_nano(seed=seed)
+    policy.model.to(device, getattr(torch, config.dtype))
+    return Qwen3VLPolicy(policy.model, policy.chat)

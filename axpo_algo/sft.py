@@ -1,0 +1,123 @@
+"""Supervised fine-tuning on demonstrations: `python -m axpo_algo.sft`. The cold start before reinforcement learning.
+
+Demonstrations are episodes: a scripted demonstrator acts in the real environment, so that observations are the real ones; only
+its own tokens carry loss. Phases run in order and may differ in environment, share of tool use and carelessness of aim.
+"""
+
+import random
+import sys
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from axpo_algo.config import EnvConfig, SFTConfig, SFTPhase
+from axpo_algo.environments import make_env, task_index
+from axpo_algo.learner import supervised_loss
+from axpo_algo.models.chat import Chat
+from axpo_algo.models.qwen3_vl import Qwen3VLPolicy
+from axpo_algo.types import Trajectory
+
+__all__ = ["demonstrate", "main", "run_sft"]
+
+
+def demonstrate(env: Any, chat: Chat, *, index: int, rng: random.Random, use_tools: bool, aim_noise: Any = 0.0) -> Trajectory:
+    """One demonstrated episode of task `index` as a trajectory, its actions trained.
+
+    env: the unwrapped environment, whose tasks have `demonstrate` (see `axpo_env.tasks.base.Task`).
+    """
+    _, info = env.reset(seed=index, options={"index": index})
+    trajectory = Trajectory(info={"task": info["task"]})
+    trajectory.append_observation(*chat.prompt(info["new_messages"], info["tools"]))
+    for action in env.task.demonstrate(rng, use_tools=use_tools, aim_noise=aim_noise):
+        token_ids = chat.action(action)
+        trajectory.append_action(token_ids, [0.0] * len(token_ids), action)
+        _, reward, terminated, truncated, info = env.step(action)
+        for call in info["tool_calls"]:
+            trajectory.tool_counts[call["name"]] = trajectory.tool_counts.get(call["name"], 0) + 1
+        if terminated or truncated:
+            trajectory.status, trajectory.reward = str(info["stop_reason"]), float(reward)
+            return trajectory
+        trajectory.append_observation(*chat.observation(info["new_messages"]))
+    return trajectory
+
+
+def run_sft(
+    policy: Qwen3VLPolicy,
+    config: SFTConfig,
+    env_config: EnvConfig,
+    *,
+    max_turns: int,
+    seed: int,
+    log: Callable[[int, Mapping[str, float]], None],
+) -> None:
+    """Trains `policy` in place through all phases; `log` is called with each step, counted from 1, and its metrics.
+
+    While a step trains, the next step's demonstrations are made on another thread.
+    """
+    schedule = [(phase, number) for phase in config.phases for number in range(phase.num_steps)]
+    if not schedule:
+        return
+    envs: dict[str, Any] = {}
+    for phase in config.phases:
+        for source in phase.sources:
+            key = repr(sorted(source.env_kwargs.items()))
+            if key not in envs:
+                envs[key] = make_env(env_config, split=env_config.split, max_turns=max_turns, **source.env_kwargs)
+    optimizer = torch.optim.AdamW(
+        policy.model.parameters(), betas=config.betas, weight_decay=config.weight_decay
+    )
+
+    def batch(step: int) -> list[Trajectory]:
+        return _batch(policy.chat, envs, schedule[step][0], seed=(seed, step))
+
+    policy.model.train()
+    with ThreadPoolExecutor(1) as maker:
+        coming = maker.submit(batch, 0)
+        for step, (phase, number) in enumerate(schedule):
+            trajectories = coming.result()
+            if step + 1 < len(schedule):
+                coming = maker.submit(batch, step + 1)
+            rate = _learning_rate(phase, number) * min(1.0, (step + 1) / max(1, config.warmup_steps))
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            optimizer.zero_grad(set_to_none=True)
+            loss = supervised_loss(policy, trajectories)
+            loss.backward()
+            norm = torch.nn.utils.clip_grad_norm_(policy.model.parameters(), config.max_grad_norm)
+            optimizer.step()
+            used = sum(bool(t.tool_counts) for t in trajectories) / len(trajectories)
+            log(step + 1, {"sft/loss": float(loss), "sft/grad_norm": float(norm), "sft/tool_use_rate": used})
+    policy.model.eval()
+    for env in envs.values():
+        env.close()
+
+
+def _batch(chat: Chat, envs: Mapping[str, Any], phase: SFTPhase, *, seed: tuple[int, ...]) -> list[Trajectory]:
+    """A step's demonstrations; everything random comes from `seed`."""
+    rng = random.Random(repr(seed))
+    shares = [source.share for source in phase.sources]
+    trajectories = []
+    for source in rng.choices(phase.sources, shares, k=phase.batch_size):
+        env = envs[repr(sorted(source.env_kwargs.items()))]
+        trajectories.append(
+            demonstrate(
+                env,
+                chat,
+                index=task_index(env.num_tasks, rng),
+                rng=rng,
+                use_tools=rng.random() < source.tool_fraction,
+                aim_noise=source.aim_noise,
+            )
+        )
+    return trajectories
+
+
+def _learning_rate(phase: SFTPhase, number: int) -> float:
+    """On the straight line from the phase's first to its final learning rate."""
+    if phase.final_learning_rate is None:
+        return phase.learning_rate
+    done = number / max(1, phase.num_steps - 1)
+    return phase.learning_rate + done * (phase.final_learning_rate - phase.learning_rate)

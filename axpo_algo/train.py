@@ -1,0 +1,203 @@
+"""Training: `python -m axpo_algo.train`. Cold start, reinforcement learning, evaluation before and after, a run folder.
+
+Without arguments it trains the built-in small policy (recipe `nano`). `algorithm=grpo` is the baseline on the same budget;
+`resume=true` goes on from the newest checkpoint and ends where an unbroken run would have.
+"""
+
+import dataclasses
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from rich.console import Console
+
+from axpo_algo.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint, save_policy
+from axpo_algo.config import TrainConfig, load_config_or_exit, to_yaml
+from axpo_algo.config_loading import config_from_file
+from axpo_algo.evaluate import TABLE_COLUMNS, evaluate_policy, summarize
+from axpo_algo.models.qwen3_vl import Qwen3VLPolicy
+from axpo_algo.pages import transcripts
+from axpo_algo.policies import load_policy
+from axpo_algo.progress import Progress
+from axpo_algo.runfolder import RunFolder, latest_run_path, next_run_path
+from axpo_algo.sft import run_sft
+from axpo_algo.sinks import open_sinks
+from axpo_algo.tables import markdown_table, rich_table, write_json
+from axpo_algo.trainer import Trainer
+
+__all__ = ["main", "train"]
+
+SHOWN = (
+    "train/mean_reward",
+    "train/tool_use_rate",
+    "train/all_wrong_tool",
+    "train/all_wrong_no_tool",
+    "train/prefix_recovery_rate",
+    "train/kl",
+)
+
+
+def train(config: TrainConfig, console: Console | None = None) -> Path:
+    """Runs the whole chain and returns the run's folder; `policy/` in it is the trained checkpoint.
+
+    Raises FileExistsError where `run_dir` holds a run and `resume` is not set, FileNotFoundError where there is none to resume.
+    """
+    console = console or Console()
+    if config.training.num_threads:
+        torch.set_num_threads(config.training.num_threads)
+    folder, config = _open(config)
+    with folder:
+        console.print(f"run folder: {folder.path}", highlight=False)
+        policy = _cold_start(config, folder, console)
+        reference = policy.clone_frozen() if config.loss.kl_coefficient > 0 else None
+        folder.sinks += open_sinks(
+            folder=folder.path,
+            tensorboard=config.logging.tensorboard,
+            wandb_project=config.logging.wandb,
+            name=folder.path.name,
+            config=yaml.safe_load(to_yaml(config)),
+            resume_step=folder.last_step,
+            say=lambda text: console.print(text, highlight=False),
+        )
+        with Trainer(config, policy, reference) as trainer:
+            start = 0
+            checkpoint = latest_checkpoint(folder.checkpoints_path)
+            if checkpoint is not None:
+                start, state = load_checkpoint(checkpoint, policy)
+                trainer.learner.load_state_dict(state)
+                console.print(f"going on after step {start}", highlight=False)
+            _loop(config, folder, trainer, policy, start, console)
+        save_policy(folder.path / "policy", policy)
+        folder.write_curves()
+        _report(folder, console)
+    return folder.path
+
+
+def _open(config: TrainConfig) -> tuple[RunFolder, TrainConfig]:
+    """The run's folder: a new one, or the one to resume, whose own configuration then holds."""
+    if not config.resume:
+        path = Path(config.run_dir) if config.run_dir else next_run_path("runs", config.algorithm)
+        return RunFolder.create(path, to_yaml(config)), config
+    path = Path(config.run_dir) if config.run_dir else latest_run_path("runs", config.algorithm)
+    checkpoint = latest_checkpoint(path / "checkpoints")
+    step = None if checkpoint is None else int(checkpoint.name.removeprefix("step-"))
+    folder = RunFolder.resume(path, step)
+    return folder, config_from_file(folder.config_path, TrainConfig)
+
+
+def _cold_start(config: TrainConfig, folder: RunFolder, console: Console) -> Qwen3VLPolicy:
+    """The policy that reinforcement learning starts from: after supervised fine-tuning, where there is any.
+
+    It is kept as `start/` in the run folder: the frozen reference, and where a resumed run begins.
+    """
+    kept = folder.path / "start"
+    if kept.exists():
+        return Qwen3VLPolicy.load(str(kept), dtype=config.policy.dtype, device=_device(config))
+    policy = load_policy(config.policy, seed=config.seed)
+    num_steps = sum(phase.num_steps for phase in config.sft.phases)
+    if num_steps:
+        with (
+            Progress(num_steps, title="sft", show=("sft/loss", "sft/tool_use_rate"), console=console) as progress,
+            (folder.path / "sft.jsonl").open("w", encoding="utf-8") as lines,
+        ):
+
+            def log(step: int, metrics: Mapping[str, float]) -> None:
+                lines.write(yaml.safe_dump({"step": step, **metrics}, default_flow_style=True, width=10**6))
+                if step % 10 == 0 or step == num_steps:
+                    progress.update(step, metrics)
+
+            run_sft(
+                policy,
+                config.sft,
+                config.env,
+                max_turns=config.rollout.max_turns,
+                seed=config.seed,
+                log=log,
+            )
+    save_policy(kept, policy)
+    # Read back, so that a run and its resumption start from the very same bytes.
+    return Qwen3VLPolicy.load(str(kept), dtype=config.policy.dtype, device=_device(config))
+
+
+def _device(config: TrainConfig) -> str:
+    if config.policy.device != "auto":
+        return config.policy.device
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _loop(
+    config: TrainConfig, folder: RunFolder, trainer: Trainer, policy: Qwen3VLPolicy, start: int, console: Console
+) -> None:
+    """Steps from `start` on, with evaluations, pages, curves and checkpoints as often as configured."""
+    num_steps, logging = config.training.num_steps, config.logging
+    if start == 0:
+        folder.log(0, _evaluate(config, folder, policy, "start", console))
+    with Progress(num_steps, start_step=start, title=config.algorithm, show=SHOWN, console=console) as progress:
+        for step in range(start + 1, num_steps + 1):
+            result = trainer.step(step - 1)
+            metrics: dict[str, Any] = dict(result.metrics)
+            if step == num_steps or _due(step, config.evaluation.every_num_steps):
+                name = "end" if step == num_steps else f"step-{step:06d}"
+                metrics |= _evaluate(config, folder, policy, name, console)
+            folder.log(step, metrics, result.timings)
+            progress.update(step, metrics)
+            if _due(step, logging.trajectories_every_num_steps) or step == 1:
+                folder.write_trajectories(
+                    step, transcripts(result.groups, policy.chat, num_shown=logging.num_trajectories)
+                )
+            if _due(step, logging.curves_every_num_steps):
+                folder.write_curves()
+            if step == num_steps or _due(step, config.checkpoint.every_num_steps):
+                save_checkpoint(
+                    folder.checkpoints_path,
+                    step,
+                    policy,
+                    trainer.learner.state_dict(),
+                    keep=config.checkpoint.keep,
+                )
+
+
+def _due(step: int, every: int) -> bool:
+    return every > 0 and step % every == 0
+
+
+def _evaluate(
+    config: TrainConfig, folder: RunFolder, policy: Qwen3VLPolicy, name: str, console: Console
+) -> dict[str, Any]:
+    """Measures the policy on the held-out split, writes evaluation-NAME.json, returns the numbers under eval/."""
+    groups = evaluate_policy(policy, config.evaluation, config.env, config.rollout, seed=config.seed)
+    numbers = summarize(groups, k=config.evaluation.rollouts_per_question)
+    write_json(folder.path / f"evaluation-{name}.json", numbers)
+    console.print(
+        f"evaluation ({name}): Pass@1 {numbers['pass@1']:.3f}, tool use {numbers['tool_use_rate']:.3f}", highlight=False
+    )
+    return {f"eval/{key}": value for key, value in numbers.items()}
+
+
+def _report(folder: RunFolder, console: Console) -> None:
+    """The table before / after, printed and written to report.md."""
+    records = folder.read_metrics()
+    rows = []
+    for record in records:
+        if "eval/pass@1" in record:
+            name = "start" if record["step"] == 0 else f"after {record['step']} steps"
+            rows.append({"policy": name, **{k[5:]: v for k, v in record.items() if k.startswith("eval/")}})
+    columns = [c for c in TABLE_COLUMNS if any(c in row for row in rows)]
+    console.print(rich_table(rows, title=f"{folder.path.name}: held-out questions", columns=columns))
+    (folder.path / "report.md").write_text(markdown_table(rows, columns=columns) + "\n", encoding="utf-8")
+
+
+def main(argv: Sequence[str] | None = None) -> Path:
+    """The command. `--resume` is short for `resume=true`."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    arguments = ["resume=true" if argument == "--resume" else argument for argument in arguments]
+    if not any(a.startswith("recipe=") or a.startswith("--config") for a in arguments):
+        arguments = ["recipe=nano", *arguments]
+    return train(load_config_or_exit(arguments, TrainConfig))
+
+
+if __name__ == "__main__":
+    main()

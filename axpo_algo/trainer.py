@@ -1,0 +1,218 @@
+"""The training loop's one step: sample groups, resample where the tool failed, credit, update.
+
+Reads top to bottom as the method does (arXiv 2605.28774). Commands, run folders and evaluation are `train`; each stage is a
+module of its own: `rollout`, `selection`, `algorithms`, `learner`.
+"""
+
+import math
+import random
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from axpo_algo.algorithms import get_algorithm
+from axpo_algo.config import TrainConfig
+from axpo_algo.engines import Sampling, make_engine
+from axpo_algo.environments import make_env, step_indices
+from axpo_algo.learner import Learner
+from axpo_algo.metrics import GroupOutcome, summarize_groups
+from axpo_algo.models.qwen3_vl import Qwen3VLPolicy
+from axpo_algo.rollout import Episode, branch, check_prefix, run_episodes, start_group
+from axpo_algo.selection import Candidate, choose_prefixes
+from axpo_algo.types import Group, Trajectory
+
+__all__ = ["StepResult", "Trainer", "group_outcome"]
+
+# Random numbers are named by (seed, purpose, step, ...), so that no stage shifts another's.
+_ROLLOUT, _BRANCH = 1, 2
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class StepResult:
+    """What one step leaves to log."""
+
+    metrics: dict[str, float | int | None]
+    """decided by the seed"""
+    timings: dict[str, float]
+    """decided by the machine, seconds and rates"""
+    groups: list[Group]
+
+
+class Trainer:
+    """Trains `policy` in place. `reference` is the frozen start of this stage. Close it, or use it in a `with` block."""
+
+    def __init__(self, config: TrainConfig, policy: Qwen3VLPolicy, reference: Qwen3VLPolicy | None) -> None:
+        self.config = config
+        self.algorithm = get_algorithm(config.algorithm)
+        self.policy = policy
+        self.engine = make_engine(config.rollout.engine, policy, max_batch_size=config.rollout.max_batch_size)
+        self.learner = Learner(
+            policy,
+            reference,
+            loss=config.loss,
+            optimizer=config.optimizer,
+            temperature=config.rollout.temperature,
+        )
+        self.env = make_env(config.env, split=config.env.split, max_turns=config.rollout.max_turns)
+        self.pool = ThreadPoolExecutor(config.rollout.num_workers, thread_name_prefix="tools")
+        self.sampling = Sampling(
+            max_new_tokens=config.rollout.max_new_tokens, temperature=config.rollout.temperature
+        )
+
+    def step(self, step: int) -> StepResult:
+        """Step number `step`, counted from 0: a function of the policy, the configuration and nothing else."""
+        rollout = self.config.rollout
+        clock = _Clock()
+        indices = step_indices(
+            self.env.num_tasks, step=step, count=rollout.questions_per_step, seed=self.config.seed
+        )
+        episodes = [
+            start_group(
+                self.env,
+                self.policy.chat,
+                index=index,
+                num_episodes=rollout.group_size,
+                seed=(self.config.seed, _ROLLOUT, step, question),
+                keep_forks=self.algorithm.resamples,
+            )
+            for question, index in enumerate(indices)
+        ]
+        clock.lap("start_s")
+        self._run([episode for group in episodes for episode in group])
+        groups = [Group(trajectories=[episode.trajectory for episode in group]) for group in episodes]
+        clock.lap("rollout_s")
+        if self.algorithm.resamples:
+            self._resample(step, episodes, groups)
+        for group in episodes:
+            for episode in group:
+                episode.close()
+        clock.lap("resample_s")
+
+        samples = [s for group in groups for s in self.algorithm.make_samples(group, self.config.axpo.std)]
+        for sample in samples:
+            check_prefix(sample.trajectory, self.policy.chat.image_token_id)
+        learned = self.learner.update(samples, num_trajectories=len(indices) * rollout.group_size)
+        self.engine.sync_weights()
+        clock.lap("update_s")
+        sampled = sum(sum(t.trained) for group in groups for t in _all_trajectories(group))
+        timings = {**clock.laps, "sampled_tokens_per_s": sampled / max(clock.total, 1e-9)}
+        return StepResult(metrics=self._metrics(groups, learned, sampled), timings=timings, groups=groups)
+
+    def _resample(self, step: int, episodes: Sequence[Sequence[Episode]], groups: Sequence[Group]) -> None:
+        """AXPO's extra rollouts: K continuations of each chosen prefix, recorded in the groups."""
+        axpo = self.config.axpo
+        chosen = choose_prefixes(
+            [[_candidate(trajectory) for trajectory in group.trajectories] for group in groups],
+            extra_budget=axpo.extra_budget,
+            continuations=axpo.continuations,
+            ranking=axpo.ranking,
+            rng=random.Random(repr((self.config.seed, _BRANCH, step))),
+        )
+        branches = {
+            (question, member): branch(
+                episodes[question][member],
+                axpo.continuations,
+                seed=(self.config.seed, _BRANCH, step, question, member),
+                image_token_id=self.policy.chat.image_token_id,
+            )
+            for question, member in chosen
+        }
+        self._run([episode for copies in branches.values() for episode in copies])
+        for (question, member), copies in branches.items():
+            groups[question].continuations[member] = [copy.trajectory for copy in copies]
+            for copy in copies:
+                copy.close()
+
+    def _run(self, episodes: Sequence[Episode]) -> None:
+        run_episodes(
+            episodes,
+            self.engine,
+            self.policy.chat,
+            self.sampling,
+            pool=self.pool,
+            in_step=self.config.rollout.in_step,
+        )
+
+    def _metrics(
+        self, groups: Sequence[Group], learned: dict[str, float], sampled: int
+    ) -> dict[str, float | int | None]:
+        summary = summarize_groups([group_outcome(group) for group in groups], ks=(1, 4))
+        continuations = [t for group in groups for copies in group.continuations.values() for t in copies]
+        graded = [t.reward for t in continuations if not math.isnan(t.reward)]
+        extra = {
+            "num_prefixes": sum(len(group.continuations) for group in groups),
+            "num_continuations": len(continuations),
+            "continuation_reward": sum(graded) / len(graded) if graded else None,
+            "prefix_recovery_rate": _prefix_recovery(groups),
+            "num_sampled_tokens": sampled,
+            "mean_turns": _mean_turns(groups),
+            **learned,
+        }
+        return {**summary.as_dict("train/"), **{f"train/{name}": value for name, value in extra.items()}}
+
+    def close(self) -> None:
+        """Ends the tools' threads and the environment."""
+        self.pool.shutdown()
+        self.env.close()
+
+    def __enter__(self) -> "Trainer":
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        self.close()
+
+
+class _Clock:
+    """Seconds between laps."""
+
+    def __init__(self) -> None:
+        self.laps: dict[str, float] = {}
+        self._started = self._last = time.perf_counter()
+
+    def lap(self, name: str) -> None:
+        now = time.perf_counter()
+        self.laps[name], self._last = now - self._last, now
+
+    @property
+    def total(self) -> float:
+        return self._last - self._started
+
+
+def group_outcome(group: Group) -> GroupOutcome:
+    """What metrics need of a group; continuations count only for whether it recovered."""
+    calls: dict[str, int] = {}
+    for trajectory in group.trajectories:
+        for name, count in trajectory.tool_counts.items():
+            calls[name] = calls.get(name, 0) + count
+    recovered = None
+    if group.continuations:
+        recovered = any(t.reward > 0 for copies in group.continuations.values() for t in copies)
+    return GroupOutcome(
+        rewards=group.rewards,
+        used_tool=[trajectory.used_tool for trajectory in group.trajectories],
+        tool_calls=calls,
+        recovered=recovered,
+    )
+
+
+def _candidate(trajectory: Trajectory) -> Candidate:
+    return Candidate(
+        reward=trajectory.reward, used_tool=trajectory.used_tool, confidence=trajectory.confidence
+    )
+
+
+def _all_trajectories(group: Group) -> list[Trajectory]:
+    return [*group.trajectories, *(t for copies in group.continuations.values() for t in copies)]
+
+
+def _prefix_recovery(groups: Sequence[Group]) -> float | None:
+    """Share of chosen prefixes with a right continuation."""
+    chosen = [copies for group in groups for copies in group.continuations.values()]
+    return sum(any(t.reward > 0 for t in copies) for copies in chosen) / len(chosen) if chosen else None
+
+
+def _mean_turns(groups: Sequence[Group]) -> float:
+    turns = [len(trajectory.turns) for group in groups for trajectory in group.trajectories]
+    return sum(turns) / len(turns)

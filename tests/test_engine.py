@@ -1,0 +1,125 @@
+"""The embedded engine: exact log-probs, seeded sampling, shared prefixes, filters."""
+
+import numpy as np
+import pytest
+import torch
+
+from axpo_algo.engines import GenerationRequest, Sampling, make_engine
+from axpo_algo.engines.transformers import TransformersEngine, filter_logits, sample_tokens
+from axpo_algo.models.nano import NanoConfig, build_nano
+
+
+@pytest.fixture(scope="module")
+def policy():
+    return build_nano(NanoConfig(vision_depth=2, deepstack=(0,)), seed=2)
+
+
+def request(policy, seed, *, tail=5, image=True):
+    rng = np.random.default_rng(seed)
+    ids, images = [301], []
+    if image:
+        images = [policy.chat.image(rng.integers(0, 256, (48, 48, 3), dtype=np.uint8))]
+        ids += [policy.chat.image_token_id] * images[0].num_tokens
+    ids += [int(i) for i in rng.integers(300, 1000, tail)]
+    return GenerationRequest(token_ids=ids, images=images, seed=(seed,))
+
+
+def test_sampled_logprobs_are_those_of_a_full_forward_pass(policy):
+    """Images or none, ragged prompts, rows that leave the batch early: cached decoding against one pass over everything."""
+    requests = [request(policy, seed, tail=3 + seed, image=seed % 3 != 0) for seed in range(8)]
+    generations = TransformersEngine(policy).generate(requests, Sampling(max_new_tokens=12))
+    for given, generation in zip(requests, generations, strict=True):
+        ids = [*given.token_ids, *generation.token_ids]
+        batch = policy.batch([(ids, given.images)])
+        columns = torch.arange(len(given.token_ids), len(ids))
+        with torch.no_grad():
+            logprobs = policy.token_logprobs(batch, torch.zeros_like(columns), columns)
+        assert torch.allclose(logprobs, torch.tensor(generation.logprobs), atol=1e-5)
+        assert generation.finished == (generation.token_ids[-1] == policy.chat.end_of_turn_id)
+        assert len(generation.token_ids) <= 12
+
+
+def test_a_request_samples_the_same_whoever_shares_its_batch(policy):
+    requests = [request(policy, seed, tail=4 + seed % 3) for seed in range(6)]
+    engine = TransformersEngine(policy)
+    together = engine.generate(requests, Sampling(max_new_tokens=8))
+    alone = [engine.generate([r], Sampling(max_new_tokens=8))[0] for r in requests]
+    split = TransformersEngine(policy, max_batch_size=2).generate(requests, Sampling(max_new_tokens=8))
+    assert [g.token_ids for g in together] == [g.token_ids for g in alone] == [g.token_ids for g in split]
+
+
+def test_equal_prompts_are_prefilled_once_and_sampled_apart(policy):
+    base = request(policy, 3)
+    requests = [GenerationRequest(token_ids=base.token_ids, images=base.images, seed=(3, k)) for k in range(4)]
+    engine = TransformersEngine(policy)
+    generations = engine.generate(requests, Sampling(max_new_tokens=6))
+    assert engine.num_prefilled_tokens == len(base.token_ids)
+    assert len({tuple(g.token_ids) for g in generations}) > 1
+    fresh = engine.generate([requests[2]], Sampling(max_new_tokens=6))[0]
+    assert fresh.token_ids == generations[2].token_ids
+    assert fresh.logprobs == pytest.approx(generations[2].logprobs, abs=1e-5)
+
+
+def test_generation_stops_at_the_end_of_turn(policy):
+    with torch.no_grad():
+        weights = policy.model.get_input_embeddings().weight
+        kept = weights.clone()
+        weights[policy.chat.end_of_turn_id] *= 20
+    try:
+        requests = [request(policy, seed) for seed in range(40)]
+        generations = TransformersEngine(policy).generate(requests, Sampling(max_new_tokens=30))
+        assert any(g.finished and len(g.token_ids) < 30 for g in generations)
+        for generation in generations:
+            assert policy.chat.end_of_turn_id not in generation.token_ids[:-1]
+    finally:
+        with torch.no_grad():
+            weights.copy_(kept)
+
+
+def test_banned_tokens_are_never_sampled(policy):
+    requests = [request(policy, seed) for seed in range(16)]
+    for generation in TransformersEngine(policy).generate(requests, Sampling(max_new_tokens=20)):
+        assert not set(generation.token_ids) & set(policy.chat.banned_token_ids)
+
+
+def test_sampling_follows_the_distribution():
+    logits = torch.log(torch.tensor([[0.5, 0.0, 0.3, 0.2]])).expand(1000, -1)
+    uniforms = (np.arange(1000) + 0.5) / 1000
+    tokens, logprobs = sample_tokens(logits, uniforms)
+    assert np.bincount(tokens, minlength=4).tolist() == [500, 0, 300, 200]
+    assert logprobs[:500].tolist() == pytest.approx([np.log(0.5)] * 500)
+
+
+def test_the_last_possible_token_is_never_overshot():
+    logits = torch.tensor([[0.0, 0.0, float("-inf")]])
+    tokens, _ = sample_tokens(logits, np.array([np.nextafter(1.0, 0.0)]))
+    assert tokens.tolist() == [1]
+
+
+def test_filters():
+    logits = torch.log(torch.tensor([[0.5, 0.3, 0.15, 0.05]]))
+    kept = lambda sampling, written=None: torch.isfinite(filter_logits(logits, sampling, written)).tolist()  # noqa: E731
+    assert kept(Sampling()) == [[True] * 4]
+    assert kept(Sampling(top_k=2)) == [[True, True, False, False]]
+    assert kept(Sampling(top_p=0.5)) == [[True, False, False, False]]
+    assert kept(Sampling(top_p=0.6)) == [[True, True, False, False]]
+    assert kept(Sampling(top_p=1e-9)) == [[True, False, False, False]]
+    written = torch.tensor([[True, False, False, False]])
+    penalised = filter_logits(logits, Sampling(presence_penalty=1.5), written)
+    assert (penalised - logits).tolist()[0] == pytest.approx([-1.5, 0, 0, 0])
+    assert torch.allclose(filter_logits(logits, Sampling(temperature=0.5)), logits * 2)
+
+
+def test_temperature_zero_takes_the_likeliest(policy):
+    requests = [request(policy, 1), GenerationRequest(**{**vars(request(policy, 1)), "seed": (99,)})]
+    first, second = TransformersEngine(policy).generate(requests, Sampling(max_new_tokens=6, temperature=0))
+    assert first.token_ids == second.token_ids
+
+
+def test_bad_settings_are_named(policy):
+    with pytest.raises(ValueError, match=r"unknown engine 'transformer'; known: transformers; nearest: 'transformers'"):
+        make_engine("transformer", policy)
+    with pytest.raises(ValueError, match="top_p in"):
+        Sampling(top_p=0.0)
+    with pytest.raises(ValueError, match="max_batch_size"):
+        TransformersEngine(policy, max_batch_size=0)

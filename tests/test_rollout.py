@@ -1,0 +1,243 @@
+"""Episodes with a scripted engine: exact tokens, masks, branch points, statuses; branches that keep to their prefix."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from axpo_algo.algorithms import get_algorithm
+from axpo_algo.config import EnvConfig
+from axpo_algo.engines import Sampling
+from axpo_algo.environments import make_env, step_indices
+from axpo_algo.models.nano import build_nano
+from axpo_algo.rollout import PrefixMismatch, branch, check_prefix, run_episodes, start_group
+from axpo_algo.types import Generation, Group
+
+ZOOM = (
+    'zoom {c}\n</think>\n\n<tool_call>\n{{"name": "image_zoom_in", "arguments": '
+    '{{"label": "{c}", "bbox_2d": [{x}, 833, {y}, 1000]}}}}\n</tool_call>'
+)
+ANSWER = "{c} {v}\n</think>\n\n<answer>\\boxed{{{v}}}</answer>"
+
+
+class ScriptedEngine:
+    """Writes each request's script, continuing what its last turn already holds; every token at the same log-prob."""
+
+    def __init__(self, chat, script, logprob=-0.5):
+        self.chat, self.script, self.logprob = chat, script, logprob
+        self.batches = []
+
+    def generate(self, requests, sampling):
+        self.batches.append(len(requests))
+        out = []
+        for request in requests:
+            text = self.script(request)
+            ids = self.chat.action(text)
+            opened = request.token_ids[len(request.token_ids) - _given(self.chat, request.token_ids) :]
+            assert list(opened) == ids[: len(opened)]
+            ids = ids[len(opened) :]
+            cut = ids[: sampling.max_new_tokens]
+            out.append(Generation(token_ids=cut, logprobs=[self.logprob] * len(cut), finished=len(cut) == len(ids)))
+        return out
+
+    def sync_weights(self):
+        pass
+
+
+def _given(chat, token_ids):
+    """How many tokens of the last turn stand there already: what follows the opened thinking."""
+    opening = chat.tokenizer.convert_tokens_to_ids("<think>")
+    last = max(i for i, token in enumerate(token_ids) if token == opening)
+    return len(token_ids) - last - 2  # the tag and its line break
+
+
+@pytest.fixture(scope="module")
+def chat():
+    return build_nano().chat
+
+
+@pytest.fixture
+def env():
+    made = make_env(
+        EnvConfig(kwargs={"difficulty": "nano", "max_pixels": 2304, "tools": ["image_zoom_in"]}),
+        split="train",
+        max_turns=3,
+    )
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def pool():
+    with ThreadPoolExecutor(2) as threads:
+        yield threads
+
+
+def facts(env, index):
+    """Colour asked for, its box, the right value, and a wrong one, of task `index`."""
+    env.reset(options={"index": index})
+    (box,) = env.task.gold_boxes
+    right = env.task.references[0]
+    return env.task.question.split()[6], box, right, "10" if right != "10" else "20"
+
+
+def test_a_turn_by_turn_record(env, chat, pool):
+    color, box, right, wrong = facts(env, 5)
+    zoom = ZOOM.format(c=color, x=box[0], y=box[2])
+
+    def script(request):
+        number = request.seed[-2]
+        if number == 0:
+            return zoom if request.seed[-1] == 0 else ANSWER.format(c=color, v=right)
+        return ANSWER.format(c="guess", v=wrong) if number == 1 else "hm"
+
+    episodes = start_group(env, chat, index=5, num_episodes=3, seed=(7,), keep_forks=True)
+    engine = ScriptedEngine(chat, script)
+    run_episodes(episodes, engine, chat, Sampling(max_new_tokens=64), pool=pool)
+    first, second, third = (episode.trajectory for episode in episodes)
+    assert engine.batches == [3, 2, 1]  # whoever waits shares a batch
+
+    assert (first.status, first.reward, first.used_tool) == ("answer", 1.0, True)
+    assert (second.status, second.reward, second.used_tool) == ("answer", 0.0, False)
+    assert (third.status, third.reward, third.used_tool) == ("malformed", 0.0, False)
+    assert first.tool_counts == {"image_zoom_in": 1} and second.branch_point is None
+
+    prompt_length = first.turns[0].start
+    zoom_ids, answer_ids = chat.action(zoom), chat.action(ANSWER.format(c=color, v=right))
+    assert first.token_ids[:prompt_length] == second.token_ids[:prompt_length]
+    assert first.token_ids[prompt_length : prompt_length + len(zoom_ids)] == zoom_ids
+    assert first.token_ids[-len(answer_ids) :] == answer_ids
+    observed = len(first.token_ids) - prompt_length - len(zoom_ids) - len(answer_ids)
+    assert first.trained == (
+        [False] * prompt_length + [True] * len(zoom_ids) + [False] * observed + [True] * len(answer_ids)
+    )
+    assert [lp for lp, t in zip(first.sampling_logprobs, first.trained, strict=True) if not t] == [0.0] * (
+        prompt_length + observed
+    )
+    assert [turn.text for turn in first.turns] == [zoom, ANSWER.format(c=color, v=right)]
+    assert len(first.images) == 2 and len(second.images) == 1
+    assert first.token_ids[first.branch_point - 1] == chat.tool_call_id
+    assert first.confidence == pytest.approx(0.6065306597)
+    for episode in episodes:
+        episode.close()
+
+
+def test_a_turn_without_end_is_cut(env, chat, pool):
+    episodes = start_group(env, chat, index=5, num_episodes=1, seed=(7,))
+    run_episodes(
+        episodes, ScriptedEngine(chat, lambda r: "x" * 100), chat, Sampling(max_new_tokens=10), pool=pool
+    )
+    trajectory = episodes[0].trajectory
+    assert (trajectory.status, trajectory.reward) == ("max_new_tokens", 0.0)
+    assert sum(trajectory.trained) == 10
+
+
+@pytest.mark.parametrize("in_step", [True, False])
+def test_branches_share_prefix_and_state_and_go_their_own_ways(env, chat, pool, in_step):
+    color, box, right, _ = facts(env, 6)
+    wrong_box = [0, 167] if box[0] else [833, 1000]
+
+    def script(request):
+        *_, number, turn = request.seed
+        if turn == 0:
+            x, y = wrong_box if request.seed[0] == "source" or number != 2 else (box[0], box[2])
+            return ZOOM.format(c=color, x=x, y=y)
+        hit = request.images[-1].digest == gold.digest
+        return ANSWER.format(c=color, v=right if hit else "5")
+
+    env.reset(options={"index": 6})
+    gold = chat.image(env.step(ZOOM.format(c=color, x=box[0], y=box[2]))[0]["images"][0])
+    engine = ScriptedEngine(chat, script)
+    (source,) = start_group(env, chat, index=6, num_episodes=1, seed=("source",), keep_forks=True)
+    run_episodes([source], engine, chat, Sampling(max_new_tokens=64), pool=pool, in_step=in_step)
+    kept = source.trajectory
+    assert kept.reward == 0.0
+    copies = branch(source, 4, seed=("branch",), image_token_id=chat.image_token_id)
+    run_episodes(copies, engine, chat, Sampling(max_new_tokens=64), pool=pool, in_step=in_step)
+    continuations = [copy.trajectory for copy in copies]
+    assert [t.reward for t in continuations] == [0.0, 0.0, 1.0, 0.0]
+    for trajectory in continuations:
+        check_prefix(trajectory, chat.image_token_id)
+        assert trajectory.token_ids[: kept.branch_point] == kept.token_ids[: kept.branch_point]
+        assert trajectory.prefix_length == trajectory.branch_point == kept.branch_point
+        assert not any(trajectory.trained[: kept.branch_point])
+        assert trajectory.trained[kept.branch_point]
+        assert trajectory.turns[0].text.startswith(f"zoom {color}\n</think>\n\n<tool_call>")
+        assert trajectory.used_tool and len(trajectory.images) == 2
+    assert kept.images[0] is continuations[0].images[0]
+    # Credit: the prefix by its recovery, continuations among themselves.
+    group = Group(trajectories=[kept, kept], continuations={0: continuations})
+    samples = get_algorithm("axpo").make_samples(group, "population")
+    spans = [(s.start, s.length) for s in samples]
+    whole = [len(t.token_ids) for t in continuations]
+    assert spans == [(0, kept.branch_point), (0, len(kept.token_ids)), *((kept.branch_point, n) for n in whole)]
+    assert [s.advantage for s in samples] == pytest.approx(
+        [1.0, 0.0, -0.5773503, -0.5773503, 1.7320508, -0.5773503]
+    )
+    assert [len(s.trained_positions) for s in samples[2:]] == [sum(t.trained) for t in continuations]
+    for episode in (source, *copies):
+        episode.close()
+
+
+def test_a_branch_that_strays_is_caught(env, chat, pool):
+    color, box, *_ = facts(env, 6)
+    engine = ScriptedEngine(chat, lambda r: ZOOM.format(c=color, x=box[0], y=box[2]))
+    (source,) = start_group(env, chat, index=6, num_episodes=1, seed=(1,), keep_forks=True)
+    run_episodes([source], engine, chat, Sampling(max_new_tokens=64), pool=pool)
+    (copy,) = branch(source, 1, seed=(2,), image_token_id=chat.image_token_id)
+    run_episodes([copy], engine, chat, Sampling(max_new_tokens=64), pool=pool)
+    trajectory = copy.trajectory
+    trajectory.token_ids[3] += 1
+    with pytest.raises(PrefixMismatch, match="differ from its source"):
+        check_prefix(trajectory, chat.image_token_id)
+    trajectory.token_ids[3] -= 1
+    trajectory.trained[3] = True
+    with pytest.raises(PrefixMismatch, match="repeated prefix"):
+        check_prefix(trajectory, chat.image_token_id)
+    trajectory.trained[3] = False
+    trajectory.images = trajectory.images[1:]
+    with pytest.raises(PrefixMismatch, match="other images"):
+        check_prefix(trajectory, chat.image_token_id)
+
+
+def test_what_was_never_a_call_cannot_be_branched(env, chat, pool):
+    (episode,) = start_group(env, chat, index=6, num_episodes=1, seed=(1,), keep_forks=True)
+    engine = ScriptedEngine(chat, lambda r: ANSWER.format(c="red", v=1))
+    run_episodes([episode], engine, chat, Sampling(), pool=pool)
+    with pytest.raises(ValueError, match="made a tool call"):
+        branch(episode, 2, seed=(1,), image_token_id=chat.image_token_id)
+
+
+def test_an_outage_is_masked_not_wrong(env, chat, pool):
+    from axpo_env.tools.base import ToolUnavailable
+
+    color, box, *_ = facts(env, 6)
+
+    class Down:
+        name = "image_zoom_in"
+        schema = env.rules.tools["image_zoom_in"].schema
+
+        def run(self, arguments, state, interpreter):
+            raise ToolUnavailable("down")
+
+    broken = make_env(
+        EnvConfig(kwargs={"difficulty": "nano", "max_pixels": 2304, "tools": [Down()]}), split="train", max_turns=3
+    )
+    episodes = start_group(broken, chat, index=6, num_episodes=2, seed=(1,))
+    script = lambda r: (  # noqa: E731
+        ZOOM.format(c=color, x=box[0], y=box[2]) if r.seed[-2] == 0 else ANSWER.format(c="red", v="50")
+    )
+    run_episodes(episodes, ScriptedEngine(chat, script), chat, Sampling(max_new_tokens=64), pool=pool)
+    down, fine = (episode.trajectory for episode in episodes)
+    assert down.status == "infrastructure" and down.reward != down.reward
+    samples = get_algorithm("grpo").make_samples(Group(trajectories=[down, fine]), "population")
+    assert [s.trajectory for s in samples] == [fine]
+
+
+def test_a_finite_source_is_gone_through_in_shuffled_passes():
+    passes = [step_indices(10, step=step, count=5, seed=3) for step in range(4)]
+    assert sorted(passes[0] + passes[1]) == list(range(10)) == sorted(passes[2] + passes[3])
+    assert passes[0] + passes[1] != passes[2] + passes[3]
+    assert passes == [step_indices(10, step=step, count=5, seed=3) for step in range(4)]
+    assert step_indices(10, step=0, count=10, seed=4) != passes[0] + passes[1]
+    endless = step_indices(2**31 - 1, step=0, count=5, seed=3)
+    assert endless == step_indices(2**31 - 1, step=0, count=5, seed=3) and len(set(endless)) == 5
