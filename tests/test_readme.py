@@ -1,8 +1,8 @@
 """README.md keeps its word: its Python runs, its tree is the disk's, its commands exist.
 
 A Python block runs in a fresh interpreter, unless the line above it is `<!-- not run: reason -->`. The tree
-is the fenced block under `<!-- tree -->`: one name a line, indented or drawn with lines, folders with a slash,
-a remark after two spaces. A folder whose contents are shown must be shown whole; a line `...` leaves the rest
+is the fenced block under `<!-- tree -->`: one name a line, indented or drawn with lines, folders with a
+slash, a remark after two spaces. A folder whose contents are shown must be shown whole; `...` leaves the rest
 out.
 """
 
