@@ -79,7 +79,10 @@ def dataclass_in(annotation: Any) -> type | None:
 
 
 def field_lines(cls: type, prefix: str = "") -> Iterator[str]:
-    """One line per key that is not a group: dotted name, type, default, the sentence under the field."""
+    """One line per key that is not a group: dotted name, type, default, the sentence under the field.
+
+    Keys of a list's items follow the list, with N for the item's number.
+    """
     params = docstring_parser.parse_from_object(cls).params
     comments = {item.arg_name: " ".join((item.description or "").split()) for item in params}
     values = defaults(cls)
@@ -92,6 +95,8 @@ def field_lines(cls: type, prefix: str = "") -> Iterator[str]:
         kind = annotation.__name__ if type(annotation) is type else re.sub(r"\b\w+\.", "", str(annotation))
         default = repr(values[name]) if name in values else "(required)"
         yield f"{prefix}{name}: {kind} = {default}" + (f"  # {comments[name]}" if comments.get(name) else "")
+        if inner is not None:
+            yield from field_lines(inner, f"{prefix}{name}.N.")
 
 
 def _complete(values: Mapping[str, Any], cls: type, prefix: str, known: Mapping[str, Any]) -> dict[str, Any]:

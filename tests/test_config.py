@@ -9,7 +9,6 @@ import pytest
 
 from axpo_algo.config import (
     ConfigError,
-    SFTPhase,
     TrainConfig,
     config_from_file,
     config_from_mapping,
@@ -22,11 +21,19 @@ from axpo_algo.config_loading import describe
 
 
 @dataclass(frozen=True, kw_only=True)
+class Bolt:
+    grade: int = 5
+    """how hard"""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Wheel:
     size: float = 0.5
     """metres"""
     holes: tuple[int, ...] = (1, 2)
     """per side"""
+    bolts: tuple[Bolt, ...] = ()
+    """clockwise"""
 
     def __post_init__(self) -> None:
         if self.size <= 0:
@@ -103,8 +110,8 @@ def test_files_merge_in_order_and_overrides_win_wherever_they_stand(tmp_path: Pa
 
 
 def test_a_list_of_dataclasses_is_read_from_text() -> None:
-    config = load_config(["sft.phases=[{num_steps: 3, aim_noise: [0.1, 1e-2]}, {}]"], TrainConfig)
-    assert config.sft.phases == (SFTPhase(num_steps=3, aim_noise=(0.1, 0.01)), SFTPhase())
+    argv = ["name=x", "wheels=[{size: 1e-2, bolts: [{grade: 8}, {}]}, {}]", "wheels.0.bolts.1.grade=9"]
+    assert load_config(argv, Car).wheels == (Wheel(size=0.01, bolts=(Bolt(grade=8), Bolt(grade=9))), Wheel())
 
 
 def test_an_unknown_key_is_refused_with_the_known_and_the_nearest() -> None:
@@ -120,7 +127,7 @@ def test_a_key_without_its_group_is_told_where_it_lives() -> None:
 
 def test_an_unknown_key_inside_a_list_item_names_the_item() -> None:
     assert refusal("wheels=[{}, {sise: 1}]") == (
-        "unknown key 'wheels.1.sise'; known under 'wheels.1': size, holes; nearest: 'wheels.1.size'"
+        "unknown key 'wheels.1.sise'; known under 'wheels.1': size, holes, bolts; nearest: 'wheels.1.size'"
     )
 
 
@@ -139,6 +146,7 @@ def test_an_unknown_key_in_a_file_is_refused_too(tmp_path: Path) -> None:
         ("engine=null", "'engine' must be a mapping of keys, got None"),
         ("wheels=3", "'wheels' must be a list of mappings, got 3"),
         ("wheels.4.size=3", "'wheels' has 1 items, counted from 0; got '4'"),
+        ("wheels=[{bolts: [{}, 3]}]", "'wheels.0.bolts.1' must be a mapping of keys, got 3"),
         ("fast.er=3", "'fast' is a single value and has no 'er'"),
         ("wheels.0.size=-1", "Wheel.size must be positive, got -1"),
         ("loose", "expected KEY=VALUE or --KEY VALUE, got 'loose'"),
@@ -220,14 +228,18 @@ def test_configs_are_frozen() -> None:
 
 
 def test_help_lists_every_key_with_type_default_and_unit(capsys: pytest.CaptureFixture[str]) -> None:
-    assert describe(Car).splitlines()[-7:] == [
+    assert describe(Car).splitlines()[-11:] == [
         "name: str = (required)  # on the lid",
         "fast: bool = False  # or not",
         "owner: str | None = None  # null while it is for sale",
         "extras: Mapping[str, Any] = {'radio': True}  # whatever else",
         "engine.power: int = 90  # kW",
         "engine.fuel: Literal['petrol', 'none'] = 'none'  # what it burns",
-        "wheels: tuple[Wheel, ...] = [{'size': 0.5, 'holes': [1, 2]}]  # front to back",
+        "wheels: tuple[Wheel, ...] = [{'size': 0.5, 'holes': [1, 2], 'bolts': []}]  # front to back",
+        "wheels.N.size: float = 0.5  # metres",
+        "wheels.N.holes: tuple[int, ...] = [1, 2]  # per side",
+        "wheels.N.bolts: tuple[Bolt, ...] = []  # clockwise",
+        "wheels.N.bolts.N.grade: int = 5  # how hard",
     ]
     with pytest.raises(SystemExit) as caught:
         load_config(["seed=1", "--help"], TrainConfig)
