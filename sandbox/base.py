@@ -120,8 +120,10 @@ class Limits:
     def __post_init__(self) -> None:
         for item in dataclasses.fields(self):
             value = getattr(self, item.name)
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
-                raise ValueError(f"limit {item.name} must be a positive number, not {value!r}")
+            kinds = (int, float) if item.name == "timeout_s" else (int,)
+            if isinstance(value, bool) or not isinstance(value, kinds) or not value > 0:
+                kind = "number" if item.name == "timeout_s" else "whole number"
+                raise ValueError(f"limit {item.name} must be a positive {kind}, not {value!r}")
 
     @classmethod
     def of(cls, given: "Limits | Mapping[str, Any] | None", default: "Limits | None" = None) -> "Limits":

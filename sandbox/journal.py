@@ -11,7 +11,7 @@ import hashlib
 import json
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any, Protocol
@@ -117,12 +117,27 @@ def replay(session: Replayable, entries: tuple[Entry, ...]) -> tuple[Divergence,
     return tuple(found)
 
 
+def branch_seeds(num_branches: int, seed: int | Sequence[int] | None) -> list[int | None]:
+    """One seed per branch; None for a branch that is to be identical. Raises ValueError."""
+    if num_branches < 1:
+        raise ValueError(f"num_branches must be at least 1, not {num_branches}")
+    if seed is None:
+        return [None] * num_branches
+    if isinstance(seed, int):
+        # Hashed, so that neighbouring seeds and branches have nothing in common.
+        texts = [f"{seed}:{branch}".encode() for branch in range(num_branches)]
+        return [int.from_bytes(hashlib.sha256(text).digest()[:4], "big") for text in texts]
+    if len(seed) != num_branches:
+        raise ValueError(f"{len(seed)} seeds for {num_branches} branches")
+    return [int(item) for item in seed]
+
+
 def check_names(files: Mapping[str, bytes]) -> dict[str, bytes]:
     """A copy of `files`. Raises ValueError for a name that is not a plain path inside the working folder."""
     checked = {}
     for name, content in files.items():
         path = PurePosixPath(name)
-        if not name or path.is_absolute() or ".." in path.parts or str(path) != name or "\0" in name:
+        if not path.parts or path.is_absolute() or ".." in path.parts or str(path) != name or "\0" in name:
             raise ValueError(f"file name {name!r} is not a plain relative path inside the working folder")
         if not isinstance(content, (bytes, bytearray, memoryview)):
             raise ValueError(f"the content of {name!r} must be bytes, not {type(content).__name__}")

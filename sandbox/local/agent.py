@@ -54,7 +54,7 @@ class Agent:
             except (WireError, OSError):
                 os._exit(0)
             self.reap()
-            answer = self._answer(message, fds)
+            answer = {**self._answer(message, fds), "id": message.get("id")}
             try:
                 send(self.channel, answer)
             except OSError:
@@ -113,6 +113,8 @@ class Agent:
         random.setstate(random_state)
         self._children.clear()
         prctl(PR_SET_CHILD_SUBREAPER, 1)
+        with contextlib.suppress(OSError):  # code that made itself a session leader stays one
+            os.setpgid(0, 0)
         if isinstance(self.folders, MountedFolders):
             self.folders.branch({fds[0]}, key)
         else:

@@ -21,6 +21,7 @@ class Cgroup:
         name = f"axpo-sandbox-{os.getpid()}-{next(_counter)}"
         self._folders: list[Path] = []
         self.memory = self.processes = False
+        self._events = -1  # open file that counts out-of-memory kills
         own = _own_groups()
         if "" in own and (ROOT / "cgroup.controllers").exists():
             self._make_second_version(ROOT / own[""].lstrip("/") / name, total_bytes, total_processes)
@@ -45,17 +46,19 @@ class Cgroup:
 
     def num_oom_kills(self) -> int:
         """How many processes of the group the kernel has killed for memory; 0 where it does not count."""
-        total = 0
-        for folder in self._folders:
-            for name in ("memory.oom_control", "memory.events"):
-                with contextlib.suppress(OSError):
-                    for line in (folder / name).read_text().splitlines():
-                        key, _, number = line.partition(" ")
-                        total += int(number) if key == "oom_kill" else 0
-        return total
+        if self._events < 0:
+            return 0
+        for line in os.pread(self._events, 4096, 0).splitlines():
+            key, _, number = line.partition(b" ")
+            if key == b"oom_kill":
+                return int(number)
+        return 0
 
     def remove(self) -> None:
         """Remove it once its processes are gone."""
+        events, self._events = self._events, -1
+        if events >= 0:
+            os.close(events)
         deadline = time.monotonic() + _REMOVE_TIMEOUT_S
         while self._folders and time.monotonic() < deadline:
             for folder in list(self._folders):
@@ -86,6 +89,9 @@ class Cgroup:
         except OSError:
             self._forget(folder)
             return False
+        for name in ("memory.oom_control", "memory.events"):
+            with contextlib.suppress(OSError):
+                self._events = os.open(folder / name, os.O_RDONLY | os.O_CLOEXEC)
         return True
 
     def _forget(self, folder: Path) -> None:

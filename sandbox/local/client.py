@@ -115,6 +115,11 @@ class Zygote:
             except (wire.WireError, OSError) as error:
                 raise SandboxUnavailable(f"the sandbox's fork server does not answer: {error}") from error
 
+    @property
+    def pid(self) -> int:
+        """Of the process we started."""
+        return self._process.pid
+
     def is_alive(self) -> bool:
         """Whether it runs, and is ours rather than that of the process we were forked from."""
         return self._owner_pid == os.getpid() and self._process.poll() is None
@@ -156,6 +161,11 @@ class LocalSandbox:
             raise
 
     @property
+    def zygote_pid(self) -> int:
+        """Of the fork server, as this machine counts."""
+        return self._zygote.pid
+
+    @property
     def isolation(self) -> Isolation:
         """See `sandbox.base.Sandbox.isolation`."""
         return self._isolation
@@ -173,10 +183,7 @@ class LocalSandbox:
         journal = Journal(
             seed=seed, limits=Limits.of(limits, self.config.limits), origin={"backend": "local"}
         )
-        try:
-            live = Live(self.spawn_first(seed, journal.limits), journal.limits, self.num_oom_kills)
-        except Dead as error:
-            raise SandboxUnavailable(f"no session could be started: {error}") from error
+        live = Live(self.spawn_first(seed, journal.limits), journal.limits, self.num_oom_kills)
         session = LocalSession(self, live, journal)
         if checked:
             try:
@@ -189,10 +196,7 @@ class LocalSandbox:
     def snapshot_from_bytes(self, data: bytes, *, strict: bool = False) -> LocalSnapshot:
         """See `sandbox.base.Sandbox.snapshot_from_bytes`."""
         journal = journals.from_bytes(data)
-        try:
-            process = self.spawn_first(journal.seed, journal.limits)
-        except Dead as error:
-            raise SandboxUnavailable(f"no session could be started: {error}") from error
+        process = self.spawn_first(journal.seed, journal.limits)
         live = Live(process, journal.limits, self.num_oom_kills)
         try:
             divergences = journals.replay(live, journal.entries)
@@ -206,7 +210,7 @@ class LocalSandbox:
             return session.snapshot()
 
     def spawn_first(self, seed: int, limits: Limits) -> Process:
-        """The first process of a new session. Raises SandboxUnavailable, SandboxClosed, Dead."""
+        """The first process of a new session. Raises SandboxUnavailable, SandboxClosed."""
         zygote = self._living()
         run_folder = zygote.run_folder
         family = Family(secrets.token_hex(8), lambda ended: _remove_folders(run_folder, ended.name))
@@ -217,7 +221,10 @@ class LocalSandbox:
             "key": family.key,
         }
         process = Process(family)
-        spawn(lambda fds: zygote.ask(request, fds), process, (family.theirs.fileno(),))
+        try:
+            spawn(lambda fds: zygote.ask(request, fds), process, (family.theirs.fileno(),))
+        except Dead as error:
+            raise SandboxUnavailable(f"no session could be started: {error}") from error
         family.theirs.close()
         return process
 

@@ -93,6 +93,7 @@ class Process:
         self._pidfd = -1
         self._closed = False
         self._owner_pid = os.getpid()
+        self._request_id = 0
         self._end_lock = threading.RLock()  # a thread may kill what another waits for
         self._channel, self._theirs = socket.socketpair()
         self._channel.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
@@ -142,13 +143,15 @@ class Process:
         """Send a request and wait for its answer. Raises Dead; TimeoutError with the answer still to come."""
         self.tell(request, timeout_s, fds)
         try:
-            return self._receiver.wait(timeout_s)
+            return self._checked(self._receiver.wait(timeout_s))
         except wire.WireError as error:
             raise Dead(str(error)) from error
 
     def tell(self, request: dict[str, Any], timeout_s: float, fds: tuple[int, ...] = ()) -> None:
         """Send a request. Raises Dead; TimeoutError if it does not take it."""
         self._check_silence()
+        self._request_id = secrets.randbits(53)
+        request = {**request, "id": self._request_id}
         self._channel.settimeout(timeout_s)
         try:
             wire.send(self._channel, request, fds)
@@ -177,7 +180,8 @@ class Process:
                 if fd in events and not answer.take(index, _read(fd)):
                     poller.unregister(fd)
             try:
-                answer.frame = self._receiver.poll()
+                frame = self._receiver.poll()
+                answer.frame = None if frame is None else self._checked(frame)
             except wire.Gone:
                 answer.failure = "died"
             except wire.WireError as error:
@@ -225,6 +229,12 @@ class Process:
                     os.close(fd)
             self._pidfd = -1
         self.family.remove(self)
+
+    def _checked(self, frame: dict[str, Any]) -> dict[str, Any]:
+        """A frame that answers the latest request. Raises WireError."""
+        if frame.pop("id", None) != self._request_id:
+            raise wire.WireError("a frame that answers no request")
+        return frame
 
     def _check_silence(self) -> None:
         """An answer nobody asked for would be taken for that to the next request. Raises Dead."""

@@ -62,6 +62,8 @@ def program(key: int | None) -> bytes:
     # clone3 hides its flags behind a pointer; without it the C library falls back to clone.
     code += [_jump(_EQUAL, NUMBERS["clone3"], 0, 1), _fail(_ENOSYS)]
     code += _when("clone", [*_argument(0), _jump(_ANY_BIT, _CLONE_NEW_ANY, 0, 1), _fail(_EPERM)])
+    # To everybody at once means to the frozen processes that this one would fall back to.
+    code += _when("kill", [*_argument(0), _jump(_EQUAL, 0xFFFFFFFF, 0, 1), _fail(_EPERM)])
     # A branch must stay the reaper of everything below it, so that ending it ends all of that.
     code += _when(
         "prctl",

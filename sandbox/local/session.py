@@ -8,7 +8,6 @@ forked (it died, or is forked too deeply) the whole journal is.
 """
 
 import dataclasses
-import hashlib
 import threading
 import weakref
 from collections.abc import Mapping, Sequence
@@ -17,19 +16,24 @@ from typing import NamedTuple, Protocol
 
 from sandbox import journal as journals
 from sandbox.base import (
+    EXITED,
+    KILLED,
+    PROTOCOL,
     Divergence,
     Execution,
+    ExecutionError,
     Limits,
     Session,
     SessionClosed,
     SessionLost,
     SnapshotReleased,
 )
-from sandbox.journal import Cell, Files, Journal, Seed
+from sandbox.journal import Cell, Files, Journal, Seed, branch_seeds
 from sandbox.local.live import Live, survived
 from sandbox.local.process import Dead, Family, Node, Process, spawn
 
 _FORK_TIMEOUT_S = 30.0
+_DEADLY = (KILLED, EXITED, PROTOCOL)
 
 
 class Host(Protocol):
@@ -41,7 +45,7 @@ class Host(Protocol):
         """How often the kernel has killed a process of the sandbox for memory."""
 
     def spawn_first(self, seed: int, limits: Limits) -> Process:
-        """A new family's first process. Raises SandboxUnavailable, SandboxClosed, Dead."""
+        """A new family's first process. Raises SandboxUnavailable, SandboxClosed."""
 
     def adopt(self, item: "LocalSession | LocalSnapshot") -> None:
         """Take note of it, to end it with the sandbox."""
@@ -104,14 +108,7 @@ class LocalSession:
                 isinstance(entry, Cell) for entry in self._since_point()
             ):
                 self._freeze()
-            try:
-                execution = self._ready().run(code, timeout_s=timeout_s)
-            except Dead as death:
-                self._recover(f"the interpreter died between two cells ({death})")
-                try:
-                    execution = self._ready().run(code, timeout_s=timeout_s)
-                except Dead as error:
-                    raise SessionLost(f"the session's interpreter keeps dying: {error}") from error
+            execution = self._run_at_last(code, timeout_s)
             if survived(execution.error):
                 cell = Cell(code=code, timeout_s=timeout_s, digests=journals.digests(execution))
                 self._journal = self._journal.add(cell)
@@ -131,8 +128,9 @@ class LocalSession:
                 self._recover(f"the interpreter died between two cells ({death})")
                 try:
                     self._ready().write_files(checked)
-                except Dead as error:
-                    raise SessionLost(f"the session's interpreter keeps dying: {error}") from error
+                except Dead as again:
+                    self._take_back(again)
+                    self._write_again(checked)
             self._journal = self._journal.add(Files(files=checked))
 
     def snapshot(self) -> "LocalSnapshot":
@@ -187,6 +185,40 @@ class LocalSession:
         assert self._held.live is not None
         return self._held.live
 
+    def _run_at_last(self, code: str, timeout_s: float) -> Execution:
+        """Run a cell, in a process put back if it died since the last one."""
+        try:
+            return self._ready().run(code, timeout_s=timeout_s)
+        except Dead as death:
+            self._recover(f"the interpreter died between two cells ({death})")
+        try:
+            execution = self._ready().run(code, timeout_s=timeout_s)
+        except Dead as death:
+            trouble = f"the interpreter died between two cells, and again when they were repeated ({death})"
+            execution = Execution(error=ExecutionError(name=KILLED, value=trouble, traceback=""))
+        if execution.error is not None and execution.error.name in _DEADLY:
+            # Dead twice: the code's doing, so it is a result. Say, a thread that ends the interpreter.
+            self._drop_cells()
+            self._warnings += ("the cells before, which keep ending the interpreter, were taken back",)
+        return execution
+
+    def _write_again(self, files: Mapping[str, bytes]) -> None:
+        try:
+            self._ready().write_files(files)
+        except Dead as death:
+            raise SessionLost(f"the session's interpreter keeps dying: {death}") from death
+
+    def _take_back(self, death: Dead) -> None:
+        """Give up the cells since the point: what they left behind ends the interpreter."""
+        self._drop_cells()
+        self._recover(f"cells that cannot be repeated were taken back ({death})")
+
+    def _drop_cells(self) -> None:
+        """Strike the cells since the point from the journal. Input files stay."""
+        kept = tuple(entry for entry in self._since_point() if not isinstance(entry, Cell))
+        entries = (*self._journal.entries[: self._point_length], *kept)
+        self._journal = dataclasses.replace(self._journal, entries=entries)
+
     def _freeze(self) -> None:
         """Make now the point. If that fails, the old one stays, and what came since would be done again."""
         live = self._held.live
@@ -209,7 +241,16 @@ class LocalSession:
         if self._closing:
             raise SessionClosed("this session was closed while a cell ran")
         point = self._held.point
-        self._held.live, from_point, warnings = revive(self._host, self._journal, point, self._point_length)
+        try:
+            revived = revive(self._host, self._journal, point, self._point_length)
+        except Unrepeatable as death:
+            self._drop_cells()
+            warning = f"{warning} cells that cannot be repeated were taken back ({death})".strip()
+            try:
+                revived = revive(self._host, self._journal, point, self._point_length)
+            except Unrepeatable as again:
+                raise SessionLost(f"the session could not be put back: {again}") from again
+        self._held.live, from_point, warnings = revived
         if point is not None and not from_point:
             self._held.point, self._point_length = None, 0
             point.release()
@@ -285,6 +326,10 @@ class LocalSnapshot:
         journal = self._journal if seed is None else self._journal.add(Seed(seed=seed))
         try:
             live, from_point, warnings = revive(self._host, journal, point, length)
+        except Unrepeatable as death:
+            if point is not None:
+                point.release()
+            raise SessionLost(f"the snapshot's cells could not be repeated: {death}") from death
         except BaseException:
             if point is not None:
                 point.release()
@@ -319,6 +364,10 @@ def _fork_request(family: Family, *, frozen: bool) -> dict[str, object]:
     return {"op": "fork", "frozen": frozen, "number": family.next_number(), "key": family.key}
 
 
+class Unrepeatable(Exception):
+    """A cell that went well before ended the interpreter when it was run again."""
+
+
 class Revived(NamedTuple):
     """A live process in the place of one that died, or of none yet."""
 
@@ -330,45 +379,31 @@ class Revived(NamedTuple):
 def revive(host: Host, journal: Journal, point: Node | None, point_length: int) -> Revived:
     """A live process that stands where `journal` ends, and what to tell about it.
 
-    point: equals the journal as of point_length. Raises SessionLost, SandboxUnavailable.
+    point: equals the journal as of point_length. Raises Unrepeatable, SandboxUnavailable.
     """
     warnings: tuple[str, ...] = ()
     if point is not None:
         try:
             live = thaw(host, point, journal.limits)
-            return Revived(live, True, _catch_up(live, journal.entries[point_length:]))
         except Dead as death:
             warnings = (f"the frozen process could not go on ({death}); its cells were replayed",)
-    try:
-        process = host.spawn_first(journal.seed, journal.limits)
-        live = Live(process, journal.limits, host.num_oom_kills)
-        return Revived(live, False, warnings + _catch_up(live, journal.entries))
-    except Dead as death:
-        raise SessionLost(f"the session could not be put back: {death}") from death
+        else:
+            return Revived(live, True, _catch_up(live, journal.entries[point_length:]))
+    process = host.spawn_first(journal.seed, journal.limits)
+    live = Live(process, journal.limits, host.num_oom_kills)
+    return Revived(live, False, warnings + _catch_up(live, journal.entries))
 
 
 def _catch_up(live: Live, entries: tuple[journals.Entry, ...]) -> tuple[str, ...]:
     try:
         found = journals.replay(live, entries)
+    except Dead as death:
+        live.process.close()
+        raise Unrepeatable(str(death)) from death
     except BaseException:
         live.process.close()
         raise
     return tuple(f"replayed cell {item.cell} gave another {', '.join(item.fields)}" for item in found)
-
-
-def branch_seeds(num_branches: int, seed: int | Sequence[int] | None) -> list[int | None]:
-    """One seed per branch; None for a branch that is to be identical. Raises ValueError."""
-    if num_branches < 1:
-        raise ValueError(f"num_branches must be at least 1, not {num_branches}")
-    if seed is None:
-        return [None] * num_branches
-    if isinstance(seed, int):
-        # Hashed, so that neighbouring seeds and branches have nothing in common.
-        texts = [f"{seed}:{branch}".encode() for branch in range(num_branches)]
-        return [int.from_bytes(hashlib.sha256(text).digest()[:4], "big") for text in texts]
-    if len(seed) != num_branches:
-        raise ValueError(f"{len(seed)} seeds for {num_branches} branches")
-    return [int(item) for item in seed]
 
 
 def _lacking(answer: Mapping[str, object]) -> tuple[str, ...]:
