@@ -31,6 +31,7 @@ __all__ = [
     "RolloutConfig",
     "SFTConfig",
     "SFTPhase",
+    "SFTSource",
     "TrainConfig",
     "TrainingConfig",
     "config_from_file",
@@ -80,6 +81,26 @@ class PolicyConfig:
     """"nano" (built in, random weights), a hub id, or a folder with weights"""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """type of the weights while training"""
+    device: str = "auto"
+    """where the model lives: "cpu", "cuda", "cuda:1", ...; auto: a GPU where there is one"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SFTSource:
+    """Demonstrations of one kind."""
+
+    share: float = 1.0
+    """weight among the phase's sources"""
+    env_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    """laid over the environment's own keywords"""
+    tool_fraction: float = 1.0
+    """share of the demonstrations that call a tool, 0-1"""
+    aim_noise: tuple[float, ...] = (1.0,)
+    """probabilities of zooming 0, 1, 2, ... places beside the target"""
+
+    def __post_init__(self) -> None:
+        _at_least(self, 0, "share")
+        _within(self, 0, 1, "tool_fraction")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,19 +109,20 @@ class SFTPhase:
 
     num_steps: int = 100
     """optimizer steps"""
-    batch_size: int = 32
+    batch_size: int = 48
     """demonstrations per step"""
-    tool_fraction: float = 0.3
-    """share of the demonstrations that call a tool, 0-1"""
-    aim_noise: tuple[float, ...] = (0.0,)
-    """offsets that demonstrated zooms are drawn from, as fractions of the image's side"""
     learning_rate: float = 1e-3
-    """per step, at its peak"""
+    """per step, at the start of the phase"""
+    final_learning_rate: float | None = None
+    """per step, at its end, reached in a straight line; null: as at the start"""
+    sources: tuple[SFTSource, ...] = (SFTSource(),)
+    """where demonstrations come from"""
 
     def __post_init__(self) -> None:
         _at_least(self, 0, "num_steps", "learning_rate")
         _at_least(self, 1, "batch_size")
-        _within(self, 0, 1, "tool_fraction")
+        if not sum(source.share for source in self.sources) > 0:
+            raise ValueError("SFTPhase.sources must have a share above 0")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +132,13 @@ class SFTConfig:
     phases: tuple[SFTPhase, ...] = ()
     """run in order"""
     warmup_steps: int = 20
-    """steps of linear warm-up at the start of each phase"""
+    """steps of linear warm-up at the very start"""
+    betas: tuple[float, float] = (0.9, 0.98)
+    """decay of AdamW's first and second moment, per step"""
+    weight_decay: float = 0.01
+    """per step, times the learning rate"""
+    max_grad_norm: float = 1.0
+    """gradients with a larger L2 norm are scaled down to it"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,6 +172,10 @@ class RolloutConfig:
     """turns per trajectory"""
     num_workers: int = 4
     """tool calls running at a time"""
+    in_step: bool = True
+    """the engine waits for every running episode: a seeded run repeats itself; false: it batches whoever waits"""
+    max_batch_size: int = 256
+    """sequences decoded together"""
 
     def __post_init__(self) -> None:
         _at_least(self, 1, "group_size", "questions_per_step", "max_new_tokens", "max_turns", "num_workers")
@@ -159,7 +191,9 @@ class AxpoConfig:
     continuations: int = 4
     """continuations per chosen prefix (K)"""
     std: Literal["population", "sample"] = "population"
-    """standard deviation that advantages are divided by; the paper does not say which"""
+    """standard deviation that advantages are divided by, under every algorithm; the paper does not say which"""
+    ranking: Literal["uncertainty", "random"] = "uncertainty"
+    """which sources of a group come first: the least confident calls, or any"""
 
     def __post_init__(self) -> None:
         _at_least(self, 0, "extra_budget")
@@ -174,6 +208,8 @@ class OptimizerConfig:
     """per step, after warm-up"""
     betas: tuple[float, float] = (0.9, 0.99)
     """decay of the first and the second moment, per step"""
+    eps: float = 1e-8
+    """added to the root of the second moment: gradients well below it move a weight little"""
     weight_decay: float = 0.0
     """per step, times the learning rate"""
     warmup_steps: int = 10

@@ -36,7 +36,11 @@ def make_optimizer(policy: Qwen3VLPolicy, config: OptimizerConfig) -> torch.opti
     """AdamW over all weights that take gradients."""
     parameters = [p for p in policy.model.parameters() if p.requires_grad]
     return torch.optim.AdamW(
-        parameters, lr=config.learning_rate, betas=config.betas, weight_decay=config.weight_decay
+        parameters,
+        lr=config.learning_rate,
+        betas=config.betas,
+        eps=config.eps,
+        weight_decay=config.weight_decay,
     )
 
 

@@ -89,7 +89,7 @@ def run_sft(
             norm = torch.nn.utils.clip_grad_norm_(policy.model.parameters(), config.max_grad_norm)
             optimizer.step()
             used = sum(bool(t.tool_counts) for t in trajectories) / len(trajectories)
-            log(step + 1, {"sft/loss": float(loss), "sft/grad_norm": float(norm), "sft/tool_use_rate": used})
+            log(step + 1, {"sft/loss": loss.item(), "sft/grad_norm": norm.item(), "sft/tool_use_rate": used})
     policy.model.eval()
     for env in envs.values():
         env.close()

@@ -40,6 +40,9 @@ class ChartLevel:
     name_share: float = 0.04  # font size of names and title, as a share of the canvas side
     value_step: int  # values are multiples of this
     value_maxima: tuple[int, ...]  # one is chosen per chart: its largest possible value
+    distinct: bool = False  # no two bars of a series show the same value
+    typical: tuple[int, float] | None = None  # a value that every series shows, and how often a lookup asks for it
+    headroom: tuple[float, float] = (1.0, 1.0)  # slots: smallest and largest axis top, as a multiple of the highest value
     value_floor: float = 0.0  # no value lies below this share of the chart's maximum (nor below value_step)
     decimals: int = 0  # a value v is printed as v / 10 ** decimals
     near_colors: bool = False  # series in shades of one hue
@@ -56,6 +59,11 @@ class ChartLevel:
                 raise ValueError(unknown_name("mark", mark, MARKS))
         if self.layout not in ("slots", "axes"):
             raise ValueError(unknown_name("layout", self.layout, ("slots", "axes")))
+        if self.typical is not None and not self.distinct:
+            raise ValueError("a typical value stands once in a chart: it needs distinct=True")
+        fewest = min(self.value_maxima) // self.value_step
+        if self.distinct and (self.value_floor or fewest < self.num_bars[1]):
+            raise ValueError(f"{self.num_bars[1]} bars cannot all differ among {fewest} values")
         colored = self.num_bars if self.layout == "slots" else self.num_series
         if colored[1] > len(PALETTE):
             raise ValueError(f"at most {len(PALETTE)} colours can be told apart, not {colored[1]}")
@@ -81,6 +89,8 @@ class Chart:
     colors: tuple[RGB, ...]  # per category in the slots layout, else per series
     values: tuple[tuple[int, ...], ...]
     decimals: int
+    typical: tuple[int, float] | None = None  # as in the level: a guesser's best bet
+    axis_top: float = 0.0  # slots: the value that a bar as high as the plot would have
 
     def shown(self, series: int, category: int) -> str:
         """A value as it is printed: 1234 with one decimal is "123.4"."""
@@ -116,9 +126,11 @@ def _between(rng: random.Random, bounds: tuple[int, int]) -> int:
 
 
 def _draw_slots(rng: random.Random, level: ChartLevel) -> Chart:
-    """One bar a slot, all colours different; the chart's own maximum keeps height from telling the value."""
+    """One bar a slot, all colours different; an axis whose top is not shown keeps height from telling the value."""
     names = _shuffled(rng, list(PALETTE))[: _between(rng, level.num_bars)]
     canvas_px = _between(rng, level.canvas_px)
+    values = _draw_values(rng, level, 1, len(names))
+    low, high = level.headroom
     return Chart(
         layout="slots",
         marks="bars",
@@ -129,8 +141,10 @@ def _draw_slots(rng: random.Random, level: ChartLevel) -> Chart:
         categories=tuple(names),
         series=("value",),
         colors=tuple(PALETTE[name] for name in names),
-        values=_draw_values(rng, level, 1, len(names)),
+        values=values,
         decimals=level.decimals,
+        typical=level.typical,
+        axis_top=max(values[0]) * (low + (high - low) * rng.random()),
     )
 
 
@@ -159,6 +173,14 @@ def _draw_values(
 ) -> tuple[tuple[int, ...], ...]:
     maximum = level.value_maxima[int(rng.random() * len(level.value_maxima))]
     steps = (max(1, math.ceil(level.value_floor * maximum / level.value_step)), maximum // level.value_step)
+    if level.distinct:
+        always = [] if level.typical is None else [level.typical[0]]
+        others = [level.value_step * step for step in range(steps[0], steps[1] + 1)]
+        others = [value for value in others if value not in always]
+        return tuple(
+            tuple(_shuffled(rng, always + _shuffled(rng, others)[: num_bars - len(always)]))
+            for _ in range(num_series)
+        )
     return tuple(
         tuple(level.value_step * _between(rng, steps) for _ in range(num_bars)) for _ in range(num_series)
     )

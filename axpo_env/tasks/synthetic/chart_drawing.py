@@ -41,11 +41,10 @@ def _paint_slots(draw: ImageDraw.ImageDraw, chart: Chart) -> LabelBoxes:
     size = chart.canvas_px
     slot = size / len(chart.categories)
     floor = size - slot
-    tallest = max(chart.values[0])
     boxes = {}
     for index, value in enumerate(chart.values[0]):
         left = index * slot
-        top = floor - 0.95 * floor * value / tallest
+        top = floor - 0.95 * floor * value / chart.axis_top
         bar = (round(left + slot / 6), round(top), round(left + slot * 5 / 6) - 1, round(floor) - 1)
         draw.rectangle(bar, fill=chart.colors[index])
         center = (left + slot / 2, floor + slot / 2)

@@ -41,6 +41,8 @@ class Plan:
     compute: Callable[[Sequence[float]], str]  # the cells' values -> the answer
     code: Callable[[Sequence[str]], str] | None = None  # the cells' printed values -> Python that prints it
     aliases: Callable[[str], tuple[str, ...]] = lambda answer: ()  # the answer -> other spellings
+    guess: str | None = None  # what one answers who does not look; None: a lucky guess, the answer
+    places: bool = False  # only where the cells stand matters, which shows without a tool
 
 
 def ask(
@@ -54,8 +56,11 @@ def ask(
     def demonstrate(
         rng: Random, *, use_tools: bool = True, aim_noise: Sequence[float] | float = 0
     ) -> list[str]:
+        if plan.places:
+            return [format_action(_places(chart, plan, label_boxes), format_answer(answer))]
         if not use_tools:
-            return [format_action("guess", format_answer(answer))]
+            guess = answer if plan.guess is None else plan.guess
+            return [format_action(f"guess {_named(chart, plan)}", format_answer(guess))]
         return _demonstrate(rng, chart, plan, label_boxes, aim_noise, computes=computes)
 
     return Question(
@@ -63,7 +68,7 @@ def ask(
         text=plan.text,
         answer=answer,
         aliases=plan.aliases(answer),
-        needs_tools=("image_zoom_in", "python") if computes else ("image_zoom_in",),
+        needs_tools=() if plan.places else ("image_zoom_in", "python") if computes else ("image_zoom_in",),
         gold_boxes=tuple(box_1000(label_boxes[cell], chart.canvas_px) for cell in plan.cells),
         demonstrate=demonstrate,
     )
@@ -111,24 +116,38 @@ def _demonstrate(
 ) -> list[str]:
     """Zoom once per column, read what stands there, compute if need be, answer."""
     count = len(chart.categories)
-    columns = sorted({category for _, category in plan.cells})
+    columns = list(dict.fromkeys(category for _, category in plan.cells))
     aimed = {column: pick_offset(rng, aim_noise, index=column, count=count) for column in columns}
     zooms = []
     for column in columns:
         boxes = [label_boxes[series, aimed[column]] for series, category in plan.cells if category == column]
         left, top, right, bottom = zip(*boxes, strict=True)
         box = box_1000((min(left), min(top), max(right), max(bottom)), chart.canvas_px)
-        zooms.append(format_call("image_zoom_in", {"bbox_2d": list(box), "label": chart.categories[column]}))
+        zooms.append(format_call("image_zoom_in", {"label": chart.categories[column], "bbox_2d": list(box)}))
     seen = [chart.shown(series, aimed[category]) for series, category in plan.cells]
     pairs = zip(plan.cells, seen, strict=True)
     notes = " ".join(f"{chart.categories[category]} {value}" for (_, category), value in pairs)
     answer = plan.compute([float(value) for value in seen])
-    actions = [format_action("zoom " + " ".join(chart.categories[column] for column in columns), *zooms)]
+    actions = [format_action(f"zoom {_named(chart, plan)}", *zooms)]
     if computes:
         assert plan.code is not None
         actions.append(format_action(notes, format_call("python", {"code": plan.code(seen)})))
         notes = answer
     return [*actions, format_action(notes, format_answer(answer))]
+
+
+def _named(chart: Chart, plan: Plan) -> str:
+    """The categories that a plan needs, in its order."""
+    return " ".join(dict.fromkeys(chart.categories[category] for _, category in plan.cells))
+
+
+def _places(chart: Chart, plan: Plan, label_boxes: LabelBoxes) -> str:
+    """Each cell's name and where it begins, in thousandths of the width."""
+    lefts = [
+        (category, box_1000(label_boxes[series, category], chart.canvas_px)[0])
+        for series, category in plan.cells
+    ]
+    return " ".join(f"{chart.categories[category]} {left}" for category, left in lefts)
 
 
 def _rounded(value: float) -> str:
@@ -154,11 +173,33 @@ def _draw_cells(rng: random.Random, chart: Chart, count: int) -> list[Cell]:
 
 
 def _lookup_color(rng: random.Random, chart: Chart) -> Plan:
-    cell = (0, int(rng.random() * len(chart.categories)))
+    """One bar's value. Where the chart has a typical value, that is asked for as often as the level says."""
+    bars = list(range(len(chart.categories)))
+    guess = None
+    if chart.typical is not None:
+        typical, share = chart.typical
+        usual = chart.values[0].index(typical)
+        bars = [usual] if rng.random() < share else [bar for bar in bars if bar != usual]
+        guess = chart.shown(0, usual)
+    cell = (0, bars[int(rng.random() * len(bars))])
     return Plan(
         text=f"What is the value of the {chart.categories[cell[1]]} bar?",
         cells=(cell,),
         compute=lambda values: _rounded(values[0]),
+        guess=guess,
+    )
+
+
+def _leftmost_color(rng: random.Random, chart: Chart) -> Plan:
+    """Where four bars stand, which shows without zooming; the demonstration says where each begins."""
+    cells = _draw_cells(rng, chart, 4)
+    names = [chart.categories[category] for _, category in cells]
+    first = min(cells, key=lambda cell: cell[1])
+    return Plan(
+        text=f"Which bar is leftmost: {', '.join(names)}?",
+        cells=tuple(cells),
+        compute=lambda values: chart.categories[first[1]],
+        places=True,
     )
 
 
@@ -259,6 +300,7 @@ def _argmax_gap(rng: random.Random, chart: Chart) -> Plan:
 
 KINDS: Mapping[str, Callable[[random.Random, Chart], Plan]] = {
     "lookup_color": _lookup_color,
+    "leftmost_color": _leftmost_color,
     "lookup": _lookup,
     "sum": _of_two("What is the sum of {a} and {b}?", lambda a, b: a + b, "a + b"),
     "difference": _of_two("What is {a} minus {b}?", lambda a, b: a - b, "a - b"),

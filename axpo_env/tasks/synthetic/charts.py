@@ -8,6 +8,8 @@ Splits are disjoint: the data of a chart are hashed, and each hash belongs to on
 also keep some kinds of question and of marks for the test split.
 """
 
+from dataclasses import replace
+
 from axpo_env.names import unknown_name
 from axpo_env.tasks.base import Task, check_index, check_split
 from axpo_env.tasks.synthetic.chart_data import Chart, ChartLevel, draw_chart, item_rng, pick
@@ -24,11 +26,18 @@ _NANO = ChartLevel(
     layout="slots",
     canvas_px=(384, 384),
     num_bars=(6, 6),
+    label_px=24,
     value_step=10,
-    value_maxima=(30, 60, 90),
+    value_maxima=(90,),
+    distinct=True,
+    typical=(50, 0.35),
+    headroom=(1.0, 1.5),
     questions=("lookup_color",),
     view_pixels=48 * 48,
 )
+_NANO_PLACES = replace(
+    _NANO, name="nano-places", questions=("leftmost_color",)
+)  # where things are, without a tool
 _EASY = ChartLevel(
     name="easy",
     layout="axes",
@@ -82,7 +91,7 @@ _HARD = ChartLevel(
     uses_python=True,
     view_pixels=1024 * 1024,
 )
-LEVELS = {level.name: level for level in (_NANO, _EASY, _MEDIUM, _HARD)}
+LEVELS = {level.name: level for level in (_NANO, _NANO_PLACES, _EASY, _MEDIUM, _HARD)}
 
 
 def get_level(difficulty: str | ChartLevel) -> ChartLevel:
