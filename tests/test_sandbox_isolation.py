@@ -377,7 +377,7 @@ def test_answers_nobody_asked_for_do_not_shift_the_next(session: LocalSession) -
     assert session.run(FORGE + forged, timeout_s=60).text == "first"
     # What the cell left behind makes the interpreter unusable, again and again: so the cell is taken back.
     result = session.run("kept + 1", timeout_s=60)
-    assert (result.error and result.error.name, result.text) == ("Killed", None)
+    assert result.error is not None and result.error.name in ("Killed", "ProtocolError")
     assert session.run("kept + 1", timeout_s=60).text == "2"
 
 
@@ -402,7 +402,7 @@ def test_code_that_breaks_its_interpreter_costs_a_cell(session: LocalSession) ->
         "import sys; sys.setrecursionlimit(10**9); f = lambda: f(); f()",
     ]
     for attack in attacks:
-        session.run(attack, timeout_s=20)
+        session.run(attack, timeout_s=3)
         session.run("pass", timeout_s=20)
         assert text(session, "kept") == "1"
         (branch,) = session.snapshot().fork()

@@ -81,6 +81,7 @@ class Zygote:
             self.close()
             raise
         self.tier = str(answer["tier"])
+        self.missing = {str(name): str(reason) for name, reason in answer["missing"].items()}
         self.reasons = {str(tier): str(reason) for tier, reason in answer["reasons"].items()}
 
     def _start(self, config: LocalConfig, control: socket.socket) -> subprocess.Popen[bytes]:
@@ -159,6 +160,11 @@ class LocalSandbox:
         except BaseException:
             self.close()
             raise
+
+    @property
+    def missing(self) -> dict[str, str]:
+        """Packages that were to be preloaded and could not be -> why."""
+        return self._zygote.missing
 
     @property
     def zygote_pid(self) -> int:

@@ -151,6 +151,13 @@ class LocalSession:
             self._check_open()
             return self._ready().process.pid
 
+    def is_busy(self) -> bool:
+        """Whether a thread is in the middle of something here."""
+        free = self._lock.acquire(blocking=False)
+        if free:
+            self._lock.release()
+        return not free
+
     def close(self) -> None:
         """See `sandbox.base.Session.close`."""
         self._closing = True
