@@ -1,5 +1,6 @@
 """The local backend: a fork server on this machine, isolated by what its kernel offers.
 
-`client` is the trusted side; `zygote`, `agent` and `cell` run in the sandboxed processes; `isolation`,
-`seccomp` and `landlock` are the layers; `wire` is what the two sides speak.
+Trusted side: `client` (the sandbox), `session` (sessions and snapshots), `revive` (their processes), `live`
+(cells), `process` (handles), `probe`, `cgroup`, `config`. Sandboxed side: `zygote`, `agent`, `cell`, `figures`,
+`folders`. Layers: `confine`, `namespaces`, `landlock`, `seccomp`, `syscalls`. Both: `wire`, `processes`.
 """

@@ -36,6 +36,7 @@ from sandbox.local.config import LocalConfig
 from sandbox.local.live import Live
 from sandbox.local.probe import probe
 from sandbox.local.process import Dead, Family, Process, hang_up, spawn
+from sandbox.local.revive import Endable
 from sandbox.local.session import LocalSession, LocalSnapshot
 
 _REQUEST_TIMEOUT_S = 30.0
@@ -152,7 +153,7 @@ class LocalSandbox:
         self.fallback = config.fallback
         self._lock = threading.RLock()
         self._closed = False
-        self._open: weakref.WeakSet[LocalSession | LocalSnapshot] = weakref.WeakSet()
+        self._open: weakref.WeakSet[Endable] = weakref.WeakSet()
         self._zygote = Zygote(config)
         self._finalizer = weakref.finalize(self, Zygote.close, self._zygote)
         try:
@@ -238,7 +239,7 @@ class LocalSandbox:
         """How often the kernel has killed a process of the sandbox for memory."""
         return self._zygote.cgroup.num_oom_kills()
 
-    def adopt(self, item: LocalSession | LocalSnapshot) -> None:
+    def adopt(self, item: Endable) -> None:
         """Take note of it, to end it with the sandbox."""
         with self._lock:
             self._open.add(item)

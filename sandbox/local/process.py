@@ -5,12 +5,10 @@ it. Who forks what, and why, is left to `client`.
 """
 
 import contextlib
-import fcntl
 import os
 import secrets
 import select
 import socket
-import struct
 import threading
 import time
 from collections.abc import Callable
@@ -18,14 +16,11 @@ from typing import Any
 
 from sandbox.base import SessionLost
 from sandbox.local import wire
-from sandbox.local.processes import kill_tree
+from sandbox.local.processes import exit_status, kill_tree
 
 _READY_TIMEOUT_S = 30.0
 _PIPE_CHUNK_BYTES = 1 << 16
 _MAX_DROPPED_BYTES = 64 << 20  # reading without end would cost the reader, too
-_PIDFD_GET_INFO = 0xC040FF0B  # _IOWR(0xFF, 11, 64 bytes)
-_PIDFD_INFO = struct.Struct("=Q52xi")  # mask, ..., exit code
-_PIDFD_INFO_EXIT = 1 << 3
 
 
 class Dead(Exception):
@@ -332,22 +327,3 @@ def _read(fd: int) -> bytes | None:
         return os.read(fd, _PIPE_CHUNK_BYTES)
     except BlockingIOError:
         return None
-
-
-def exit_status(pidfd: int, patience_s: float = 0.2) -> int | None:
-    """The wait status of a process that has ended; None if the kernel does not tell (before Linux 6.15)."""
-    deadline = time.monotonic() + patience_s
-    while True:
-        buffer = bytearray(_PIDFD_INFO.pack(_PIDFD_INFO_EXIT, 0))
-        try:
-            fcntl.ioctl(pidfd, _PIDFD_GET_INFO, buffer)
-            mask, status = _PIDFD_INFO.unpack(buffer)
-            if mask & _PIDFD_INFO_EXIT:
-                return status
-        except ProcessLookupError:
-            pass  # it ended a moment ago, and nobody has collected it yet
-        except OSError:
-            return None
-        if time.monotonic() > deadline:
-            return None
-        time.sleep(0.001)

@@ -1,12 +1,19 @@
-"""Ending a process with all it started, from outside, whatever it does about it.
+"""Ending a process and all it started, from outside, whatever it does about it; and how it ended.
 
-Works through /proc alone. Who may be ended is left to the caller.
+Works through /proc and pidfds. Who may be ended is left to the caller.
 """
 
 import contextlib
+import fcntl
 import os
 import signal
+import struct
+import time
 from collections.abc import Collection
+
+_PIDFD_GET_INFO = 0xC040FF0B  # _IOWR(0xFF, 11, 64 bytes)
+_PIDFD_INFO = struct.Struct("=Q52xi")  # mask, ..., exit code
+_PIDFD_INFO_EXIT = 1 << 3
 
 
 def children_of(pid: int) -> list[int]:
@@ -62,3 +69,22 @@ def kill_tree(pid: int, pidfd: int, keep: Collection[int] = ()) -> None:
 def _signal(pid: int, number: int) -> None:
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.kill(pid, number)
+
+
+def exit_status(pidfd: int, patience_s: float = 0.2) -> int | None:
+    """The wait status of a process that has ended; None if the kernel does not tell (before Linux 6.15)."""
+    deadline = time.monotonic() + patience_s
+    while True:
+        buffer = bytearray(_PIDFD_INFO.pack(_PIDFD_INFO_EXIT, 0))
+        try:
+            fcntl.ioctl(pidfd, _PIDFD_GET_INFO, buffer)
+            mask, status = _PIDFD_INFO.unpack(buffer)
+            if mask & _PIDFD_INFO_EXIT:
+                return status
+        except ProcessLookupError:
+            pass  # it ended a moment ago, and nobody has collected it yet
+        except OSError:
+            return None
+        if time.monotonic() > deadline:
+            return None
+        time.sleep(0.001)
