@@ -164,6 +164,8 @@ class RolloutConfig:
     """trajectories per question (N)"""
     questions_per_step: int = 16
     """questions per step (B)"""
+    equal_budget: bool = True
+    """an algorithm that does not resample spends AXPO's extra budget on larger groups: N + floor(r * N)"""
     temperature: float = 1.0
     """of sampling; training divides its logits by it too"""
     max_new_tokens: int = 128
@@ -311,6 +313,8 @@ class TrainConfig:
     """everything random comes from it"""
     algorithm: str = "axpo"
     """how a group of trajectories becomes trained samples"""
+    baseline: str | None = None
+    """a second algorithm, trained afterwards from the same start on the same budget, for a table side by side"""
     run_dir: str | None = None
     """folder of the run; null takes the next free runs/ALGORITHM-NNN"""
     resume: bool = False

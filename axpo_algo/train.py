@@ -6,7 +6,7 @@ Without arguments it trains the built-in small policy (recipe `nano`). `algorith
 
 import dataclasses
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from rich.console import Console
 from axpo_algo.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint, save_policy
 from axpo_algo.config import TrainConfig, load_config_or_exit, to_yaml
 from axpo_algo.config_loading import config_from_file
+from axpo_algo.curves import draw_curves
 from axpo_algo.evaluate import TABLE_COLUMNS, evaluate_policy, summarize
 from axpo_algo.models.qwen3_vl import Qwen3VLPolicy
 from axpo_algo.pages import transcripts
@@ -25,7 +26,7 @@ from axpo_algo.progress import Progress
 from axpo_algo.runfolder import RunFolder, latest_run_path, next_run_path
 from axpo_algo.sft import run_sft
 from axpo_algo.sinks import open_sinks
-from axpo_algo.tables import markdown_table, rich_table, write_json
+from axpo_algo.tables import format_value, markdown_table, write_json
 from axpo_algo.trainer import Trainer
 
 __all__ = ["main", "train"]
@@ -52,27 +53,18 @@ def train(config: TrainConfig, console: Console | None = None) -> Path:
     with folder:
         console.print(f"run folder: {folder.path}", highlight=False)
         policy = _cold_start(config, folder, console)
-        reference = policy.clone_frozen() if config.loss.kl_coefficient > 0 else None
-        folder.sinks += open_sinks(
-            folder=folder.path,
-            tensorboard=config.logging.tensorboard,
-            wandb_project=config.logging.wandb,
-            name=folder.path.name,
-            config=yaml.safe_load(to_yaml(config)),
-            resume_step=folder.last_step,
-            say=lambda text: console.print(text, highlight=False),
-        )
-        with Trainer(config, policy, reference) as trainer:
-            start = 0
-            checkpoint = latest_checkpoint(folder.checkpoints_path)
-            if checkpoint is not None:
-                start, state = load_checkpoint(checkpoint, policy)
-                trainer.learner.load_state_dict(state)
-                console.print(f"going on after step {start}", highlight=False)
-            _loop(config, folder, trainer, policy, start, console)
-        save_policy(folder.path / "policy", policy)
-        folder.write_curves()
-        _report(folder, console)
+        rows = _reinforce(config, folder, policy, None, console)
+        runs = {config.algorithm: folder.read_metrics()}
+        if config.baseline is not None:
+            other = dataclasses.replace(config, algorithm=config.baseline, baseline=None)
+            with _open_baseline(folder, other) as second:
+                policy = _load(config, folder.path / "start")
+                rows += _reinforce(other, second, policy, rows[0], console)[1:]
+                runs[config.baseline] = second.read_metrics()
+        draw_curves(runs, folder.curves_path)
+        columns = [column for column in TABLE_COLUMNS if any(column in row for row in rows)]
+        console.print(markdown_table(rows, columns=columns), markup=False, highlight=False, soft_wrap=True)
+        (folder.path / "report.md").write_text(markdown_table(rows, columns=columns) + "\n", encoding="utf-8")
     return folder.path
 
 
@@ -82,10 +74,21 @@ def _open(config: TrainConfig) -> tuple[RunFolder, TrainConfig]:
         path = Path(config.run_dir) if config.run_dir else next_run_path("runs", config.algorithm)
         return RunFolder.create(path, to_yaml(config)), config
     path = Path(config.run_dir) if config.run_dir else latest_run_path("runs", config.algorithm)
-    checkpoint = latest_checkpoint(path / "checkpoints")
-    step = None if checkpoint is None else int(checkpoint.name.removeprefix("step-"))
-    folder = RunFolder.resume(path, step)
+    folder = RunFolder.resume(path, _last_step(path))
     return folder, config_from_file(folder.config_path, TrainConfig)
+
+
+def _open_baseline(folder: RunFolder, config: TrainConfig) -> RunFolder:
+    """The second algorithm's folder inside the run's, new or gone on with."""
+    path = folder.path / config.algorithm
+    if (path / "metrics.jsonl").exists():
+        return RunFolder.resume(path, _last_step(path))
+    return RunFolder.create(path, to_yaml(config))
+
+
+def _last_step(path: Path) -> int | None:
+    checkpoint = latest_checkpoint(path / "checkpoints")
+    return None if checkpoint is None else int(checkpoint.name.removeprefix("step-"))
 
 
 def _cold_start(config: TrainConfig, folder: RunFolder, console: Console) -> Qwen3VLPolicy:
@@ -95,7 +98,7 @@ def _cold_start(config: TrainConfig, folder: RunFolder, console: Console) -> Qwe
     """
     kept = folder.path / "start"
     if kept.exists():
-        return Qwen3VLPolicy.load(str(kept), dtype=config.policy.dtype, device=_device(config))
+        return _load(config, kept)
     policy = load_policy(config.policy, seed=config.seed)
     num_steps = sum(phase.num_steps for phase in config.sft.phases)
     if num_steps:
@@ -119,13 +122,49 @@ def _cold_start(config: TrainConfig, folder: RunFolder, console: Console) -> Qwe
             )
     save_policy(kept, policy)
     # Read back, so that a run and its resumption start from the very same bytes.
-    return Qwen3VLPolicy.load(str(kept), dtype=config.policy.dtype, device=_device(config))
+    return _load(config, kept)
 
 
-def _device(config: TrainConfig) -> str:
-    if config.policy.device != "auto":
-        return config.policy.device
-    return "cuda" if torch.cuda.is_available() else "cpu"
+def _load(config: TrainConfig, path: Path) -> Qwen3VLPolicy:
+    return load_policy(dataclasses.replace(config.policy, path=str(path)), seed=config.seed)
+
+
+def _reinforce(
+    config: TrainConfig, folder: RunFolder, policy: Qwen3VLPolicy, start_row: dict[str, Any] | None, console: Console
+) -> list[dict[str, Any]]:
+    """Reinforcement learning of `policy`, from its start or the newest checkpoint; returns the table's rows.
+
+    start_row: the start's measurement, where it was made already.
+    """
+    folder.sinks += open_sinks(
+        folder=folder.path,
+        tensorboard=config.logging.tensorboard,
+        wandb_project=config.logging.wandb,
+        name=folder.path.name,
+        config=yaml.safe_load(to_yaml(config)),
+        resume_step=_last_step(folder.path) or (-1 if config.resume else None),
+        say=lambda text: console.print(text, highlight=False),
+    )
+    reference = policy.clone_frozen() if config.loss.kl_coefficient > 0 else None
+    with Trainer(config, policy, reference) as trainer:
+        start = 0
+        checkpoint = latest_checkpoint(folder.checkpoints_path)
+        if checkpoint is not None:
+            start, state = load_checkpoint(checkpoint, policy)
+            trainer.learner.load_state_dict(state)
+            console.print(f"{config.algorithm}: going on after step {start}", highlight=False)
+        else:
+            numbers = start_row or _evaluate(config, folder, policy, "start", console)
+            folder.log(0, {f"eval/{key}": value for key, value in numbers.items() if key != "policy"})
+        _loop(config, folder, trainer, policy, start, console)
+    save_policy(folder.path / "policy", policy)
+    folder.write_curves()
+    rows = []
+    for record in folder.read_metrics():
+        if "eval/pass@1" in record:
+            name = "start" if record["step"] == 0 else f"{config.algorithm}, {record['step']} steps"
+            rows.append({"policy": name, **{k[5:]: v for k, v in record.items() if k.startswith("eval/")}})
+    return rows
 
 
 def _loop(
@@ -133,15 +172,14 @@ def _loop(
 ) -> None:
     """Steps from `start` on, with evaluations, pages, curves and checkpoints as often as configured."""
     num_steps, logging = config.training.num_steps, config.logging
-    if start == 0:
-        folder.log(0, _evaluate(config, folder, policy, "start", console))
     with Progress(num_steps, start_step=start, title=config.algorithm, show=SHOWN, console=console) as progress:
         for step in range(start + 1, num_steps + 1):
             result = trainer.step(step - 1)
             metrics: dict[str, Any] = dict(result.metrics)
             if step == num_steps or _due(step, config.evaluation.every_num_steps):
                 name = "end" if step == num_steps else f"step-{step:06d}"
-                metrics |= _evaluate(config, folder, policy, name, console)
+                numbers = _evaluate(config, folder, policy, name, console)
+                metrics |= {f"eval/{key}": value for key, value in numbers.items()}
             folder.log(step, metrics, result.timings)
             progress.update(step, metrics)
             if _due(step, logging.trajectories_every_num_steps) or step == 1:
@@ -167,27 +205,13 @@ def _due(step: int, every: int) -> bool:
 def _evaluate(
     config: TrainConfig, folder: RunFolder, policy: Qwen3VLPolicy, name: str, console: Console
 ) -> dict[str, Any]:
-    """Measures the policy on the held-out split, writes evaluation-NAME.json, returns the numbers under eval/."""
+    """Measures the policy on the held-out split, writes evaluation-NAME.json, returns the numbers."""
     groups = evaluate_policy(policy, config.evaluation, config.env, config.rollout, seed=config.seed)
     numbers = summarize(groups, k=config.evaluation.rollouts_per_question)
     write_json(folder.path / f"evaluation-{name}.json", numbers)
-    console.print(
-        f"evaluation ({name}): Pass@1 {numbers['pass@1']:.3f}, tool use {numbers['tool_use_rate']:.3f}", highlight=False
-    )
-    return {f"eval/{key}": value for key, value in numbers.items()}
-
-
-def _report(folder: RunFolder, console: Console) -> None:
-    """The table before / after, printed and written to report.md."""
-    records = folder.read_metrics()
-    rows = []
-    for record in records:
-        if "eval/pass@1" in record:
-            name = "start" if record["step"] == 0 else f"after {record['step']} steps"
-            rows.append({"policy": name, **{k[5:]: v for k, v in record.items() if k.startswith("eval/")}})
-    columns = [c for c in TABLE_COLUMNS if any(c in row for row in rows)]
-    console.print(rich_table(rows, title=f"{folder.path.name}: held-out questions", columns=columns))
-    (folder.path / "report.md").write_text(markdown_table(rows, columns=columns) + "\n", encoding="utf-8")
+    shown = {key: format_value(numbers[key]) for key in ("pass@1", "tool_use_rate", "all_wrong_tool", "all_wrong_no_tool")}
+    console.print(f"held-out questions, {name}: " + ", ".join(f"{k} {v}" for k, v in shown.items()), highlight=False)
+    return numbers
 
 
 def main(argv: Sequence[str] | None = None) -> Path:

@@ -46,6 +46,9 @@ class Trainer:
     def __init__(self, config: TrainConfig, policy: Qwen3VLPolicy, reference: Qwen3VLPolicy | None) -> None:
         self.config = config
         self.algorithm = get_algorithm(config.algorithm)
+        self.group_size = config.rollout.group_size
+        if config.rollout.equal_budget and not self.algorithm.resamples:
+            self.group_size += int(config.axpo.extra_budget * self.group_size)
         self.policy = policy
         self.engine = make_engine(config.rollout.engine, policy, max_batch_size=config.rollout.max_batch_size)
         self.learner = Learner(
@@ -73,7 +76,7 @@ class Trainer:
                 self.env,
                 self.policy.chat,
                 index=index,
-                num_episodes=rollout.group_size,
+                num_episodes=self.group_size,
                 seed=(self.config.seed, _ROLLOUT, step, question),
                 keep_forks=self.algorithm.resamples,
             )
@@ -93,7 +96,7 @@ class Trainer:
         samples = [s for group in groups for s in self.algorithm.make_samples(group, self.config.axpo.std)]
         for sample in samples:
             check_prefix(sample.trajectory, self.policy.chat.image_token_id)
-        learned = self.learner.update(samples, num_trajectories=len(indices) * rollout.group_size)
+        learned = self.learner.update(samples, num_trajectories=len(indices) * self.group_size)
         self.engine.sync_weights()
         clock.lap("update_s")
         sampled = sum(sum(t.trained) for group in groups for t in _all_trajectories(group))

@@ -63,7 +63,7 @@ def taught(tmp_path_factory):
             "warmup_steps": 5,
             "phases": [
                 {
-                    "num_steps": 70,
+                    "num_steps": 80,
                     "batch_size": 24,
                     "learning_rate": 3e-3,
                     "sources": [{"tool_fraction": 0.6, "aim_noise": [0.5, 0.5]}],
@@ -100,9 +100,10 @@ def test_every_trained_token_has_the_log_prob_it_was_sampled_with(taught):
 def test_the_first_update_starts_from_the_reference(taught):
     policy = Qwen3VLPolicy.load(taught)
     with Trainer(config(algorithm="grpo"), policy, policy.clone_frozen()) as trainer:
-        first, second = trainer.step(0).metrics, trainer.step(1).metrics
+        metrics = [trainer.step(step).metrics for step in range(5)]
+    first, last = metrics[0], metrics[-1]
     assert first["train/kl"] == pytest.approx(0, abs=1e-9)
-    assert second["train/kl"] > 1e-6
+    assert last["train/kl"] > 1e-6
     assert first["train/clip_fraction"] == 0 and first["train/num_prefixes"] == 0
 
 
@@ -110,10 +111,11 @@ def test_several_updates_a_step_move_the_ratio(taught):
     policy = Qwen3VLPolicy.load(taught)
     changed = config(algorithm="grpo", loss={"updates_per_step": 4}, optimizer={"learning_rate": 3e-3, "warmup_steps": 0})
     with Trainer(changed, policy, None) as trainer:
-        metrics = trainer.step(0).metrics
-        assert trainer.learner.num_updates == 4
-    assert metrics["train/logprob_gap"] < 1e-4  # before the first of them
-    assert metrics["train/clip_fraction"] > 0 and metrics["train/kl"] == 0
+        metrics = [trainer.step(step).metrics for step in range(5)]
+        assert trainer.learner.num_updates == 20
+    assert all(m["train/logprob_gap"] < 1e-4 for m in metrics)  # each before the first of its step's updates
+    assert any(m["train/clip_fraction"] > 0 for m in metrics)
+    assert all(m["train/kl"] == 0 for m in metrics)  # no reference, no such term
 
 
 def test_micro_batches_do_not_change_the_gradient(taught):
@@ -143,7 +145,19 @@ def test_equal_seeds_give_equal_runs_and_a_run_folder(taught, tmp_path):
     page = (one / "trajectories" / "step-000002.md").read_text()
     assert "<tool_call>" in page and ".png" in page
     assert AutoModelForImageTextToText.from_pretrained(one / "policy").config.model_type == "qwen3_vl"
-    assert "after 4 steps" in (one / "report.md").read_text()
+    assert "axpo, 4 steps" in (one / "report.md").read_text()
+
+
+def test_a_baseline_trains_from_the_same_start_on_the_same_budget(taught, tmp_path):
+    small = config(policy={"path": taught}, training={"num_steps": 1}, run_dir=str(tmp_path / "run"), baseline="grpo")
+    run = train(small, quiet())
+    axpo, grpo = read_jsonl(run / "metrics.jsonl"), read_jsonl(run / "grpo" / "metrics.jsonl")
+    assert axpo[0] == grpo[0]  # the start
+    # 4 questions of 4, and 0.5 * 16 more: as continuations, or as two more trajectories a question.
+    assert axpo[1]["train/num_rollouts"] + 8 == grpo[1]["train/num_rollouts"] == 24
+    assert axpo[1]["train/num_continuations"] <= 8 and grpo[1]["train/num_continuations"] == 0
+    report = (run / "report.md").read_text()
+    assert report.index("start") < report.index("axpo, 1 steps") < report.index("grpo, 1 steps")
 
 
 def test_killed_and_resumed_it_ends_where_an_unbroken_run_does(taught, tmp_path):
@@ -157,6 +171,7 @@ def test_killed_and_resumed_it_ends_where_an_unbroken_run_does(taught, tmp_path)
         "checkpoint.every_num_steps=2",
         "evaluation.num_questions=4",
         "sft.phases=[]",
+        "baseline=null",
     ]
     whole = train_main([*arguments, f"run_dir={tmp_path / 'whole'}"])
     broken = tmp_path / "broken"
