@@ -25,9 +25,9 @@ def _as_rewards(rewards: Sequence[float] | torch.Tensor, what: str) -> torch.Ten
 def group_advantages(rewards: Sequence[float] | torch.Tensor, *, std: Std = "population") -> torch.Tensor:
     """A_i = (r_i - mean(r)) / std(r): rewards [N] -> advantages [N], float64.
 
-    A group whose rewards are all equal gets advantage 0. A reward that is NaN was not graded (an outage, say): it is left
-    out of mean and standard deviation, and its own advantage is 0. Raises ValueError for an unknown `std` or a shape other
-    than [N].
+    A group whose rewards are all equal gets advantage 0. A reward that is NaN was not graded (an outage, say): it
+    is left out of mean and standard deviation, and its own advantage is 0. Raises ValueError for an unknown `std`
+    or a shape other than [N].
     """
     values = _as_rewards(rewards, "rewards")
     if std not in ("population", "sample"):
@@ -54,13 +54,13 @@ def axpo_advantages(
     rewards [N]; continuation_rewards {source: [K]} with each source an index into the group.
     Returns advantages [N] and {source: [K]}, float64:
 
-    - a source's own entry is its PREFIX's advantage: its reward is replaced by the recovery reward (1 if any continuation
-      is right, else 0) in the original rewards, and the group normalised with that one replacement;
+    - a source's own entry is its PREFIX's advantage: its reward is replaced by the recovery reward (1 if any
+      continuation is right, else 0) in the original rewards, and the group normalised with that one replacement;
     - every other entry is the group's ordinary advantage, from the original rewards;
     - the continuations of one prefix are normalised among themselves.
 
-    A prefix whose continuations were all left ungraded (NaN) gets advantage 0. Raises IndexError for a source outside the
-    group.
+    A prefix whose continuations were all left ungraded (NaN) gets advantage 0. Raises IndexError for a source
+    outside the group.
     """
     values = _as_rewards(rewards, "rewards")
     advantages = group_advantages(values, std=std)

@@ -34,14 +34,19 @@ def grpo_samples(group: Group, std: Std) -> list[Sample]:
 
 
 def axpo_samples(group: Group, std: Std) -> list[Sample]:
-    """AXPO's credit: a resampled source's prefix, its continuations behind the prefix, and all other trajectories whole.
+    """AXPO's credit: a resampled source's prefix, its continuations behind the prefix, and all other trajectories
+    whole.
 
     A source's own continuation is left out. Ungraded trajectories and continuations are left out as well.
     """
-    rewards = {source: [c.reward for c in continuations] for source, continuations in group.continuations.items()}
+    rewards = {
+        source: [c.reward for c in continuations] for source, continuations in group.continuations.items()
+    }
     advantages, continuation_advantages = axpo_advantages(group.rewards, rewards, std=std)
     samples = []
-    for index, (trajectory, advantage) in enumerate(zip(group.trajectories, advantages.tolist(), strict=True)):
+    for index, (trajectory, advantage) in enumerate(
+        zip(group.trajectories, advantages.tolist(), strict=True)
+    ):
         if trajectory.reward != trajectory.reward:
             continue
         length = len(trajectory.token_ids)
@@ -50,7 +55,9 @@ def axpo_samples(group: Group, std: Std) -> list[Sample]:
             length = trajectory.branch_point
         samples.append(Sample(trajectory=trajectory, advantage=advantage, length=length))
     for source, continuations in group.continuations.items():
-        for trajectory, advantage in zip(continuations, continuation_advantages[source].tolist(), strict=True):
+        for trajectory, advantage in zip(
+            continuations, continuation_advantages[source].tolist(), strict=True
+        ):
             if trajectory.reward == trajectory.reward:
                 samples.append(
                     Sample(

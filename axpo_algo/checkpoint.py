@@ -28,7 +28,9 @@ def save_policy(folder: Path, policy: Qwen3VLPolicy) -> None:
     os.replace(draft, folder)
 
 
-def save_checkpoint(folder: Path, step: int, policy: Qwen3VLPolicy, state: dict[str, Any], *, keep: int) -> Path:
+def save_checkpoint(
+    folder: Path, step: int, policy: Qwen3VLPolicy, state: dict[str, Any], *, keep: int
+) -> Path:
     """Writes `folder/step-NNNNNN` and removes all but the newest `keep`; returns its path.
 
     state: tensors, numbers and containers of them, as `torch.save` takes them.
@@ -53,7 +55,8 @@ def latest_checkpoint(folder: Path) -> Path | None:
 
 
 def load_checkpoint(path: Path, policy: Qwen3VLPolicy) -> tuple[int, dict[str, Any]]:
-    """Loads the weights into `policy`; returns the step and what was saved as `state`. Nothing is unpickled but tensors."""
+    """Loads the weights into `policy`; returns the step and what was saved as `state`. Nothing is unpickled
+    but tensors."""
     saved = torch.load(path / "trainer.pt", map_location=policy.device, weights_only=True)
     stored = type(policy.model).from_pretrained(path / "policy", dtype=policy.model.dtype)
     policy.model.load_state_dict(stored.state_dict())

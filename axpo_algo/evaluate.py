@@ -1,10 +1,12 @@
-"""Evaluation: `python -m axpo_algo.evaluate policy.path=FOLDER`. Pass@1, unbiased Pass@k, tool use, all-wrong rates, tool calls.
+"""Evaluation: `python -m axpo_algo.evaluate policy.path=FOLDER`. Pass@1, unbiased Pass@k, tool use, all-wrong
+rates, tool calls.
 
 The scripted policies "oracle" (is handed the task: the demonstration, or the reference answer) and "blank" measure the
 environment instead of a model.
 """
 
 import sys
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -15,9 +17,17 @@ from rich.console import Console
 
 from axpo_algo.config import EnvConfig, EvaluationConfig, PolicyConfig, RolloutConfig, load_config_or_exit
 from axpo_algo.metrics import GroupOutcome, summarize_groups
-from axpo_algo.tables import rich_table, write_json
+from axpo_algo.tables import format_value, markdown_table, write_json
 
-__all__ = ["SCRIPTED", "TABLE_COLUMNS", "EvaluateConfig", "evaluate_policy", "evaluate_scripted", "main", "summarize"]
+__all__ = [
+    "SCRIPTED",
+    "TABLE_COLUMNS",
+    "EvaluateConfig",
+    "evaluate_policy",
+    "evaluate_scripted",
+    "main",
+    "summarize",
+]
 
 SCRIPTED = ("oracle", "blank")
 TABLE_COLUMNS = (
@@ -107,23 +117,20 @@ def evaluate_policy(
 def evaluate_scripted(name: str, config: EvaluationConfig, env_config: EnvConfig) -> list[GroupOutcome]:
     """One episode per question of a scripted policy, by the name it has in SCRIPTED."""
     from axpo_algo.environments import make_env
-    from axpo_env.scripted import BlankPolicy, OraclePolicy, run_episode
+    from axpo_env.scripted import BlankPolicy, OraclePolicy
 
     env = make_env(env_config, split=env_config.evaluation_split, max_turns=config.max_turns)
     outcomes = []
     for index in range(min(config.num_questions, env.num_tasks)):
         _, info = env.reset(seed=index, options={"index": index})
         policy = OraclePolicy(env.task) if name == "oracle" else BlankPolicy()
-        reward, info = run_episode(env, policy, info)
-        calls: dict[str, int] = {}
-        for tool in (call["name"] for call in info["tool_calls"]):
-            calls[tool] = calls.get(tool, 0) + 1
-        graded = info["grade"] is not None
-        outcomes.append(
-            GroupOutcome(
-                rewards=[reward if graded else None], used_tool=[info["num_turns"] > 1], tool_calls=calls
-            )
-        )
+        calls: Counter[str] = Counter()
+        terminated = truncated = False
+        while not (terminated or truncated):
+            _, reward, terminated, truncated, info = env.step(policy.act(info))
+            calls.update(call["name"] for call in info["tool_calls"])
+        rewards = [None if info["grade"] is None else reward]
+        outcomes.append(GroupOutcome(rewards=rewards, used_tool=[bool(calls)], tool_calls=calls))
     env.close()
     return outcomes
 
@@ -142,6 +149,12 @@ def summarize(groups: Sequence[Sequence[Any]], *, k: int) -> dict[str, Any]:
     ]
     numbers["tool_use_rate_needed"] = summarize_groups(needing).tool_use_rate if needing else None
     return dict(numbers)
+
+
+def in_short(numbers: Mapping[str, Any]) -> str:
+    """One line of `summarize`'s numbers, those of the Thinking-Acting Gap included."""
+    names = ("pass@1", "tool_use_rate", "all_wrong_tool", "all_wrong_no_tool")
+    return ", ".join(f"{name} {format_value(numbers[name])}" for name in names)
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
@@ -180,7 +193,8 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
             for trajectory in group
         ]
     graded = numbers["num_rollouts"] - numbers["num_ungraded"]
-    console.print(rich_table([{"policy": config.policy.path, **numbers}], columns=_columns(numbers)))
+    table = markdown_table([{"policy": config.policy.path, **numbers}], columns=_columns(numbers))
+    console.print(table, markup=False, highlight=False, soft_wrap=True)
     calls = ", ".join(f"{name[6:]} {count}" for name, count in numbers.items() if name.startswith("calls/"))
     console.print(
         f"{numbers['num_groups']} questions, {graded} graded answers, {numbers['num_ungraded']} ungraded; "

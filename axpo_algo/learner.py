@@ -1,7 +1,7 @@
 """The learner: samples in, one or more optimizer steps out. Also the supervised step, on the same forward pass.
 
-Samples are grouped by length into micro-batches whose gradients add up. Equations are in `loss`; which samples there are, and
-with what advantage, is `algorithms`.
+Samples are grouped by length into micro-batches whose gradients add up. Equations are in `loss`; which samples
+there are, and with what advantage, is `algorithms`.
 """
 
 from collections.abc import Iterator, Sequence
@@ -103,7 +103,8 @@ class Learner:
     def update(self, samples: Sequence[Sample], *, num_trajectories: int) -> dict[str, float]:
         """Trains on all samples once, in `updates_per_step` optimizer steps; returns their metrics.
 
-        num_trajectories: what the summed loss is divided by, B * N of the step (assumed; the paper gives a question's loss).
+        num_trajectories: what the summed loss is divided by, B * N of the step (assumed; the paper gives a
+        question's loss).
         """
         self.policy.model.train()
         parts = self.loss.updates_per_step
@@ -111,7 +112,9 @@ class Learner:
         logprob_gap, grad_norm = 0.0, 0.0
         for part in range(parts):
             self.optimizer.zero_grad(set_to_none=True)
-            for batch in micro_batches(self.policy, samples[part::parts], self.loss.max_tokens_per_micro_batch):
+            for batch in micro_batches(
+                self.policy, samples[part::parts], self.loss.max_tokens_per_micro_batch
+            ):
                 gap = self._accumulate(batch, totals, num_trajectories)
                 if part == 0:
                     logprob_gap = max(logprob_gap, gap)
@@ -132,7 +135,9 @@ class Learner:
         logprobs = self.policy.token_logprobs(
             batch.sequences, batch.rows, batch.columns, temperature=self.temperature
         )
-        advantages = torch.tensor([s.advantage for s in batch.samples], dtype=torch.float32, device=logprobs.device)
+        advantages = torch.tensor(
+            [s.advantage for s in batch.samples], dtype=torch.float32, device=logprobs.device
+        )
         per_token = clipped_surrogate(
             logprobs,
             batch.sampling_logprobs,

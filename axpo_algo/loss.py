@@ -13,9 +13,10 @@ def clipped_surrogate(
     clip_low: float = 0.2,
     clip_high: float = 0.4,
 ) -> torch.Tensor:
-    """PPO's loss per token (arXiv 1707.06347, eq. 7) with separate bounds below and above: all shapes equal, [T] or [B, T].
+    """PPO's loss per token, to be minimised, with separate bounds below and above: all shapes equal, [T] or [B, T].
 
-    -min(ratio * A, clip(ratio, 1 - clip_low, 1 + clip_high) * A), ratio = exp(policy - sampling log-prob). To be minimised.
+    -min(ratio * A, clip(ratio, 1 - clip_low, 1 + clip_high) * A), where ratio = exp(policy - sampling log-prob)
+    (arXiv 1707.06347, eq. 7).
     """
     if not policy_logprobs.shape == sampling_logprobs.shape == advantages.shape:
         raise ValueError(
@@ -28,18 +29,18 @@ def clipped_surrogate(
 
 
 def kl_to_reference(policy_logprobs: torch.Tensor, reference_logprobs: torch.Tensor) -> torch.Tensor:
-    """GRPO's estimate of KL(policy || reference) per token (arXiv 2402.03300, eq. 4): r - log r - 1, r = reference / policy.
+    """GRPO's estimate of KL(policy || reference) per token: r - log r - 1 with r = reference / policy.
 
-    Never negative, unbiased on the policy's own samples. Same shapes in and out.
+    arXiv 2402.03300, eq. 4. Never negative, unbiased on the policy's own samples. Same shapes in and out.
     """
     difference = reference_logprobs - policy_logprobs
     return torch.exp(difference) - difference - 1.0
 
 
 def sequence_mean(values: torch.Tensor, sequence: torch.Tensor, num_sequences: int) -> torch.Tensor:
-    """Mean over each sequence's own trained tokens: values [T], sequence [T] (which one a token is of) -> [num_sequences].
+    """Mean over each sequence's own trained tokens: values [T], sequence [T] -> [num_sequences].
 
-    A sequence without tokens gets 0.
+    sequence: which one a token is of. A sequence without tokens gets 0.
     """
     if values.shape != sequence.shape or values.ndim != 1:
         raise ValueError(f"values {list(values.shape)} and sequence {list(sequence.shape)} must both be [T]")

@@ -14,7 +14,9 @@ def transcripts(groups: Sequence[Group], chat: Chat, *, num_shown: int) -> list[
     shown: list[Transcript] = []
     for number, group in enumerate(groups):
         for source, copies in group.continuations.items():
-            shown.append(_transcript(f"question {number}, rollout {source}: source", group.trajectories[source], chat))
+            shown.append(
+                _transcript(f"question {number}, rollout {source}: source", group.trajectories[source], chat)
+            )
             shown += [
                 _transcript(f"question {number}, rollout {source}, continuation {k}", copy, chat)
                 for k, copy in enumerate(copies)

@@ -1,9 +1,10 @@
 """Rollouts: many episodes in flight, one engine, tools running meanwhile; and branches from a kept prefix.
 
-An `Episode` pairs a forkable environment with its append-only `Trajectory`. `run_episodes` drives any number of them to their
-end: whoever waits for tokens goes to the engine in one batch while environments step on threads. `branch` makes the K
-continuations of a source: its environment as it was before the first tool call, forked, and its tokens up to and including
-the opening tag, copied. Who is branched is `selection`; what branches are worth is `advantage`.
+An `Episode` pairs a forkable environment with its append-only `Trajectory`. `run_episodes` drives any number of
+them to their end: whoever waits for tokens goes to the engine in one batch while environments step on threads.
+`branch` makes the K continuations of a source: its environment as it was before the first tool call, forked, and
+its tokens up to and including the opening tag, copied. Who is branched is `selection`; what branches are worth is
+`advantage`.
 """
 
 from collections.abc import Sequence
@@ -74,10 +75,13 @@ def start_group(
     return episodes
 
 
-def branch(source: Episode, num_branches: int, *, seed: tuple[int, ...], image_token_id: int) -> list[Episode]:
+def branch(
+    source: Episode, num_branches: int, *, seed: tuple[int, ...], image_token_id: int
+) -> list[Episode]:
     """Episodes that share the source's tokens up to its branch point and its environment's state before that turn.
 
-    Nothing of the shared prefix is trained in them. Raises ValueError where the source made no tool call or kept no fork.
+    Nothing of the shared prefix is trained in them. Raises ValueError where the source made no tool call or kept
+    no fork.
     """
     kept = source.trajectory
     if kept.branch_point is None or source.fork is None:
@@ -85,7 +89,9 @@ def branch(source: Episode, num_branches: int, *, seed: tuple[int, ...], image_t
     start = kept.turns[source.fork_turns].start
     episodes = []
     for number, env in enumerate(source.fork.fork(num_branches)):
-        trajectory = Trajectory(source=kept, prefix_length=kept.branch_point, info={"task": kept.info["task"]})
+        trajectory = Trajectory(
+            source=kept, prefix_length=kept.branch_point, info={"task": kept.info["task"]}
+        )
         images = kept.images[: kept.num_images_before(start, image_token_id)]
         trajectory.append_observation(kept.token_ids[:start], images)
         trajectory.turns = kept.turns[: source.fork_turns]
@@ -105,8 +111,9 @@ def run_episodes(
 ) -> None:
     """Drives all episodes to their end; each episode's trajectory then has its status and reward.
 
-    in_step: whether the engine waits until every running episode is ready. True makes the batches, and so the last digit of
-    every log-prob, independent of how long tools take; False keeps engine and slow tools busy at once.
+    in_step: whether the engine waits until every running episode is ready. True makes the batches, and so the
+    last digit of every log-prob, independent of how long tools take; False keeps engine and slow tools busy at
+    once.
     """
     waiting = [episode for episode in episodes if not episode.done]
     stepping: dict[Future[tuple[Any, ...]], Episode] = {}
@@ -137,7 +144,8 @@ def run_episodes(
 
 
 def check_prefix(trajectory: Trajectory, image_token_id: int) -> None:
-    """Raises PrefixMismatch unless a branch repeats its source's prefix token by token and image by image, untrained."""
+    """Raises PrefixMismatch unless a branch repeats its source's prefix token by token and image by image,
+    untrained."""
     source, length = trajectory.source, trajectory.prefix_length
     if source is None:
         return

@@ -22,7 +22,8 @@ class Candidate:
     used_tool: bool
     """it made at least one tool call, well-formed or not"""
     confidence: float | None = None
-    """mean probability of the first call's tokens, tags included, under the rollout policy; None: it has no prefix to keep"""
+    """mean probability of the first call's tokens, tags included, under the rollout policy; None: it has no
+    prefix to keep"""
 
 
 def all_wrong(group: Sequence[Candidate], *, used_tool: bool = True) -> bool:
@@ -41,11 +42,12 @@ def choose_prefixes(
 ) -> list[tuple[int, int]]:
     """The prefixes to resample, as (group, member) pairs in the order they are chosen.
 
-    A group is triggered when its tool-using subgroup is all-wrong. Within it, sources stand by confidence, lowest first
-    (ties by position), or in random order under `ranking="random"`, which needs `rng`. At most
-    `extra_budget` * (number of trajectories in all groups) continuations are spent, whole prefixes of `continuations` only;
-    every triggered group gets its first prefix before any gets a second, and where the budget ends within a round, the
-    groups whose next source is least confident come first (assumed: the paper does not order the groups).
+    A group is triggered when its tool-using subgroup is all-wrong. Within it, sources stand by confidence, lowest
+    first (ties by position), or in random order under `ranking="random"`, which needs `rng`. At most
+    `extra_budget` * (number of trajectories in all groups) continuations are spent, whole prefixes of
+    `continuations` only; every triggered group gets its first prefix before any gets a second, and where the
+    budget ends within a round, the groups whose next source is least confident come first (assumed: the paper
+    does not order the groups).
     """
     if extra_budget < 0 or continuations < 1:
         raise ValueError(

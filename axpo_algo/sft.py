@@ -1,29 +1,39 @@
 """Supervised fine-tuning on demonstrations: `python -m axpo_algo.sft`. The cold start before reinforcement learning.
 
-Demonstrations are episodes: a scripted demonstrator acts in the real environment, so that observations are the real ones; only
-its own tokens carry loss. Phases run in order and may differ in environment, share of tool use and carelessness of aim.
+Demonstrations are episodes: a scripted demonstrator acts in the real environment, so that observations are the
+real ones; only its own tokens carry loss. Phases run in order and may differ in environment, share of tool use
+and carelessness of aim.
 """
 
+import dataclasses
+import json
 import random
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import torch
+from rich.console import Console
 
-from axpo_algo.config import EnvConfig, SFTConfig, SFTPhase
+from axpo_algo.checkpoint import save_policy
+from axpo_algo.config import EnvConfig, SFTConfig, SFTPhase, TrainConfig, load_config_or_exit, to_yaml
 from axpo_algo.environments import make_env, task_index
 from axpo_algo.learner import supervised_loss
 from axpo_algo.models.chat import Chat
 from axpo_algo.models.qwen3_vl import Qwen3VLPolicy
+from axpo_algo.policies import load_policy
+from axpo_algo.progress import Progress
+from axpo_algo.runfolder import RunFolder, next_run_path
 from axpo_algo.types import Trajectory
 
-__all__ = ["demonstrate", "main", "run_sft"]
+__all__ = ["cold_start", "demonstrate", "main", "run_sft"]
 
 
-def demonstrate(env: Any, chat: Chat, *, index: int, rng: random.Random, use_tools: bool, aim_noise: Any = 0.0) -> Trajectory:
+def demonstrate(
+    env: Any, chat: Chat, *, index: int, rng: random.Random, use_tools: bool, aim_noise: Any = 0.0
+) -> Trajectory:
     """One demonstrated episode of task `index` as a trajectory, its actions trained.
 
     env: the unwrapped environment, whose tasks have `demonstrate` (see `axpo_env.tasks.base.Task`).
@@ -65,7 +75,9 @@ def run_sft(
         for source in phase.sources:
             key = repr(sorted(source.env_kwargs.items()))
             if key not in envs:
-                envs[key] = make_env(env_config, split=env_config.split, max_turns=max_turns, **source.env_kwargs)
+                envs[key] = make_env(
+                    env_config, split=env_config.split, max_turns=max_turns, **source.env_kwargs
+                )
     optimizer = torch.optim.AdamW(
         policy.model.parameters(), betas=config.betas, weight_decay=config.weight_decay
     )
@@ -95,7 +107,9 @@ def run_sft(
         env.close()
 
 
-def _batch(chat: Chat, envs: Mapping[str, Any], phase: SFTPhase, *, seed: tuple[int, ...]) -> list[Trajectory]:
+def _batch(
+    chat: Chat, envs: Mapping[str, Any], phase: SFTPhase, *, seed: tuple[int, ...]
+) -> list[Trajectory]:
     """A step's demonstrations; everything random comes from `seed`."""
     rng = random.Random(repr(seed))
     shares = [source.share for source in phase.sources]
@@ -121,3 +135,59 @@ def _learning_rate(phase: SFTPhase, number: int) -> float:
         return phase.learning_rate
     done = number / max(1, phase.num_steps - 1)
     return phase.learning_rate + done * (phase.final_learning_rate - phase.learning_rate)
+
+
+def cold_start(config: TrainConfig, folder: Path, console: Console) -> Qwen3VLPolicy:
+    """The policy that reinforcement learning starts from: `config.policy`, fine-tuned where there are phases.
+
+    It is kept as `folder/start`, the frozen reference, and read back from there, so that a run, its resumption and its
+    baseline start from the very same bytes. Metrics go to `folder/sft.jsonl`.
+    """
+    kept = folder / "start"
+    if not kept.exists():
+        policy = load_policy(config.policy, seed=config.seed)
+        if any(phase.num_steps for phase in config.sft.phases):
+            _fine_tune(config, policy, folder / "sft.jsonl", console)
+        save_policy(kept, policy)
+    return load_policy(dataclasses.replace(config.policy, path=str(kept)), seed=config.seed)
+
+
+def _fine_tune(config: TrainConfig, policy: Qwen3VLPolicy, path: Path, console: Console) -> None:
+    """`run_sft` with a progress bar and a line of metrics a step."""
+    num_steps = sum(phase.num_steps for phase in config.sft.phases)
+    shown = ("sft/loss", "sft/tool_use_rate")
+    with (
+        Progress(num_steps, title="sft", show=shown, console=console) as progress,
+        path.open("w", encoding="utf-8") as lines,
+    ):
+
+        def log(step: int, metrics: Mapping[str, float]) -> None:
+            lines.write(json.dumps({"step": step, **metrics}) + "\n")
+            if step % 10 == 0 or step == num_steps:
+                progress.update(step, metrics)
+
+        run_sft(policy, config.sft, config.env, max_turns=config.rollout.max_turns, seed=config.seed, log=log)
+
+
+def main(argv: Sequence[str] | None = None) -> Path:
+    """The cold start alone, measured on held-out questions; returns the run's folder, `start/` in it the checkpoint."""
+    from axpo_algo.evaluate import evaluate_policy, in_short, summarize
+
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not any(a.startswith("recipe=") or a.startswith("--config") for a in arguments):
+        arguments = ["recipe=nano", *arguments]
+    config = load_config_or_exit(arguments, TrainConfig)
+    if config.training.num_threads:
+        torch.set_num_threads(config.training.num_threads)
+    console = Console()
+    path = Path(config.run_dir) if config.run_dir else next_run_path("runs", "sft")
+    with RunFolder.create(path, to_yaml(config)):
+        policy = cold_start(config, path, console)
+        groups = evaluate_policy(policy, config.evaluation, config.env, config.rollout, seed=config.seed)
+        numbers = summarize(groups, k=config.evaluation.rollouts_per_question)
+        console.print(f"{path / 'start'}: {in_short(numbers)}", highlight=False)
+    return path
+
+
+if __name__ == "__main__":
+    main()

@@ -1,12 +1,12 @@
 """Training: `python -m axpo_algo.train`. Cold start, reinforcement learning, evaluation before and after, a run folder.
 
-Without arguments it trains the built-in small policy (recipe `nano`). `algorithm=grpo` is the baseline on the same budget;
-`resume=true` goes on from the newest checkpoint and ends where an unbroken run would have.
+Without arguments it trains the built-in small policy (recipe `nano`). `algorithm=grpo` is the baseline on the
+same budget; `resume=true` goes on from the newest checkpoint and ends where an unbroken run would have.
 """
 
 import dataclasses
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +18,14 @@ from axpo_algo.checkpoint import latest_checkpoint, load_checkpoint, save_checkp
 from axpo_algo.config import TrainConfig, load_config_or_exit, to_yaml
 from axpo_algo.config_loading import config_from_file
 from axpo_algo.curves import draw_curves
-from axpo_algo.evaluate import TABLE_COLUMNS, evaluate_policy, summarize
+from axpo_algo.evaluate import TABLE_COLUMNS, evaluate_policy, in_short, summarize
 from axpo_algo.models.qwen3_vl import Qwen3VLPolicy
 from axpo_algo.pages import transcripts
-from axpo_algo.policies import load_policy
 from axpo_algo.progress import Progress
 from axpo_algo.runfolder import RunFolder, latest_run_path, next_run_path
-from axpo_algo.sft import run_sft
+from axpo_algo.sft import cold_start
 from axpo_algo.sinks import open_sinks
-from axpo_algo.tables import format_value, markdown_table, write_json
+from axpo_algo.tables import markdown_table, write_json
 from axpo_algo.trainer import Trainer
 
 __all__ = ["main", "train"]
@@ -44,7 +43,8 @@ SHOWN = (
 def train(config: TrainConfig, console: Console | None = None) -> Path:
     """Runs the whole chain and returns the run's folder; `policy/` in it is the trained checkpoint.
 
-    Raises FileExistsError where `run_dir` holds a run and `resume` is not set, FileNotFoundError where there is none to resume.
+    Raises FileExistsError where `run_dir` holds a run and `resume` is not set, FileNotFoundError where there is
+    none to resume.
     """
     console = console or Console()
     if config.training.num_threads:
@@ -52,13 +52,13 @@ def train(config: TrainConfig, console: Console | None = None) -> Path:
     folder, config = _open(config)
     with folder:
         console.print(f"run folder: {folder.path}", highlight=False)
-        policy = _cold_start(config, folder, console)
+        policy = cold_start(config, folder.path, console)
         rows = _reinforce(config, folder, policy, None, console)
         runs = {config.algorithm: folder.read_metrics()}
         if config.baseline is not None:
             other = dataclasses.replace(config, algorithm=config.baseline, baseline=None)
             with _open_baseline(folder, other) as second:
-                policy = _load(config, folder.path / "start")
+                policy = cold_start(config, folder.path, console)
                 rows += _reinforce(other, second, policy, rows[0], console)[1:]
                 runs[config.baseline] = second.read_metrics()
         draw_curves(runs, folder.curves_path)
@@ -91,46 +91,12 @@ def _last_step(path: Path) -> int | None:
     return None if checkpoint is None else int(checkpoint.name.removeprefix("step-"))
 
 
-def _cold_start(config: TrainConfig, folder: RunFolder, console: Console) -> Qwen3VLPolicy:
-    """The policy that reinforcement learning starts from: after supervised fine-tuning, where there is any.
-
-    It is kept as `start/` in the run folder: the frozen reference, and where a resumed run begins.
-    """
-    kept = folder.path / "start"
-    if kept.exists():
-        return _load(config, kept)
-    policy = load_policy(config.policy, seed=config.seed)
-    num_steps = sum(phase.num_steps for phase in config.sft.phases)
-    if num_steps:
-        with (
-            Progress(num_steps, title="sft", show=("sft/loss", "sft/tool_use_rate"), console=console) as progress,
-            (folder.path / "sft.jsonl").open("w", encoding="utf-8") as lines,
-        ):
-
-            def log(step: int, metrics: Mapping[str, float]) -> None:
-                lines.write(yaml.safe_dump({"step": step, **metrics}, default_flow_style=True, width=10**6))
-                if step % 10 == 0 or step == num_steps:
-                    progress.update(step, metrics)
-
-            run_sft(
-                policy,
-                config.sft,
-                config.env,
-                max_turns=config.rollout.max_turns,
-                seed=config.seed,
-                log=log,
-            )
-    save_policy(kept, policy)
-    # Read back, so that a run and its resumption start from the very same bytes.
-    return _load(config, kept)
-
-
-def _load(config: TrainConfig, path: Path) -> Qwen3VLPolicy:
-    return load_policy(dataclasses.replace(config.policy, path=str(path)), seed=config.seed)
-
-
 def _reinforce(
-    config: TrainConfig, folder: RunFolder, policy: Qwen3VLPolicy, start_row: dict[str, Any] | None, console: Console
+    config: TrainConfig,
+    folder: RunFolder,
+    policy: Qwen3VLPolicy,
+    start_row: dict[str, Any] | None,
+    console: Console,
 ) -> list[dict[str, Any]]:
     """Reinforcement learning of `policy`, from its start or the newest checkpoint; returns the table's rows.
 
@@ -168,11 +134,18 @@ def _reinforce(
 
 
 def _loop(
-    config: TrainConfig, folder: RunFolder, trainer: Trainer, policy: Qwen3VLPolicy, start: int, console: Console
+    config: TrainConfig,
+    folder: RunFolder,
+    trainer: Trainer,
+    policy: Qwen3VLPolicy,
+    start: int,
+    console: Console,
 ) -> None:
     """Steps from `start` on, with evaluations, pages, curves and checkpoints as often as configured."""
     num_steps, logging = config.training.num_steps, config.logging
-    with Progress(num_steps, start_step=start, title=config.algorithm, show=SHOWN, console=console) as progress:
+    with Progress(
+        num_steps, start_step=start, title=config.algorithm, show=SHOWN, console=console
+    ) as progress:
         for step in range(start + 1, num_steps + 1):
             result = trainer.step(step - 1)
             metrics: dict[str, Any] = dict(result.metrics)
@@ -209,8 +182,7 @@ def _evaluate(
     groups = evaluate_policy(policy, config.evaluation, config.env, config.rollout, seed=config.seed)
     numbers = summarize(groups, k=config.evaluation.rollouts_per_question)
     write_json(folder.path / f"evaluation-{name}.json", numbers)
-    shown = {key: format_value(numbers[key]) for key in ("pass@1", "tool_use_rate", "all_wrong_tool", "all_wrong_no_tool")}
-    console.print(f"held-out questions, {name}: " + ", ".join(f"{k} {v}" for k, v in shown.items()), highlight=False)
+    console.print(f"held-out questions, {name}: {in_short(numbers)}", highlight=False)
     return numbers
 
 

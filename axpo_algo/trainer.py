@@ -1,7 +1,7 @@
 """The training loop's one step: sample groups, resample where the tool failed, credit, update.
 
-Reads top to bottom as the method does (arXiv 2605.28774). Commands, run folders and evaluation are `train`; each stage is a
-module of its own: `rollout`, `selection`, `algorithms`, `learner`.
+Reads top to bottom as the method does (arXiv 2605.28774). Commands, run folders and evaluation are `train`; each
+stage is a module of its own: `rollout`, `selection`, `algorithms`, `learner`.
 """
 
 import math
@@ -41,7 +41,8 @@ class StepResult:
 
 
 class Trainer:
-    """Trains `policy` in place. `reference` is the frozen start of this stage. Close it, or use it in a `with` block."""
+    """Trains `policy` in place. `reference` is the frozen start of this stage. Close it, or use it in a
+    `with` block."""
 
     def __init__(self, config: TrainConfig, policy: Qwen3VLPolicy, reference: Qwen3VLPolicy | None) -> None:
         self.config = config

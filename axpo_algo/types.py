@@ -1,7 +1,7 @@
 """The records a rollout leaves: images, trajectories, groups, and the samples that training takes from them.
 
-A `Trajectory` is append-only: token ids are carried from the sampler to the loss and never rendered again. Who fills one is
-`rollout`; what its tokens mean is `models.chat`.
+A `Trajectory` is append-only: token ids are carried from the sampler to the loss and never rendered again. Who
+fills one is `rollout`; what its tokens mean is `models.chat`.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,8 @@ __all__ = ["Generation", "Group", "ProcessedImage", "Sample", "Trajectory", "Tur
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ProcessedImage:
-    """One image as the vision tower takes it. Equal pixels have equal digests, so that equal images are encoded once."""
+    """One image as the vision tower takes it. Equal pixels have equal digests, so that equal images are
+    encoded once."""
 
     digest: str
     """SHA-1 of shape and bytes"""
@@ -92,7 +93,8 @@ class Trajectory:
     def append_action(
         self, token_ids: Sequence[int], logprobs: Sequence[float], text: str, *, num_given: int = 0
     ) -> None:
-        """Adds a turn; logprobs [len(token_ids)]. Its first `num_given` tokens were not sampled here but kept from a source."""
+        """Adds a turn; logprobs [len(token_ids)]. Its first `num_given` tokens were not sampled here
+        but kept from a source."""
         if len(token_ids) != len(logprobs):
             raise ValueError(f"{len(token_ids)} tokens with {len(logprobs)} log-probs")
         start = len(self.token_ids)
@@ -103,7 +105,8 @@ class Trajectory:
 
     @property
     def confidence(self) -> float | None:
-        """Mean probability of the first tool call's tokens, both tags included (AXPO's ranking); None without a call."""
+        """Mean probability of the first tool call's tokens, both tags included (AXPO's ranking); None
+        without a call."""
         if self.branch_point is None or self.call_end is None:
             return None
         logprobs = self.sampling_logprobs[self.branch_point - 1 : self.call_end]
@@ -112,12 +115,10 @@ class Trajectory:
     def num_images_before(self, length: int, image_token_id: int) -> int:
         """How many images stand in the first `length` tokens. Raises ValueError where that cuts one in two."""
         remaining = sum(token == image_token_id for token in self.token_ids[:length])
-        for count, image in enumerate(self.images):
-            if remaining <= 0:
-                break
-            remaining -= image.num_tokens
-        else:
-            count = len(self.images)
+        count = 0
+        while remaining > 0 and count < len(self.images):
+            remaining -= self.images[count].num_tokens
+            count += 1
         if remaining != 0:
             raise ValueError(f"a prefix of {length} tokens cuts an image's placeholders in two")
         return count

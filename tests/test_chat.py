@@ -7,12 +7,17 @@ from axpo_algo.models.chat import Chat, ChatError
 from axpo_algo.models.nano import build_nano
 
 THINKING = "zoom green\n</think>\n\n"
-CALL = '<tool_call>\n{"name": "image_zoom_in", "arguments": {"label": "green", "bbox_2d": [0, 833, 167, 1000]}}\n</tool_call>'
+CALL = (
+    '<tool_call>\n{"name": "image_zoom_in", "arguments": {"label": "green", "bbox_2d": [0, 833, 167, 1000]}}\n'
+    "</tool_call>"
+)
 PIXELS = np.full((48, 48, 3), 200, dtype=np.uint8)
 
 
 def text(role, *parts):
-    content = [{"type": "text", "text": p} if isinstance(p, str) else {"type": "image", "image": p} for p in parts]
+    content = [
+        {"type": "text", "text": p} if isinstance(p, str) else {"type": "image", "image": p} for p in parts
+    ]
     return {"role": role, "content": content}
 
 

@@ -25,7 +25,8 @@ def request(policy, seed, *, tail=5, image=True):
 
 
 def test_sampled_logprobs_are_those_of_a_full_forward_pass(policy):
-    """Images or none, ragged prompts, rows that leave the batch early: cached decoding against one pass over everything."""
+    """Images or none, ragged prompts, rows that leave the batch early: cached decoding against one pass
+    over everything."""
     requests = [request(policy, seed, tail=3 + seed, image=seed % 3 != 0) for seed in range(8)]
     generations = TransformersEngine(policy).generate(requests, Sampling(max_new_tokens=12))
     for given, generation in zip(requests, generations, strict=True):
@@ -50,7 +51,9 @@ def test_a_request_samples_the_same_whoever_shares_its_batch(policy):
 
 def test_equal_prompts_are_prefilled_once_and_sampled_apart(policy):
     base = request(policy, 3)
-    requests = [GenerationRequest(token_ids=base.token_ids, images=base.images, seed=(3, k)) for k in range(4)]
+    requests = [
+        GenerationRequest(token_ids=base.token_ids, images=base.images, seed=(3, k)) for k in range(4)
+    ]
     engine = TransformersEngine(policy)
     generations = engine.generate(requests, Sampling(max_new_tokens=6))
     assert engine.num_prefilled_tokens == len(base.token_ids)
@@ -117,7 +120,9 @@ def test_temperature_zero_takes_the_likeliest(policy):
 
 
 def test_bad_settings_are_named(policy):
-    with pytest.raises(ValueError, match=r"unknown engine 'transformer'; known: transformers; nearest: 'transformers'"):
+    with pytest.raises(
+        ValueError, match=r"unknown engine 'transformer'; known: transformers; nearest: 'transformers'"
+    ):
         make_engine("transformer", policy)
     with pytest.raises(ValueError, match="top_p in"):
         Sampling(top_p=0.0)

@@ -49,7 +49,12 @@ def test_positions_agree_with_transformers(policy):
 def test_hidden_states_agree_with_transformers(policy, pad_left):
     """Ragged rows, some sharing an image, padded on either side, against one unpadded row at a time."""
     shared = sequence(policy, 1)
-    rows = [shared, (shared[0] + [400, 401], shared[1]), sequence(policy, 2, sizes=((32, 64), (48, 48))), ([500], [])]
+    rows = [
+        shared,
+        (shared[0] + [400, 401], shared[1]),
+        sequence(policy, 2, sizes=((32, 64), (48, 48))),
+        ([500], []),
+    ]
     batch = policy.batch(rows, pad_left=pad_left)
     assert len(batch.images) == 3  # the shared one once
     with torch.no_grad():

@@ -36,7 +36,9 @@ class ScriptedEngine:
             assert list(opened) == ids[: len(opened)]
             ids = ids[len(opened) :]
             cut = ids[: sampling.max_new_tokens]
-            out.append(Generation(token_ids=cut, logprobs=[self.logprob] * len(cut), finished=len(cut) == len(ids)))
+            out.append(
+                Generation(token_ids=cut, logprobs=[self.logprob] * len(cut), finished=len(cut) == len(ids))
+            )
         return out
 
     def sync_weights(self):
@@ -169,7 +171,11 @@ def test_branches_share_prefix_and_state_and_go_their_own_ways(env, chat, pool, 
     samples = get_algorithm("axpo").make_samples(group, "population")
     spans = [(s.start, s.length) for s in samples]
     whole = [len(t.token_ids) for t in continuations]
-    assert spans == [(0, kept.branch_point), (0, len(kept.token_ids)), *((kept.branch_point, n) for n in whole)]
+    assert spans == [
+        (0, kept.branch_point),
+        (0, len(kept.token_ids)),
+        *((kept.branch_point, n) for n in whole),
+    ]
     assert [s.advantage for s in samples] == pytest.approx(
         [1.0, 0.0, -0.5773503, -0.5773503, 1.7320508, -0.5773503]
     )
@@ -220,7 +226,9 @@ def test_an_outage_is_masked_not_wrong(env, chat, pool):
             raise ToolUnavailable("down")
 
     broken = make_env(
-        EnvConfig(kwargs={"difficulty": "nano", "max_pixels": 2304, "tools": [Down()]}), split="train", max_turns=3
+        EnvConfig(kwargs={"difficulty": "nano", "max_pixels": 2304, "tools": [Down()]}),
+        split="train",
+        max_turns=3,
     )
     episodes = start_group(broken, chat, index=6, num_episodes=2, seed=(1,))
     script = lambda r: (  # noqa: E731

@@ -1,4 +1,5 @@
-"""The whole chain, small: a taught policy, training steps that agree with their rollouts, seeds, killing and resuming."""
+"""The whole chain, small: a taught policy, training steps that agree with their rollouts, seeds, killing and
+resuming."""
 
 import io
 import json
@@ -22,7 +23,9 @@ from axpo_algo.train import main as train_main
 from axpo_algo.train import train
 from axpo_algo.trainer import Trainer
 
-NANO_ENV = {"kwargs": {"source": "synthetic", "difficulty": "nano", "max_pixels": 2304, "tools": ["image_zoom_in"]}}
+NANO_ENV = {
+    "kwargs": {"source": "synthetic", "difficulty": "nano", "max_pixels": 2304, "tools": ["image_zoom_in"]}
+}
 
 
 def config(**overrides):
@@ -72,7 +75,12 @@ def taught(tmp_path_factory):
         }
     )
     run_sft(
-        policy, cold_start.sft, cold_start.env, max_turns=3, seed=0, log=lambda step, m: losses.append(m["sft/loss"])
+        policy,
+        cold_start.sft,
+        cold_start.env,
+        max_turns=3,
+        seed=0,
+        log=lambda step, m: losses.append(m["sft/loss"]),
     )
     assert losses[-1] < 0.5 < 3 < losses[0]
     folder = tmp_path_factory.mktemp("taught") / "policy"
@@ -109,7 +117,9 @@ def test_the_first_update_starts_from_the_reference(taught):
 
 def test_several_updates_a_step_move_the_ratio(taught):
     policy = Qwen3VLPolicy.load(taught)
-    changed = config(algorithm="grpo", loss={"updates_per_step": 4}, optimizer={"learning_rate": 3e-3, "warmup_steps": 0})
+    changed = config(
+        algorithm="grpo", loss={"updates_per_step": 4}, optimizer={"learning_rate": 3e-3, "warmup_steps": 0}
+    )
     with Trainer(changed, policy, None) as trainer:
         metrics = [trainer.step(step).metrics for step in range(5)]
         assert trainer.learner.num_updates == 20
@@ -149,7 +159,9 @@ def test_equal_seeds_give_equal_runs_and_a_run_folder(taught, tmp_path):
 
 
 def test_a_baseline_trains_from_the_same_start_on_the_same_budget(taught, tmp_path):
-    small = config(policy={"path": taught}, training={"num_steps": 1}, run_dir=str(tmp_path / "run"), baseline="grpo")
+    small = config(
+        policy={"path": taught}, training={"num_steps": 1}, run_dir=str(tmp_path / "run"), baseline="grpo"
+    )
     run = train(small, quiet())
     axpo, grpo = read_jsonl(run / "metrics.jsonl"), read_jsonl(run / "grpo" / "metrics.jsonl")
     assert axpo[0] == grpo[0]  # the start

@@ -48,7 +48,8 @@ class Engine(Protocol):
     """Samples continuations. Implementations keep the order of the requests and never change a prompt's tokens."""
 
     def generate(self, requests: Sequence[GenerationRequest], sampling: Sampling) -> list[Generation]:
-        """One generation a request, in order; each ends with the end-of-turn token unless it ran into max_new_tokens."""
+        """One generation a request, in order; each ends with the end-of-turn token unless it ran into
+        max_new_tokens."""
         ...
 
     def sync_weights(self) -> None:

@@ -1,8 +1,8 @@
 """The embedded rollout engine: the training model itself, batched decoding with a key-value cache.
 
-Equal prompts are prefilled once and their cache rows repeated, images included: the N trajectories of a question share their
-prompt, the K branches of a prefix share that prefix. Rows that have stopped leave the batch. Random numbers belong to the request,
-not to the batch, so that a seeded run repeats itself.
+Equal prompts are prefilled once and their cache rows repeated, images included: the N trajectories of a question
+share their prompt, the K branches of a prefix share that prefix. Rows that have stopped leave the batch. Random
+numbers belong to the request, not to the batch, so that a seeded run repeats itself.
 """
 
 import hashlib
@@ -61,7 +61,9 @@ class TransformersEngine:
         rows = torch.tensor(row_of, device=self.policy.device)
         logits = self.policy.logits(self.policy.hidden_states(batch, cache=cache)[:, -1])[rows]
         cache.batch_select_indices(rows)
-        return self._decode(requests, sampling, cache, logits, batch.attention_mask[rows], batch.next_positions[:, rows])
+        return self._decode(
+            requests, sampling, cache, logits, batch.attention_mask[rows], batch.next_positions[:, rows]
+        )
 
     def _decode(
         self,
@@ -81,7 +83,9 @@ class TransformersEngine:
         alive = np.arange(len(requests))
         for step in range(sampling.max_new_tokens):
             filtered = filter_logits(logits, sampling, written)
-            drawn, drawn_logprobs = sample_tokens(filtered, uniforms[alive, step], greedy=sampling.temperature == 0)
+            drawn, drawn_logprobs = sample_tokens(
+                filtered, uniforms[alive, step], greedy=sampling.temperature == 0
+            )
             for row, token, logprob in zip(alive, drawn.tolist(), drawn_logprobs.tolist(), strict=True):
                 tokens[row].append(token)
                 logprobs[row].append(logprob)
@@ -98,14 +102,19 @@ class TransformersEngine:
                 alive = alive[keep.cpu().numpy()]
             mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
             position_ids = positions[[0, 1, 1, 1]].unsqueeze(-1)
-            logits = self.policy.logits(self.policy.extend(drawn.unsqueeze(1), position_ids, mask, cache)[:, -1])
+            logits = self.policy.logits(
+                self.policy.extend(drawn.unsqueeze(1), position_ids, mask, cache)[:, -1]
+            )
             positions = positions + 1
         return [
-            Generation(token_ids=t, logprobs=p, finished=f) for t, p, f in zip(tokens, logprobs, finished, strict=True)
+            Generation(token_ids=t, logprobs=p, finished=f)
+            for t, p, f in zip(tokens, logprobs, finished, strict=True)
         ]
 
 
-def filter_logits(logits: torch.Tensor, sampling: Sampling, written: torch.Tensor | None = None) -> torch.Tensor:
+def filter_logits(
+    logits: torch.Tensor, sampling: Sampling, written: torch.Tensor | None = None
+) -> torch.Tensor:
     """Logits [B, V] after presence penalty, temperature, top-k and top-p, in the order serving engines apply them.
 
     written: bool [B, V], tokens that each row has written; needed for a presence penalty.
@@ -125,7 +134,9 @@ def filter_logits(logits: torch.Tensor, sampling: Sampling, written: torch.Tenso
     return logits
 
 
-def sample_tokens(logits: torch.Tensor, uniforms: np.ndarray, *, greedy: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
+def sample_tokens(
+    logits: torch.Tensor, uniforms: np.ndarray, *, greedy: bool = False
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Draws one token a row by inversion: logits [B, V], uniforms [B] in [0, 1) -> tokens int64 [B], log-probs [B].
 
     The log-prob is that of the token under softmax(logits), also where `greedy` takes the likeliest one.

@@ -1,7 +1,8 @@
 """Qwen3-VL's wire format as token ids: first prompt, later observations, actions. No weights, no forward pass.
 
-The first prompt is rendered by the checkpoint's own chat template. Later turns are appended as the template would write them
-but never re-rendered: re-rendering strips thinking and changes tokens. Tags are looked up in the tokenizer.
+The first prompt is rendered by the checkpoint's own chat template. Later turns are appended as the template would
+write them but never re-rendered: re-rendering strips thinking and changes tokens. Tags are looked up in the
+tokenizer.
 """
 
 import hashlib
@@ -139,7 +140,9 @@ class Chat:
 
     def readable(self, token_ids: Sequence[int]) -> str:
         """All tokens as text, a run of image placeholders shown once."""
-        ids = [i for n, i in enumerate(token_ids) if i != self.image_token_id or token_ids[n - 1] != i or n == 0]
+        ids = [
+            i for n, i in enumerate(token_ids) if i != self.image_token_id or token_ids[n - 1] != i or n == 0
+        ]
         return self.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
 
     def first_call(self, token_ids: Sequence[int]) -> tuple[int, int] | None:
@@ -199,7 +202,7 @@ class Chat:
         return plain
 
     def _defused(self, text: str) -> str:
-        """Special tokens written out in a question or a tool's output must not act as such: a zero-width space splits them."""
+        """Special tokens written out in a question or a tool's output must not act: a zero-width space splits them."""
         if "<" not in text:
             return text
         for token in self._reserved:

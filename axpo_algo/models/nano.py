@@ -1,11 +1,11 @@
 """The embedded default policy: a random Qwen3-VL of about a million parameters, built in a second without any download.
 
-It is the real architecture behind the real wire format, small enough to learn rendered charts on a laptop's CPU in minutes. Its
-tokenizer is trained here on a few lines of the project's own: phrases of the wire format become single tokens, and so does
-every whole number up to 1000, so that a box is four tokens. Any other text falls back to bytes.
+It is the real architecture behind the real wire format, small enough to learn rendered charts on a laptop's CPU
+in minutes. Its tokenizer is trained here on a few lines of the project's own: phrases of the wire format become
+single tokens, and so does every whole number up to 1000, so that a box is four tokens. Any other text falls back
+to bytes.
 """
 
-import json
 from dataclasses import dataclass
 
 import torch
@@ -52,7 +52,8 @@ SPECIAL = (
 )
 TAGS = ("<think>", "</think>", "<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>")
 
-# Qwen3-VL's turns, with the tools by name only: so small a policy learns the schemas from demonstrations, not from a prompt.
+# Qwen3-VL's turns, with the tools by name only: so small a policy learns the schemas from demonstrations,
+# not from a prompt.
 CHAT_TEMPLATE = r"""
 {%- macro render(content) -%}
 {%- if content is string -%}{{ content }}
@@ -109,8 +110,31 @@ PIECES = (
     "\\boxed{",
     "</answer>",
     *("red", "green", "blue", "orange", "purple", "gray", "yellow", "teal", "black", "brown", "pink", "cyan"),
-    *("How many", "What is the", "Which", " is the", " of the", " in the", " the", " and", " between", " year"),
-    *("percentage", "difference", "highest", "lowest", "average", "total", "people", "share", "ratio", "value", "sum"),
+    *(
+        "How many",
+        "What is the",
+        "Which",
+        " is the",
+        " of the",
+        " in the",
+        " the",
+        " and",
+        " between",
+        " year",
+    ),
+    *(
+        "percentage",
+        "difference",
+        "highest",
+        "lowest",
+        "average",
+        "total",
+        "people",
+        "share",
+        "ratio",
+        "value",
+        "sum",
+    ),
 )
 
 
@@ -122,11 +146,14 @@ def _corpus() -> list[str]:
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
-    """A byte-level BPE over whole phrases, split only around tags and numbers; the wire format's tags are single tokens."""
+    """A byte-level BPE over whole phrases, split only around tags and numbers; the wire format's tags are
+    single tokens."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
-            pre_tokenizers.Split(Regex(r"<[^<>]*>| [0-9]{1,4}|(?<![a-z_0-9])[0-9]{1,4}"), behavior="isolated"),  # tags, numbers
+            pre_tokenizers.Split(
+                Regex(r"<[^<>]*>| [0-9]{1,4}|(?<![a-z_0-9])[0-9]{1,4}"), behavior="isolated"
+            ),  # tags, numbers
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )
@@ -207,20 +234,26 @@ def _model_config(config: NanoConfig, tokenizer: PreTrainedTokenizerFast) -> Qwe
             num_position_embeddings=256,
             deepstack_visual_indexes=list(config.deepstack),
         ),
-        image_token_id=tokenizer.convert_tokens_to_ids("<|image_pad|>"),
-        video_token_id=tokenizer.convert_tokens_to_ids("<|video_pad|>"),
-        vision_start_token_id=tokenizer.convert_tokens_to_ids("<|vision_start|>"),
-        vision_end_token_id=tokenizer.convert_tokens_to_ids("<|vision_end|>"),
+        image_token_id=_id(tokenizer, "<|image_pad|>"),
+        video_token_id=_id(tokenizer, "<|video_pad|>"),
+        vision_start_token_id=_id(tokenizer, "<|vision_start|>"),
+        vision_end_token_id=_id(tokenizer, "<|vision_end|>"),
         tie_word_embeddings=config.tie_word_embeddings,
     )
+
+
+def _id(tokenizer: PreTrainedTokenizerFast, token: str) -> int:
+    index = tokenizer.convert_tokens_to_ids(token)
+    assert isinstance(index, int)
+    return index
 
 
 def _initialize(model: Qwen3VLForConditionalGeneration) -> None:
     """Rescales transformers' initial weights (std 0.02, meant for widths in the thousands) to the width of this model.
 
-    Text weights get std 0.09, about 1 / sqrt(hidden_size); vision weights 0.05; the patches' position embeddings 1.0, so that where
-    a patch stands is as loud as what it shows. Measured on questions of what stands where: learned in 100 to 200
-    steps, against chance after 500 with transformers' own scale.
+    Text weights get std 0.09, about 1 / sqrt(hidden_size); vision weights 0.05; the patches' position embeddings
+    1.0, so that where a patch stands is as loud as what it shows. Measured on questions of what stands where:
+    learned in 100 to 200 steps, against chance after 500 with transformers' own scale.
     """
     seen: set[int] = set()
     with torch.no_grad():

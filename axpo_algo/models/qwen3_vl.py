@@ -1,8 +1,9 @@
 """Qwen3-VL as a policy: loading and saving, positions, and the one forward pass that sampling and training share.
 
-Works for any Qwen3-VL checkpoint by folder or hub id, and for the built-in `nano` one. The forward pass encodes equal images once
-(all trajectories of a question show the same one), always passes explicit M-RoPE positions, and masks the tokens that may
-not be sampled in the logits of sampling and training alike. Wire format: `chat`. Sampling: `engines`.
+Works for any Qwen3-VL checkpoint by folder or hub id, and for the built-in `nano` one. The forward pass encodes
+equal images once (all trajectories of a question show the same one), always passes explicit M-RoPE positions, and
+masks the tokens that may not be sampled in the logits of sampling and training alike. Wire format: `chat`.
+Sampling: `engines`.
 """
 
 import json
@@ -33,9 +34,9 @@ def mrope_positions(
 ) -> np.ndarray:
     """Interleaved-M-RoPE positions of one sequence: int64 [3, T] (time, height, width).
 
-    Text advances all three by one; an image of grid (t, h, w) patches takes h/merge x w/merge positions from where it stands and
-    text goes on max(h, w)/merge later. Agrees with transformers' `get_rope_index`. Raises PolicyError where the placeholders
-    do not match the grids.
+    Text advances all three by one; an image of grid (t, h, w) patches takes h/merge x w/merge positions from
+    where it stands and text goes on max(h, w)/merge later. Agrees with transformers' `get_rope_index`. Raises
+    PolicyError where the placeholders do not match the grids.
     """
     ids = np.asarray(token_ids)
     positions = np.empty((3, len(ids)), dtype=np.int64)
@@ -105,7 +106,8 @@ class Qwen3VLPolicy:
 
     @classmethod
     def load(cls, path: str, *, dtype: str = "float32", device: str = "cpu") -> "Qwen3VLPolicy":
-        """Loads a folder or hub id. Raises PolicyError naming the path where that fails or it is another architecture."""
+        """Loads a folder or hub id. Raises PolicyError naming the path where that fails or it is
+        another architecture."""
         if dtype not in DTYPES:
             raise PolicyError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
         if Path(path).is_dir():
@@ -114,13 +116,15 @@ class Qwen3VLPolicy:
         try:
             tokenizer = AutoTokenizer.from_pretrained(path)
             image_processor = AutoImageProcessor.from_pretrained(path)
-            model = AutoModelForImageTextToText.from_pretrained(path, dtype=DTYPES[dtype])
+            model: Any = AutoModelForImageTextToText.from_pretrained(path, dtype=DTYPES[dtype])
         except (OSError, ValueError) as error:
             raise PolicyError(f"no Qwen3-VL checkpoint could be loaded from {path!r}: {error}") from error
-        return cls(model.to(device), Chat(tokenizer, image_processor))
+        model.to(device=device)
+        return cls(model, Chat(tokenizer, image_processor))
 
     def save(self, folder: Path) -> None:
-        """Writes weights, tokenizer, template and image processor so that `load` and transformers' Auto classes read them."""
+        """Writes weights, tokenizer, template and image processor so that `load` and transformers' Auto
+        classes read them."""
         transformers_logging.disable_progress_bar()
         self.model.save_pretrained(folder)
         self.chat.tokenizer.save_pretrained(folder)
@@ -140,7 +144,8 @@ class Qwen3VLPolicy:
     def batch(
         self, sequences: Sequence[tuple[Sequence[int], Sequence[ProcessedImage]]], *, pad_left: bool = False
     ) -> SequenceBatch:
-        """Pads (token ids, images) pairs into one batch. Raises PolicyError where placeholders and images do not match."""
+        """Pads (token ids, images) pairs into one batch. Raises PolicyError where placeholders and
+        images do not match."""
         width = max(len(ids) for ids, _ in sequences)
         rows = len(sequences)
         token_ids = np.full((rows, width), self.chat.tokenizer.pad_token_id or 0, dtype=np.int64)
@@ -198,7 +203,8 @@ class Qwen3VLPolicy:
     def extend(
         self, token_ids: torch.Tensor, position_ids: torch.Tensor, attention_mask: torch.Tensor, cache: Any
     ) -> torch.Tensor:
-        """Hidden states [B, 1, hidden] of one more token each: token_ids [B, 1], position_ids [4, B, 1], mask [B, T + 1]."""
+        """Hidden states [B, 1, hidden] of one more token each: token_ids [B, 1], position_ids [4, B,
+        1], mask [B, T + 1]."""
         return self.model.model.language_model(
             inputs_embeds=self.model.get_input_embeddings()(token_ids),
             position_ids=position_ids,
@@ -214,7 +220,8 @@ class Qwen3VLPolicy:
     def token_logprobs(
         self, batch: SequenceBatch, rows: torch.Tensor, columns: torch.Tensor, *, temperature: float = 1.0
     ) -> torch.Tensor:
-        """Log-probs [M] of the tokens at (rows [M], columns [M]) given all before them; columns >= 1, right-padded batch."""
+        """Log-probs [M] of the tokens at (rows [M], columns [M]) given all before them; columns >= 1,
+        right-padded batch."""
         hidden = self.hidden_states(batch)[rows, columns - 1]
         logprobs = torch.log_softmax(self.logits(hidden) / temperature, dim=-1)
         return logprobs.gather(-1, batch.token_ids[rows, columns].unsqueeze(-1)).squeeze(-1)
