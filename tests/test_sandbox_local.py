@@ -216,7 +216,9 @@ os.kill(os.getpid(), signal.SIGKILL)
 
 
 @pytest.mark.parametrize("isolation", ["auto", "landlock"])
-def test_all_ends_with_the_process_that_made_it(repository: Path, tmp_path: Path, isolation: str) -> None:
+def test_all_ends_with_the_process_that_made_it(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, isolation: str
+) -> None:
     done = subprocess.run(
         [sys.executable, "-B", "-c", TRAINER, str(repository), isolation],
         env={**os.environ, "TMPDIR": str(tmp_path)}, stdout=subprocess.PIPE, text=True, timeout=60,
@@ -227,8 +229,14 @@ def test_all_ends_with_the_process_that_made_it(repository: Path, tmp_path: Path
         assert len(pids) >= 6
         assert eventually(lambda: not any(map(is_running, pids)))
         assert is_running(worker)
+        assert len(os.listdir(tmp_path)) == 1
     finally:
         os.kill(worker, signal.SIGKILL)
+    assert eventually(lambda: not is_running(worker))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with make_local():
+        assert len(os.listdir(tmp_path)) == 1  # its own: what the other left was swept away
+    assert os.listdir(tmp_path) == []
 
 
 def test_replay_is_a_fallback_that_costs_nothing_before(sandbox: LocalSandbox) -> None:

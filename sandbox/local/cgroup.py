@@ -11,6 +11,7 @@ from pathlib import Path
 
 ROOT = Path("/sys/fs/cgroup")
 _REMOVE_TIMEOUT_S = 2.0
+_PREFIX = "axpo-sandbox-"
 _counter = itertools.count()
 
 
@@ -18,7 +19,7 @@ class Cgroup:
     """One group per controller; `memory` and `processes` say which of the two limits hold."""
 
     def __init__(self, *, total_bytes: int, total_processes: int) -> None:
-        name = f"axpo-sandbox-{os.getpid()}-{next(_counter)}"
+        name = f"{_PREFIX}{os.getpid()}-{next(_counter)}"
         self._folders: list[Path] = []
         self.memory = self.processes = False
         self._events = -1  # open file that counts out-of-memory kills
@@ -77,6 +78,7 @@ class Cgroup:
         )
 
     def _make(self, folder: Path, values: dict[str, int]) -> bool:
+        _sweep(folder.parent)
         try:
             folder.mkdir()
         except OSError:
@@ -100,6 +102,14 @@ class Cgroup:
             folder.rmdir()
         self.memory = self.memory and folder.parts[3] == "pids"
         self.processes = self.processes and folder.parts[3] == "memory"
+
+
+def _sweep(parent: Path) -> None:
+    """Remove groups that killed processes left. One that is in use cannot be removed."""
+    for folder in parent.glob(_PREFIX + "*"):
+        if not Path(f"/proc/{folder.name.split('-')[2]}").exists():
+            with contextlib.suppress(OSError):
+                folder.rmdir()
 
 
 def _own_groups() -> dict[str, str]:

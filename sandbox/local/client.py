@@ -9,7 +9,6 @@ import secrets
 import shutil
 import socket
 import subprocess
-import tempfile
 import threading
 import warnings
 import weakref
@@ -37,6 +36,7 @@ from sandbox.local.live import Live
 from sandbox.local.probe import probe
 from sandbox.local.process import Dead, Family, Process, hang_up, spawn
 from sandbox.local.revive import Endable
+from sandbox.local.runfolder import RunFolder, sweep
 from sandbox.local.session import LocalSession, LocalSnapshot
 
 _REQUEST_TIMEOUT_S = 30.0
@@ -52,7 +52,9 @@ class Zygote:
 
     def __init__(self, config: LocalConfig) -> None:
         """Start it. Raises SandboxUnavailable with what it said."""
-        self.run_folder = tempfile.mkdtemp(prefix="axpo-sandbox-")
+        sweep()
+        self._folder = RunFolder()
+        self.run_folder = self._folder.path
         self.cgroup = Cgroup(total_bytes=config.total_memory_bytes, total_processes=config.total_processes)
         self._lock = threading.RLock()
         self._control, theirs = socket.socketpair()
@@ -141,7 +143,7 @@ class Zygote:
 
     def _clean_up(self) -> None:
         self.cgroup.remove()
-        shutil.rmtree(self.run_folder, ignore_errors=True)
+        self._folder.close()
 
 
 class LocalSandbox:
