@@ -187,9 +187,18 @@ def _evaluate(
 
 
 def main(argv: Sequence[str] | None = None) -> Path:
-    """The command. `--resume` is short for `resume=true`."""
+    """The command. `--resume` is short for `resume=true`; a resumed run keeps its own configuration."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     arguments = ["resume=true" if argument == "--resume" else argument for argument in arguments]
+    if "resume=true" in arguments:
+        refused = [a for a in arguments if a.partition("=")[0] not in ("resume", "run_dir", "algorithm")]
+        if refused:
+            print(
+                f"error: a resumed run keeps its own configuration; {', '.join(refused)} cannot be changed. "
+                "Allowed beside resume: run_dir, algorithm (which run to find)",
+                file=sys.stderr,
+            )
+            raise SystemExit(2)
     if not any(a.startswith("recipe=") or a.startswith("--config") for a in arguments):
         arguments = ["recipe=nano", *arguments]
     return train(load_config_or_exit(arguments, TrainConfig))

@@ -198,6 +198,8 @@ def test_killed_and_resumed_it_ends_where_an_unbroken_run_does(taught, tmp_path)
     process.wait()
     steps = len(read_jsonl(metrics)) - 1
     assert 3 <= steps < 6, "killed in the middle"
+    with pytest.raises(SystemExit):
+        train_main(["--resume", f"run_dir={broken}", "training.num_steps=9"])
     assert train_main(["--resume", f"run_dir={broken}"]) == broken
     assert metrics.read_bytes() == (whole / "metrics.jsonl").read_bytes()
     for name in ("model.safetensors", "tokenizer.json"):
