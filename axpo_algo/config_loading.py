@@ -58,6 +58,12 @@ def load_config_or_exit(argv: Sequence[str], cls: type[Config]) -> Config:
         raise SystemExit(2) from None
 
 
+def with_default_recipe(argv: Sequence[str], recipe: str) -> list[str]:
+    """The arguments of a command, led by `recipe=RECIPE` where they name neither a recipe nor a file."""
+    named = any(argument.startswith(("recipe=", "--recipe", "--config")) for argument in argv)
+    return [*argv] if named else [f"recipe={recipe}", *argv]
+
+
 def config_from_mapping(values: Mapping[str, Any], cls: type[Config]) -> Config:
     """Builds a `cls` from a nested mapping, such as a parsed YAML file; what is left out takes its default.
 

@@ -16,6 +16,7 @@ from typing import Any
 from rich.console import Console
 
 from axpo_algo.config import EnvConfig, EvaluationConfig, PolicyConfig, RolloutConfig, load_config_or_exit
+from axpo_algo.config_loading import with_default_recipe
 from axpo_algo.metrics import GroupOutcome, summarize_groups
 from axpo_algo.tables import format_value, markdown_table, write_json
 
@@ -159,9 +160,7 @@ def in_short(numbers: Mapping[str, Any]) -> str:
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     """Evaluates, prints a table, and returns its numbers."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
-    if not any(a.startswith("recipe=") or a.startswith("--config") for a in arguments):
-        arguments = ["recipe=nano-evaluation", *arguments]
+    arguments = with_default_recipe(sys.argv[1:] if argv is None else argv, "nano-evaluation")
     config = load_config_or_exit(arguments, EvaluateConfig)
     console = Console()
     rows: list[dict[str, Any]] = []

@@ -19,6 +19,7 @@ from rich.console import Console
 
 from axpo_algo.checkpoint import save_policy
 from axpo_algo.config import EnvConfig, SFTConfig, SFTPhase, TrainConfig, load_config_or_exit, to_yaml
+from axpo_algo.config_loading import with_default_recipe
 from axpo_algo.environments import make_env, task_index
 from axpo_algo.learner import supervised_loss
 from axpo_algo.models.chat import Chat
@@ -173,9 +174,7 @@ def main(argv: Sequence[str] | None = None) -> Path:
     """The cold start alone, measured on held-out questions; returns the run's folder, `start/` in it the checkpoint."""
     from axpo_algo.evaluate import evaluate_policy, in_short, summarize
 
-    arguments = list(sys.argv[1:] if argv is None else argv)
-    if not any(a.startswith("recipe=") or a.startswith("--config") for a in arguments):
-        arguments = ["recipe=nano", *arguments]
+    arguments = with_default_recipe(sys.argv[1:] if argv is None else argv, "nano")
     config = load_config_or_exit(arguments, TrainConfig)
     if config.training.num_threads:
         torch.set_num_threads(config.training.num_threads)

@@ -16,7 +16,7 @@ from rich.console import Console
 
 from axpo_algo.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint, save_policy
 from axpo_algo.config import TrainConfig, load_config_or_exit, to_yaml
-from axpo_algo.config_loading import config_from_file
+from axpo_algo.config_loading import config_from_file, with_default_recipe
 from axpo_algo.curves import draw_curves
 from axpo_algo.evaluate import TABLE_COLUMNS, evaluate_policy, in_short, summarize
 from axpo_algo.models.qwen3_vl import Qwen3VLPolicy
@@ -199,9 +199,7 @@ def main(argv: Sequence[str] | None = None) -> Path:
                 file=sys.stderr,
             )
             raise SystemExit(2)
-    if not any(a.startswith("recipe=") or a.startswith("--config") for a in arguments):
-        arguments = ["recipe=nano", *arguments]
-    return train(load_config_or_exit(arguments, TrainConfig))
+    return train(load_config_or_exit(with_default_recipe(arguments, "nano"), TrainConfig))
 
 
 if __name__ == "__main__":
