@@ -1,4 +1,4 @@
-"""The claim of the README on one seed, in full: the gap is there at the start, AXPO closes it, GRPO gives the tool up."""
+"""The claim of the README, one seed in full: the gap is there, AXPO closes it, GRPO gives the tool up."""
 
 import json
 
