@@ -375,10 +375,12 @@ def test_answers_to_no_request_are_refused(session: LocalSession) -> None:
 def test_answers_nobody_asked_for_do_not_shift_the_next(session: LocalSession) -> None:
     forged = "forge({**good, 'text': 'first'}); forge({**good, 'text': 'second'})"
     assert session.run(FORGE + forged, timeout_s=60).text == "first"
-    # What the cell left behind makes the interpreter unusable, again and again: so the cell is taken back.
-    result = session.run("kept + 1", timeout_s=60)
-    assert result.error is not None and result.error.name in ("Killed", "ProtocolError")
-    assert session.run("kept + 1", timeout_s=60).text == "2"
+    # What the cell left behind makes the interpreter unusable, again and again: so the cell is taken back. The stray
+    # answer may arrive before the next cell is sent or while it runs; in the second case that cell is lost as well.
+    results = [session.run("kept + 1", timeout_s=60) for _ in range(3)]
+    lost = [result.error.name for result in results if result.error is not None]
+    assert 1 <= len(lost) <= 2 and set(lost) <= {"Killed", "ProtocolError"}
+    assert [result.text for result in results[len(lost) :]] == ["2"] * (3 - len(lost))
 
 
 def test_descriptors_sent_over_the_channel_are_closed(session: LocalSession) -> None:
