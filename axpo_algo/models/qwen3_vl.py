@@ -14,7 +14,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import AutoImageProcessor, AutoModelForImageTextToText, AutoTokenizer
+from transformers import (
+    AutoImageProcessor,
+    AutoModelForImageTextToText,
+    AutoTokenizer,
+    Qwen2VLImageProcessorPil,
+)
 from transformers.utils import logging as transformers_logging
 
 from axpo_algo.models.chat import Chat
@@ -115,7 +120,7 @@ class Qwen3VLPolicy:
         transformers_logging.disable_progress_bar()
         try:
             tokenizer = AutoTokenizer.from_pretrained(path)
-            image_processor = AutoImageProcessor.from_pretrained(path)
+            image_processor = _load_image_processor(path)
             model: Any = AutoModelForImageTextToText.from_pretrained(path, dtype=DTYPES[dtype])
         except (OSError, ValueError) as error:
             raise PolicyError(f"no Qwen3-VL checkpoint could be loaded from {path!r}: {error}") from error
@@ -233,14 +238,26 @@ class Qwen3VLPolicy:
         grids = torch.tensor([image.grid for image in batch.images], device=self.device)
         features = self.model.model.get_image_features(pixel_values, grids, return_dict=True)
         shown = batch.image_of_placeholder.tolist()
+        sizes = [image.num_tokens for image in batch.images]
         visual_mask = batch.token_ids == self.model.config.image_token_id
 
-        def spread(per_image: Sequence[torch.Tensor]) -> torch.Tensor:
+        def spread(per_image: torch.Tensor | Sequence[torch.Tensor]) -> torch.Tensor:
+            # Some versions of transformers give one tensor an image, others one for all.
+            if isinstance(per_image, torch.Tensor):
+                per_image = torch.split(per_image, sizes)
             return torch.cat([per_image[index] for index in shown]).to(embeds.dtype)
 
         flat = spread(features.pooler_output)
         embeds = embeds.masked_scatter(visual_mask.unsqueeze(-1).expand_as(embeds), flat)
         return embeds, visual_mask, [spread(layer) for layer in features.deepstack_features]
+
+
+def _load_image_processor(path: str) -> Any:
+    """The checkpoint's image processor; the one without torchvision where that is missing."""
+    try:
+        return AutoImageProcessor.from_pretrained(path)
+    except ImportError:
+        return Qwen2VLImageProcessorPil.from_pretrained(path)
 
 
 def _require_qwen3_vl(folder: Path) -> None:
