@@ -75,7 +75,9 @@ def mean_records(runs: Sequence[Records], keys: Sequence[str]) -> list[dict[str,
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--seeds", default="0,1,2", help="comma-separated")
     parser.add_argument("--runs", type=Path, default=Path("runs/thinking_acting_gap"))
     parser.add_argument("--json", type=Path)
