@@ -2,8 +2,9 @@
 
     python benchmarks/thinking_acting_gap.py [--seeds 0,1,2] [--runs FOLDER] [--json PATH] [--png PATH] [KEY=VALUE ...]
 
-Each seed is a run of the recipe `nano` in FOLDER/seed-N: cold start, AXPO, GRPO with as many rollouts. Runs that are finished
-are read, broken ones gone on with. The rest of the arguments override the recipe. About six minutes a seed on two cores.
+Each seed is a run of the recipe `nano` in FOLDER/seed-N: cold start, AXPO, GRPO with as many rollouts. Runs that are
+finished are read, broken ones gone on with. The rest of the arguments override the recipe. About seven minutes a seed
+on two cores.
 """
 
 import argparse
@@ -41,8 +42,11 @@ def run_seed(seed: int, folder: Path, overrides: Sequence[str]) -> dict[str, Rec
     path = folder / f"seed-{seed}"
     if not (path / "report.md").exists():
         resume = ["resume=true"] if (path / "metrics.jsonl").exists() else []
-        arguments = ["recipe=nano", f"seed={seed}", f"run_dir={path}", *resume, *overrides]
-        train(load_config_or_exit(arguments, TrainConfig))
+        train(
+            load_config_or_exit(
+                ["recipe=nano", f"seed={seed}", f"run_dir={path}", *resume, *overrides], TrainConfig
+            )
+        )
     return {"axpo": read_jsonl(path / "metrics.jsonl"), "grpo": read_jsonl(path / "grpo" / "metrics.jsonl")}
 
 
