@@ -85,10 +85,11 @@ def first_cells(sandbox: Sandbox, repeats: int) -> list[float]:
     return times
 
 
-def snapshots(sandbox: Sandbox, held_mb: int, repeats: int) -> list[float]:
+def snapshots(sandbox: Sandbox, held: str, held_mb: int, repeats: int) -> list[float]:
+    """Milliseconds of a snapshot of a session that holds the value of the expression `held`."""
     times = []
     with sandbox.session(limits={"memory_bytes": (held_mb + 1024) << 20}) as session:
-        run_ok(session, f"held = bytearray(b'x') * ({held_mb} << 20)")
+        run_ok(session, f"import numpy\nheld = {held}")
         for _ in range(repeats):
             run_ok(session, "changed = 1")  # otherwise it would hand out the same frozen process again
             time_ms, snapshot = timed_ms(session.snapshot)
@@ -163,7 +164,15 @@ def measure(repeats: int, held_mb: Sequence[int]) -> tuple[str, list[dict[str, A
     with make_sandbox("local", quiet=True) as sandbox:
         tier = sandbox.isolation.tier
         rows.append(row("session and first cell", first_cells(sandbox, repeats)))
-        rows += [row(f"snapshot, {held} MB held", snapshots(sandbox, held, repeats)) for held in held_mb]
+        for held in held_mb:
+            array = (
+                f"numpy.ones({held} << 17)"  # float64, 8 bytes each; in huge pages where the machine has them
+            )
+            rows.append(row(f"snapshot, {held} MB array held", snapshots(sandbox, array, held, repeats)))
+        plain = f"bytearray(b'x') * ({max(held_mb)} << 20)"  # in small pages, whose tables a fork copies
+        rows.append(
+            row(f"snapshot, {max(held_mb)} MB of bytes", snapshots(sandbox, plain, max(held_mb), repeats))
+        )
         small, memory = branches(sandbox, 0, repeats)
         rows.append(row("branch and first cell, small folder", small))
         rows.append(row("branch and first cell, 5 MB folder", branches(sandbox, 5, repeats)[0]))
