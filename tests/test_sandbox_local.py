@@ -9,6 +9,7 @@ import sys
 import tempfile
 import threading
 import time
+import venv
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -359,3 +360,17 @@ def test_open_files_follow_into_branches_with_their_flags(sandbox: LocalSandbox)
         seen = branch.run("reader.read(2), same.read(2), open('log').read()").text
         assert seen == "('34', '78', 'xbranch')"
         assert session.run("open('log').read()").text == "'xsession'"
+
+
+def test_an_interpreter_installed_below_tmp_can_be_used() -> None:
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        os.chmod(folder, 0o755)  # sessions are nobody
+        venv.create(folder, symlinks=True)
+        with make_sandbox("local", python=f"{folder}/bin/python", preload=(), quiet=True) as sandbox:
+            if sandbox.isolation.tier != "namespaces":
+                pytest.skip("only namespaces give code a /tmp of its own")
+            session = sandbox.session()
+            run = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'print(6 * 7)'], check=True)"
+            assert session.run(run).stdout == "42\n"
+            session.run("import tempfile; file = tempfile.NamedTemporaryFile()")
+            assert session.run("file.write(b'x'), tempfile.gettempdir()").text == "(1, '/dev/shm')"

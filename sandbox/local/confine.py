@@ -82,7 +82,10 @@ def confine(tier: str, run_folder: str, session: dict[str, Any]) -> Confined:
 def _confine_namespaces(limits: dict[str, Any], key: int) -> Confined:
     namespaces.lock_in()
     _volunteer()
-    folders = namespaces.MountedFolders(size_bytes=int(limits["workdir_bytes"]))
+    writable = _writable_folders()
+    if os.environ.get("TMPDIR") not in writable:
+        os.environ["TMPDIR"] = writable[-1]
+    folders = namespaces.MountedFolders(size_bytes=int(limits["workdir_bytes"]), writable=writable)
     folders.first()
     namespaces.drop_capabilities(keep=(namespaces.CAP_SYS_ADMIN,))
     limit_resources(limits)
@@ -104,6 +107,16 @@ def readable_paths() -> list[str]:
         if not namespaces.is_inside(path, found):
             found.append(path)
     return found
+
+
+def _writable_folders() -> tuple[str, ...]:
+    """Folders to give a session: not one that would hide its own interpreter, installed below /tmp, say."""
+    needed = readable_paths()
+    return tuple(
+        folder
+        for folder in namespaces.WRITABLE
+        if not any(namespaces.is_inside(path, [folder]) for path in needed)
+    )
 
 
 def _shorten_path(read_only: list[str]) -> None:

@@ -31,7 +31,7 @@ _CAPABILITY_VERSION_3 = 0x20080522
 NOBODY = 65534
 
 _STAGE = "/stage"
-_WRITABLE = (BOX, "/tmp", "/dev/shm")
+WRITABLE = (BOX, "/tmp", "/dev/shm")
 _SYSTEM = ("/usr", "/bin", "/lib", "/lib32", "/lib64", "/sbin")
 _SYSTEM_FILES = ("/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/localtime", "/etc/fonts", "/etc/alternatives")
 SYSTEM_PATHS = (*_SYSTEM, *_SYSTEM_FILES)
@@ -117,11 +117,15 @@ def drop_capabilities(keep: tuple[int, ...]) -> None:
 
 
 class MountedFolders:
-    """The writable folders: one size-capped tmpfs, seen at BOX, /tmp and /dev/shm, private to each branch."""
+    """The writable folders: one size-capped tmpfs, seen at BOX, /tmp and /dev/shm, private to each branch.
+
+    writable: of these, the ones that hide nothing code must read, such as an interpreter below /tmp.
+    """
 
     box = BOX
 
-    def __init__(self, *, size_bytes: int) -> None:
+    def __init__(self, *, size_bytes: int, writable: tuple[str, ...] = WRITABLE) -> None:
+        self._writable = writable
         self._options = f"size={size_bytes},nr_inodes={max(1024, size_bytes // 4096)},mode=755"
 
     def first(self) -> None:
@@ -132,7 +136,7 @@ class MountedFolders:
     def branch(self, keep_fds: set[int], key: int) -> None:
         """Copies of what is there; open files go on at the same number and offset. Raises OSError."""
         cwd = os.getcwd()
-        files = find_open_files(_WRITABLE, keep_fds)
+        files = find_open_files(self._writable, keep_fds)
         unshare(NEWNS, key)
         self._replace(copy=True, key=key)
         os.chdir(cwd)
@@ -140,7 +144,7 @@ class MountedFolders:
 
     def _replace(self, *, copy: bool, key: int) -> None:
         mount("tmpfs", _STAGE, "tmpfs", _NOSUID | _NODEV, self._options, key)
-        for target in _WRITABLE:
+        for target in self._writable:
             part = _STAGE + "/" + os.path.basename(target)
             if copy:
                 copy_tree(target, part)
