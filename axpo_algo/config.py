@@ -314,7 +314,8 @@ class TrainConfig:
     algorithm: str = "axpo"
     """how a group of trajectories becomes trained samples"""
     baseline: str | None = None
-    """a second algorithm, trained afterwards from the same start on the same budget, for a table side by side"""
+    """a second algorithm, trained afterwards from the same start on the same budget, for a table side by side; null or
+    the first one's name: none"""
     run_dir: str | None = None
     """folder of the run; null takes the next free runs/ALGORITHM-NNN"""
     resume: bool = False

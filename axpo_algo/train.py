@@ -14,6 +14,7 @@ import torch
 import yaml
 from rich.console import Console
 
+from axpo_algo.algorithms import get_algorithm
 from axpo_algo.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint, save_policy
 from axpo_algo.config import TrainConfig, load_config_or_exit, to_yaml
 from axpo_algo.config_loading import config_from_file, with_default_recipe
@@ -43,10 +44,12 @@ SHOWN = (
 def train(config: TrainConfig, console: Console | None = None) -> Path:
     """Runs the whole chain and returns the run's folder; `policy/` in it is the trained checkpoint.
 
-    Raises FileExistsError where `run_dir` holds a run and `resume` is not set, FileNotFoundError where there is
-    none to resume.
+    Raises ValueError for an unknown algorithm, FileExistsError where `run_dir` holds a run and `resume` is not set,
+    FileNotFoundError where there is none to resume.
     """
     console = console or Console()
+    for name in filter(None, (config.algorithm, config.baseline)):
+        get_algorithm(name)  # an unknown one is refused before anything is made
     if config.training.num_threads:
         torch.set_num_threads(config.training.num_threads)
     folder, config = _open(config)
@@ -55,12 +58,12 @@ def train(config: TrainConfig, console: Console | None = None) -> Path:
         policy = cold_start(config, folder.path, console)
         rows = _reinforce(config, folder, policy, None, console)
         runs = {config.algorithm: folder.read_metrics()}
-        if config.baseline is not None:
-            other = dataclasses.replace(config, algorithm=config.baseline, baseline=None)
+        if config.baseline not in (None, config.algorithm):
+            other = dataclasses.replace(config, algorithm=str(config.baseline), baseline=None)
             with _open_baseline(folder, other) as second:
                 policy = cold_start(config, folder.path, console)
                 rows += _reinforce(other, second, policy, rows[0], console)[1:]
-                runs[config.baseline] = second.read_metrics()
+                runs[other.algorithm] = second.read_metrics()
         draw_curves(runs, folder.curves_path)
         columns = [column for column in TABLE_COLUMNS if any(column in row for row in rows)]
         console.print(markdown_table(rows, columns=columns), markup=False, highlight=False, soft_wrap=True)

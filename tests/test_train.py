@@ -213,14 +213,17 @@ def test_a_run_folder_is_not_overwritten(taught, tmp_path):
         train(config(policy={"path": taught}, training={"num_steps": 0}, run_dir=folder), quiet())
 
 
-def test_unknown_names_are_refused_by_name(capsys):
+def test_unknown_names_are_refused_by_name(capsys, tmp_path):
     for argument, said in (("rollout.group_sise=4", "group_size"), ("recipe=nono", "nano")):
         with pytest.raises(SystemExit) as stop:
             train_main([argument])
         assert stop.value.code == 2
         assert said in capsys.readouterr().err
     with pytest.raises(ValueError, match="unknown algorithm 'axop'; known: grpo, axpo; nearest: 'axpo'"):
-        Trainer(config(algorithm="axop"), build_nano(), None)
+        train(config(algorithm="axop", run_dir=str(tmp_path / "run")), quiet())
+    with pytest.raises(ValueError, match="unknown algorithm 'gpro'; known: grpo, axpo; nearest: 'grpo'"):
+        train(config(baseline="gpro", run_dir=str(tmp_path / "run")), quiet())
+    assert not (tmp_path / "run").exists()
 
 
 def test_evaluation_of_scripted_policies_on_charts():
