@@ -177,7 +177,7 @@ def _take_turn(episode: Episode, generation: Generation, chat: Chat) -> str | No
         trajectory.status, trajectory.reward = "max_new_tokens", 0.0
         episode.env.close()
         return None
-    return text
+    return chat.as_action(text)
 
 
 def _observe(episode: Episode, result: tuple[Any, ...], chat: Chat) -> None:

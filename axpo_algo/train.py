@@ -78,7 +78,7 @@ def _open(config: TrainConfig) -> tuple[RunFolder, TrainConfig]:
         return RunFolder.create(path, to_yaml(config)), config
     path = Path(config.run_dir) if config.run_dir else latest_run_path("runs", config.algorithm)
     folder = RunFolder.resume(path, _last_step(path))
-    return folder, config_from_file(folder.config_path, TrainConfig)
+    return folder, dataclasses.replace(config_from_file(folder.config_path, TrainConfig), resume=True)
 
 
 def _open_baseline(folder: RunFolder, config: TrainConfig) -> RunFolder:
@@ -126,6 +126,8 @@ def _reinforce(
             numbers = start_row or _evaluate(config, folder, policy, "start", console)
             folder.log(0, {f"eval/{key}": value for key, value in numbers.items() if key != "policy"})
         _loop(config, folder, trainer, policy, start, console)
+    while folder.sinks:
+        folder.sinks.pop().close()
     save_policy(folder.path / "policy", policy)
     folder.write_curves()
     rows = []
@@ -193,8 +195,10 @@ def main(argv: Sequence[str] | None = None) -> Path:
     """The command. `--resume` is short for `resume=true`; a resumed run keeps its own configuration."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     arguments = ["resume=true" if argument == "--resume" else argument for argument in arguments]
-    if "resume=true" in arguments:
-        refused = [a for a in arguments if a.partition("=")[0] not in ("resume", "run_dir", "algorithm")]
+    config = load_config_or_exit(with_default_recipe(arguments, "nano"), TrainConfig)
+    if config.resume:
+        given = [a.lstrip("-").partition("=")[0] for a in arguments if "=" in a or a.startswith("-")]
+        refused = [key for key in given if key not in ("resume", "run_dir", "algorithm")]
         if refused:
             print(
                 f"error: a resumed run keeps its own configuration; {', '.join(refused)} cannot be changed. "
@@ -202,7 +206,7 @@ def main(argv: Sequence[str] | None = None) -> Path:
                 file=sys.stderr,
             )
             raise SystemExit(2)
-    return train(load_config_or_exit(with_default_recipe(arguments, "nano"), TrainConfig))
+    return train(config)
 
 
 if __name__ == "__main__":

@@ -134,3 +134,12 @@ def test_a_tokenizer_without_the_tags_is_refused(chat):
     bare.chat_template = "x"
     with pytest.raises(ChatError, match=r"'<\|im_start\|>' as 0 tokens"):
         Chat(bare, chat.image_processor)
+
+
+def test_the_environment_reads_the_thinking_that_the_prompt_opened(chat):
+    from axpo_env.messages import parse_action
+
+    unclosed = parse_action(chat.as_action("maybe <answer>\\boxed{1}</answer>"), max_calls=4)
+    assert unclosed.answer is None and not unclosed.calls
+    closed = parse_action(chat.as_action("sure\n</think>\n\n<answer>\\boxed{1}</answer>"), max_calls=4)
+    assert closed.answer == "1"

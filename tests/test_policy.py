@@ -129,3 +129,12 @@ def test_what_cannot_be_loaded_is_named(tmp_path):
         Qwen3VLPolicy.load(str(tmp_path))
     with pytest.raises(PolicyError, match="float32, bfloat16, got 'int4'"):
         Qwen3VLPolicy.load(str(tmp_path), dtype="int4")
+
+
+def test_a_frozen_copy_is_the_same_model_in_bfloat16_too(policy, tmp_path):
+    policy.save(tmp_path)
+    half = Qwen3VLPolicy.load(str(tmp_path), dtype="bfloat16")
+    ids, images = sequence(half, 7, tail=200)
+    with torch.no_grad():
+        mine, theirs = (p.hidden_states(p.batch([(ids, images)])) for p in (half, half.clone_frozen()))
+    assert torch.equal(mine, theirs)

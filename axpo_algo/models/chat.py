@@ -66,6 +66,7 @@ class Chat:
                 self._ids[tag]
                 for tag in ("<|im_start|>", "<|vision_start|>", "<|vision_end|>", self.IMAGE, "<|video_pad|>")
             }
+            | ({tokenizer.pad_token_id} - {None, self.end_of_turn_id})
         )
 
     def _single(self, tag: str) -> int:
@@ -138,6 +139,13 @@ class Chat:
             ids.pop()
         return self.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
 
+    def as_action(self, text: str) -> str:
+        """What the environment must read: the turn's text behind the thinking that the generation prompt opened.
+
+        Without it, a call or an answer in thinking that was never closed would count.
+        """
+        return "<think>\n" + text if self.generation_prompt.rstrip().endswith("<think>") else text
+
     def readable(self, token_ids: Sequence[int]) -> str:
         """All tokens as text, a run of image placeholders shown once."""
         ids = [
@@ -174,7 +182,9 @@ class Chat:
         if digest in self._images:
             self._images.move_to_end(digest)
             return self._images[digest]
-        features = self.image_processor(images=[pixels], return_tensors="pt")
+        features = self.image_processor(
+            images=[pixels], input_data_format="channels_last", return_tensors="pt"
+        )
         grid = tuple(int(n) for n in features["image_grid_thw"][0])
         image = ProcessedImage(
             digest=digest,

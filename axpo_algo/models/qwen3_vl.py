@@ -6,6 +6,7 @@ masks the tokens that may not be sampled in the logits of sampling and training 
 Sampling: `engines`.
 """
 
+import copy
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -137,10 +138,11 @@ class Qwen3VLPolicy:
 
     def clone_frozen(self) -> "Qwen3VLPolicy":
         """A copy of the weights that no gradient reaches: the reference policy."""
-        copy = type(self.model)(self.model.config).to(self.device, self.model.dtype)
-        copy.load_state_dict(self.model.state_dict())
-        copy.requires_grad_(False).eval()
-        return Qwen3VLPolicy(copy, self.chat)
+        frozen = copy.deepcopy(
+            self.model
+        )  # buffers included, which a fresh model would hold in another precision
+        frozen.requires_grad_(False).eval()
+        return Qwen3VLPolicy(frozen, self.chat)
 
     @property
     def device(self) -> torch.device:
