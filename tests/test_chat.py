@@ -143,3 +143,12 @@ def test_the_environment_reads_the_thinking_that_the_prompt_opened(chat):
     assert unclosed.answer is None and not unclosed.calls
     closed = parse_action(chat.as_action("sure\n</think>\n\n<answer>\\boxed{1}</answer>"), max_calls=4)
     assert closed.answer == "1"
+
+
+@pytest.mark.parametrize("shape", [(4, 1200, 3), (1200, 1, 3), (3, 40, 3), (1, 1, 3)])
+def test_images_of_any_shape_are_taken(chat, shape):
+    image = chat.image(np.zeros(shape, dtype=np.uint8))
+    assert image.num_tokens == image.grid[1] * image.grid[2] // 4 >= 1
+    assert len(image.patches) == image.grid[1] * image.grid[2]
+    if shape == (3, 40, 3):
+        assert image.grid[2] > image.grid[1]  # wide, not taken for three channels of 40 rows

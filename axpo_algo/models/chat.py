@@ -183,7 +183,7 @@ class Chat:
             self._images.move_to_end(digest)
             return self._images[digest]
         features = self.image_processor(
-            images=[pixels], input_data_format="channels_last", return_tensors="pt"
+            images=[_not_too_thin(pixels)], input_data_format="channels_last", return_tensors="pt"
         )
         grid = tuple(int(n) for n in features["image_grid_thw"][0])
         image = ProcessedImage(
@@ -245,3 +245,12 @@ class Chat:
                 [int(i) for i in self.tokenizer.encode(text, add_special_tokens=False)] if text else []
             )
         return list(self._pieces[text])
+
+
+def _not_too_thin(pixels: np.ndarray, max_ratio: int = 100) -> np.ndarray:
+    """The image [H, W, 3], its short side padded with white where the processor would refuse it (beyond 200 to 1)."""
+    height, width = pixels.shape[:2]
+    least = -(-max(height, width) // max_ratio)
+    return np.pad(
+        pixels, ((0, max(0, least - height)), (0, max(0, least - width)), (0, 0)), constant_values=255
+    )
