@@ -46,6 +46,10 @@ class SnapshotReleased(SandboxError):
     """The snapshot was released."""
 
 
+class SnapshotRefused(SandboxError):
+    """A strict snapshot would have lacked something of the session; the message says what."""
+
+
 class FilesRefused(SandboxError):
     """Input files do not fit into the working folder or could not be written there."""
 
@@ -170,8 +174,11 @@ class Session(Protocol):
     def write_files(self, files: Mapping[str, bytes]) -> None:
         """Write files, named relative to the working folder. Raises ValueError for a name, FilesRefused."""
 
-    def snapshot(self) -> "Snapshot":
-        """Freeze this moment; the session goes on."""
+    def snapshot(self, *, strict: bool = False) -> "Snapshot":
+        """Freeze this moment; the session goes on.
+
+        strict: raise SnapshotRefused where branches would lack threads, child processes or connections of it.
+        """
 
     def close(self) -> None:
         """End it; snapshots of it live on. Idempotent."""

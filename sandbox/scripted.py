@@ -150,8 +150,8 @@ class ScriptedSession:
         self._journal = self._journal.add(Seed(seed=seed))
         self.moment = dataclasses.replace(self.moment, seed=seed)
 
-    def snapshot(self) -> "ScriptedSnapshot":
-        """See `sandbox.base.Session.snapshot`."""
+    def snapshot(self, *, strict: bool = False) -> "ScriptedSnapshot":
+        """See `sandbox.base.Session.snapshot`; it lacks nothing."""
         self._check_open()
         return ScriptedSnapshot(sandbox=self._sandbox, journal=self._journal, moment=self.moment)
 

@@ -11,9 +11,8 @@ from pathlib import Path
 import pytest
 
 from sandbox import Session, make_sandbox
-from sandbox.local.client import LocalSandbox
+from sandbox.local.client import LocalSandbox, LocalSession
 from sandbox.local.processes import descendants_of
-from sandbox.local.session import LocalSession
 
 SECRET = "a secret of the machine"
 

@@ -27,9 +27,8 @@ from sandbox import (
     contract,
     make_sandbox,
 )
-from sandbox.local.client import LocalSandbox
+from sandbox.local.client import LocalSandbox, LocalSession
 from sandbox.local.processes import descendants_of
-from sandbox.local.session import LocalSession
 
 
 @pytest.fixture(scope="module")

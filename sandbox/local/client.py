@@ -1,6 +1,6 @@
-"""The local sandbox itself: starts the zygote, finds out what holds, hands out sessions, ends everything.
+"""The local sandbox itself: starts the zygote, finds out what holds, makes processes for sessions, ends everything.
 
-What sessions do is left to `session`, what runs inside to `zygote` and `agent`.
+What sessions do is left to `sandbox.sessions`, what runs inside to `zygote` and `agent`.
 """
 
 import contextlib
@@ -12,32 +12,22 @@ import subprocess
 import threading
 import warnings
 import weakref
-from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
-from sandbox import journal as journals
-from sandbox.base import (
-    Isolation,
-    Limits,
-    ReplayDiverged,
-    SandboxClosed,
-    SandboxError,
-    SandboxUnavailable,
-    SessionLost,
-    UnisolatedRefused,
-)
-from sandbox.journal import Journal
+from sandbox.backend import Dead
+from sandbox.backend import Live as LiveProtocol
+from sandbox.base import Isolation, Limits, SandboxUnavailable, UnisolatedRefused
+from sandbox.host import BackendSandbox
 from sandbox.local import wire
 from sandbox.local.cgroup import Cgroup
 from sandbox.local.config import LocalConfig
+from sandbox.local.forks import freeze, thaw
 from sandbox.local.live import Live
 from sandbox.local.probe import probe
-from sandbox.local.process import Dead, Family, Process, hang_up, spawn
-from sandbox.local.revive import Endable
+from sandbox.local.process import Family, Node, Process, hang_up, spawn
 from sandbox.local.runfolder import RunFolder, sweep
-from sandbox.local.session import LocalSession, LocalSnapshot
+from sandbox.sessions import BackendSession
 
 _REQUEST_TIMEOUT_S = 30.0
 _END_TIMEOUT_S = 5.0
@@ -119,6 +109,24 @@ class Zygote:
             except (wire.WireError, OSError) as error:
                 raise SandboxUnavailable(f"the sandbox's fork server does not answer: {error}") from error
 
+    def spawn_first(self, seed: int, limits: Limits) -> Process:
+        """The first process of a new session. Raises SandboxUnavailable."""
+        run_folder = self.run_folder
+        family = Family(secrets.token_hex(8), lambda ended: _remove_folders(run_folder, ended.name))
+        request = {
+            "seed": seed,
+            "limits": {name: getattr(limits, name) for name in limits.__dataclass_fields__},
+            "family": family.name,
+            "key": family.key,
+        }
+        process = Process(family)
+        try:
+            spawn(lambda fds: self.ask(request, fds), process, (family.theirs.fileno(),))
+        except Dead as error:
+            raise SandboxUnavailable(f"no session could be started: {error}") from error
+        family.theirs.close()
+        return process
+
     @property
     def pid(self) -> int:
         """Of the process we started."""
@@ -146,16 +154,27 @@ class Zygote:
         self._folder.close()
 
 
-class LocalSandbox:
+class LocalSession(BackendSession):
+    """A session whose interpreter is a process of this machine."""
+
+    @property
+    def process_id(self) -> int:
+        """Of its interpreter, as this machine counts."""
+        with self.ready() as live:
+            assert isinstance(live, Live)
+            return live.process.pid
+
+
+class LocalSandbox(BackendSandbox):
     """See `sandbox.base.Sandbox`."""
+
+    name = "local"
+    session_type = LocalSession
 
     def __init__(self, config: LocalConfig) -> None:
         """Start it and try what its isolation holds. Raises SandboxUnavailable, UnisolatedRefused."""
+        super().__init__(limits=config.limits, fallback=config.fallback)
         self.config = config
-        self.fallback = config.fallback
-        self._lock = threading.RLock()
-        self._closed = False
-        self._open: weakref.WeakSet[Endable] = weakref.WeakSet()
         self._zygote = Zygote(config)
         self._finalizer = weakref.finalize(self, Zygote.close, self._zygote)
         try:
@@ -179,95 +198,31 @@ class LocalSandbox:
         """See `sandbox.base.Sandbox.isolation`."""
         return self._isolation
 
-    def session(
-        self,
-        *,
-        files: Mapping[str, bytes] | None = None,
-        seed: int | None = None,
-        limits: Limits | Mapping[str, Any] | None = None,
-    ) -> LocalSession:
-        """See `sandbox.base.Sandbox.session`."""
-        checked = journals.check_names(files or {})
-        seed = secrets.randbits(32) if seed is None else int(seed)
-        journal = Journal(
-            seed=seed, limits=Limits.of(limits, self.config.limits), origin={"backend": "local"}
-        )
-        live = Live(self.spawn_first(seed, journal.limits), journal.limits, self.num_oom_kills)
-        session = LocalSession(self, live, journal)
-        if checked:
-            try:
-                session.write_files(checked)
-            except SandboxError:
-                session.close()
-                raise
-        return session
+    def start(self, seed: int, limits: Limits) -> Live:
+        """See `sandbox.backend.Backend.start`."""
+        process = self._living().spawn_first(seed, limits)
+        return Live(process, limits, self.num_oom_kills)
 
-    def snapshot_from_bytes(self, data: bytes, *, strict: bool = False) -> LocalSnapshot:
-        """See `sandbox.base.Sandbox.snapshot_from_bytes`."""
-        journal = journals.from_bytes(data)
-        process = self.spawn_first(journal.seed, journal.limits)
-        live = Live(process, journal.limits, self.num_oom_kills)
-        try:
-            divergences = journals.replay(live, journal.entries)
-        except Dead as error:
-            live.process.close()
-            raise SessionLost(f"the journal could not be replayed: {error}") from error
-        with LocalSession(self, live, journal, divergences=divergences) as session:
-            if divergences and strict:
-                cells = ", ".join(f"{item.cell} ({', '.join(item.fields)})" for item in divergences)
-                raise ReplayDiverged(f"cells gave other outputs than recorded: {cells}", divergences)
-            return session.snapshot()
+    def freeze(self, live: Live) -> Node:
+        """See `sandbox.backend.Backend.freeze`."""
+        return freeze(live)
 
-    def spawn_first(self, seed: int, limits: Limits) -> Process:
-        """The first process of a new session. Raises SandboxUnavailable, SandboxClosed."""
-        zygote = self._living()
-        run_folder = zygote.run_folder
-        family = Family(secrets.token_hex(8), lambda ended: _remove_folders(run_folder, ended.name))
-        request = {
-            "seed": seed,
-            "limits": {name: getattr(limits, name) for name in limits.__dataclass_fields__},
-            "family": family.name,
-            "key": family.key,
-        }
-        process = Process(family)
-        try:
-            spawn(lambda fds: zygote.ask(request, fds), process, (family.theirs.fileno(),))
-        except Dead as error:
-            raise SandboxUnavailable(f"no session could be started: {error}") from error
-        family.theirs.close()
-        return process
+    def thaw(self, point: Node, limits: Limits, num_branches: int) -> list[LiveProtocol]:
+        """See `sandbox.backend.Backend.thaw`."""
+        return list(thaw(point, limits, num_branches, self.num_oom_kills))
 
     def num_oom_kills(self) -> int:
         """How often the kernel has killed a process of the sandbox for memory."""
         return self._zygote.cgroup.num_oom_kills()
 
-    def adopt(self, item: Endable) -> None:
-        """Take note of it, to end it with the sandbox."""
-        with self._lock:
-            self._open.add(item)
-
-    def close(self) -> None:
-        """See `sandbox.base.Sandbox.close`."""
-        with self._lock:
-            self._closed = True
-            items = list(self._open)
-        for item in items:
-            item.end()
+    def shut_down(self) -> None:
+        """See `sandbox.host.BackendSandbox.shut_down`."""
         self._finalizer()
-
-    def __enter__(self) -> "LocalSandbox":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _living(self) -> Zygote:
         """The zygote; started again if it died."""
         with self._lock:
-            if self._closed:
-                raise SandboxClosed("this sandbox was closed")
+            self.check_open()
             if self._zygote._owner_pid != os.getpid():
                 raise SandboxUnavailable(
                     "a sandbox cannot be used in a process forked from the one that made it"
@@ -285,7 +240,15 @@ class LocalSandbox:
                 f"isolation {self.config.isolation!r} does not work here: {zygote.reasons}"
             )
         with self.session(limits=Limits()) as session:
-            isolation = probe(session, zygote.tier, zygote.reasons, zygote.cgroup, environment(""))
+            assert isinstance(session, LocalSession)
+            isolation = probe(
+                session,
+                session.process_id,
+                zygote.tier,
+                zygote.reasons,
+                zygote.cgroup,
+                environment(""),
+            )
         broken = not isolation.layers["files"] or not isolation.layers["network"]
         if broken and not self.config.allow_unisolated:
             raise UnisolatedRefused(

@@ -1,19 +1,17 @@
 """Cells in a live process: from its untrusted answer to an `Execution`. What to do when it dies is left to
-`session`.
+`sandbox.sessions`.
 """
 
 import base64
-import binascii
 import os
 import signal
-import struct
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
 
+from sandbox.answers import checked_answer
+from sandbox.backend import Dead, survived
 from sandbox.base import (
     EXITED,
-    FATAL,
     KILLED,
     OUT_OF_MEMORY,
     OUTPUT_LIMIT,
@@ -24,18 +22,14 @@ from sandbox.base import (
     FilesRefused,
     Limits,
 )
-from sandbox.local.process import Answer, Dead, Process
+from sandbox.local.process import Answer, Process
 
 _FILES_TIMEOUT_S = 60.0
 _SEED_TIMEOUT_S = 10.0
-_MAX_WARNINGS = 32
-_MAX_WARNING_CHARS = 600
-_MAX_ERROR_CHARS = 20_000
-_PNG_START = b"\x89PNG\r\n\x1a\n"
 
 
 class Live:
-    """A process that runs cells for a session."""
+    """See `sandbox.backend.Live`."""
 
     def __init__(self, process: Process, limits: Limits, num_oom_kills: Callable[[], int]) -> None:
         """num_oom_kills: how often the kernel has killed for memory."""
@@ -45,9 +39,7 @@ class Live:
         self._num_oom_kills_before = 0
 
     def run(self, code: str, *, timeout_s: float | None = None) -> Execution:
-        """Run a cell. `survived(execution)` says whether the process lives. Raises Dead if it was dead
-        before.
-        """
+        """See `sandbox.backend.Live.run`."""
         timeout_s = self._limits.timeout_s if timeout_s is None else timeout_s
         self._num_oom_kills_before = self._num_oom_kills()
         start_s = time.monotonic()
@@ -60,7 +52,7 @@ class Live:
         return self._execution(answer, timeout_s, start_s)
 
     def write_files(self, files: Mapping[str, bytes]) -> None:
-        """Write files. Raises FilesRefused, Dead."""
+        """See `sandbox.backend.Live.write_files`."""
         encoded = {name: base64.b64encode(content).decode() for name, content in files.items()}
         try:
             answer = self.process.ask({"op": "files", "files": encoded}, _FILES_TIMEOUT_S)
@@ -70,11 +62,19 @@ class Live:
             raise FilesRefused(f"could not write {', '.join(files)}: {str(answer.get('failed'))[:500]}")
 
     def reseed(self, seed: int) -> None:
-        """Set the random states. Raises Dead."""
+        """See `sandbox.backend.Live.reseed`."""
         try:
             self.process.ask({"op": "seed", "seed": seed}, _SEED_TIMEOUT_S)
         except TimeoutError as error:
             raise Dead("it does not answer") from error
+
+    def kill(self) -> None:
+        """See `sandbox.backend.Live.kill`."""
+        self.process.kill()
+
+    def close(self) -> None:
+        """See `sandbox.backend.Live.close`."""
+        self.process.close()
 
     def _execution(self, answer: Answer, timeout_s: float, start_s: float) -> Execution:
         text: str | None = None
@@ -83,7 +83,7 @@ class Live:
         warnings: list[str] = []
         if answer.frame is not None:
             try:
-                text, images, error, warnings = _checked(answer.frame, self._limits)
+                text, images, error, warnings = checked_answer(answer.frame, self._limits)
             except ValueError as problem:
                 error = _error(PROTOCOL, f"the interpreter's answer was malformed: {problem}")
         elif answer.failure == "timeout":
@@ -125,11 +125,6 @@ class Live:
         return _error(KILLED, f"the interpreter was killed by {_signal_name(number)}")
 
 
-def survived(error: ExecutionError | None) -> bool:
-    """Whether the process that gave this result lives."""
-    return error is None or error.name not in FATAL or error.traceback != ""
-
-
 def _error(name: str, value: str) -> ExecutionError:
     return ExecutionError(name=name, value=value, traceback="")
 
@@ -139,47 +134,3 @@ def _signal_name(number: int) -> str:
         return signal.Signals(number).name
     except ValueError:
         return f"signal {number}"
-
-
-def _checked(
-    frame: Mapping[str, Any], limits: Limits
-) -> tuple[str | None, tuple[bytes, ...], ExecutionError | None, list[str]]:
-    """text, images, error, warnings of an untrusted answer. Raises ValueError saying what is wrong."""
-    text, images = frame.get("text"), frame.get("images")
-    if text is not None and (
-        not isinstance(text, str) or len(text.encode("utf-8", "replace")) > limits.output_bytes
-    ):
-        raise ValueError("text is not a string within the limit")
-    if not isinstance(images, list) or len(images) > limits.num_images:
-        raise ValueError("images is not a list within the limit")
-    warnings = frame.get("warnings")
-    if not isinstance(warnings, list) or not all(isinstance(item, str) for item in warnings):
-        raise ValueError("warnings is not a list of strings")
-    short = [item[:_MAX_WARNING_CHARS] for item in warnings[:_MAX_WARNINGS]]
-    pictures = tuple(_checked_png(image, limits.image_pixels) for image in images)
-    return text, pictures, _checked_error(frame.get("error")), short
-
-
-def _checked_error(raw: Any) -> ExecutionError | None:
-    if raw is None:
-        return None
-    fields = ("name", "value", "traceback")
-    if not isinstance(raw, dict) or not all(isinstance(raw.get(name), str) for name in fields):
-        raise ValueError("error is not a name, a value and a traceback")
-    name, value, trace = (raw[field][:_MAX_ERROR_CHARS] for field in fields)
-    return ExecutionError(name=name, value=value, traceback=trace or f"{name}: {value}\n")
-
-
-def _checked_png(encoded: Any, max_pixels: int) -> bytes:
-    if not isinstance(encoded, str):
-        raise ValueError("an image is not base64 text")
-    try:
-        data = base64.b64decode(encoded, validate=True)
-    except binascii.Error as error:
-        raise ValueError("an image is not base64 text") from error
-    if not data.startswith(_PNG_START) or data[12:16] != b"IHDR" or len(data) < 33:
-        raise ValueError("an image is not a PNG file")
-    width, height = struct.unpack("!II", data[16:24])
-    if not 0 < width * height <= max_pixels:
-        raise ValueError(f"an image has {width} x {height} px; at most {max_pixels} are allowed")
-    return data

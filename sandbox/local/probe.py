@@ -13,10 +13,9 @@ import tempfile
 from collections.abc import Collection
 from pathlib import Path
 
-from sandbox.base import Isolation, SandboxUnavailable
+from sandbox.base import Isolation, SandboxUnavailable, Session
 from sandbox.local.cgroup import Cgroup
 from sandbox.local.folders import BOX
-from sandbox.local.session import LocalSession
 
 _TIMEOUT_S = 60.0
 # What is true in the printed report is an attack that succeeded.
@@ -70,10 +69,16 @@ _OPEN = {
 
 
 def probe(
-    session: LocalSession, tier: str, reasons: dict[str, str], cgroup: Cgroup, known_names: Collection[str]
+    session: Session,
+    process_id: int,
+    tier: str,
+    reasons: dict[str, str],
+    cgroup: Cgroup,
+    known_names: Collection[str],
 ) -> Isolation:
     """Attack from a fresh session and report.
 
+    process_id: of its interpreter, as we count.
     known_names: environment variables that sessions are given. Raises SandboxUnavailable if the session does
     not even run that.
     """
@@ -88,7 +93,7 @@ def probe(
     text = session.run("import os; os.getpid(), os.getuid(), os.getcwd()", timeout_s=_TIMEOUT_S).text
     layers = {
         **{name: not worked for name, worked in succeeded.items()},
-        "process_tree": text is not None and not text.startswith(f"({session.process_id},"),
+        "process_tree": text is not None and not text.startswith(f"({process_id},"),
         "branch_files": text is not None and text.endswith(f", {BOX!r})"),
         "session_processes": text is not None and ", 0, " not in text,
         "total_memory": cgroup.memory,
@@ -99,7 +104,7 @@ def probe(
     return Isolation(tier=tier, layers=layers, open=tuple(sentences + (why if sentences else [])))
 
 
-def _attack(session: LocalSession, victim: int, names: list[str]) -> dict[str, bool]:
+def _attack(session: Session, victim: int, names: list[str]) -> dict[str, bool]:
     with tempfile.TemporaryDirectory(prefix="axpo-probe-") as folder, socket.socket() as listener:
         secret = Path(folder) / "secret"
         secret.write_text(secrets.token_hex(8))

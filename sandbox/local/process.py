@@ -14,17 +14,13 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from sandbox.base import SessionLost
+from sandbox.backend import CountedPoint, Dead
 from sandbox.local import wire
 from sandbox.local.processes import exit_status, kill_tree
 
 _READY_TIMEOUT_S = 30.0
 _PIPE_CHUNK_BYTES = 1 << 16
 _MAX_DROPPED_BYTES = 64 << 20  # reading without end would cost the reader, too
-
-
-class Dead(Exception):
-    """The process ended, or stopped speaking the protocol, in the middle of something."""
 
 
 class Family:
@@ -268,30 +264,16 @@ class Answer:
         return data != b""
 
 
-class Node:
-    """A frozen process shared by its owners: it ends with the last of them."""
+class Node(CountedPoint):
+    """A frozen process."""
 
     def __init__(self, process: Process, lacking: tuple[str, ...]) -> None:
+        super().__init__(lacking)
         self.process = process
-        self.lacking = lacking  # what a fork of it lacks, in sentences
         self.lock = threading.RLock()  # one request at a time
-        self._num_owners = 1
-        self._count_lock = threading.RLock()
 
-    def share(self) -> "Node":
-        """One more owner. Raises SessionLost if there is none any more."""
-        with self._count_lock:
-            if self._num_owners == 0:
-                raise SessionLost("the frozen process has ended")
-            self._num_owners += 1
-        return self
-
-    def release(self) -> None:
-        """One owner less."""
-        with self._count_lock:
-            self._num_owners -= 1
-            if self._num_owners:
-                return
+    def let_go(self) -> None:
+        """See `sandbox.backend.CountedPoint.let_go`."""
         self.process.close()
 
 

@@ -1,5 +1,4 @@
-"""Sessions and snapshots of the local backend: what to fork, when, and what to fall back to when a process
-dies.
+"""Sessions and snapshots of every backend: what to fork, when, and what to fall back to when a process dies.
 
 A session is a live process, a journal, and a point: the frozen process that equals it as of some entry of the
 journal. When the live process dies, a fork of the point takes its place, and what the journal has since is
@@ -7,13 +6,16 @@ done again; by default a new point is frozen before each cell, so nothing is. Wh
 forked (it died, or is forked too deeply) the whole journal is.
 """
 
+import contextlib
 import dataclasses
 import threading
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
+from typing import ClassVar
 
 from sandbox import journal as journals
+from sandbox.backend import Backend, Dead, Live, Point, survived
 from sandbox.base import (
     EXITED,
     KILLED,
@@ -24,12 +26,11 @@ from sandbox.base import (
     Session,
     SessionClosed,
     SessionLost,
+    SnapshotRefused,
     SnapshotReleased,
 )
 from sandbox.journal import Cell, Files, Journal, Seed, branch_seeds
-from sandbox.local.live import Live, survived
-from sandbox.local.process import Dead, Node
-from sandbox.local.revive import Host, Unrepeatable, freeze, revive
+from sandbox.revive import Unrepeatable, revive, revive_all
 
 _DEADLY = (KILLED, EXITED, PROTOCOL)
 
@@ -37,7 +38,7 @@ _DEADLY = (KILLED, EXITED, PROTOCOL)
 class Held:
     """What a session or snapshot holds. Apart from it, so that its finalizer can let go."""
 
-    def __init__(self, live: Live | None = None, point: Node | None = None) -> None:
+    def __init__(self, live: Live | None = None, point: Point | None = None) -> None:
         self.live = live
         self.point = point
 
@@ -46,21 +47,23 @@ class Held:
         live, self.live = self.live, None
         point, self.point = self.point, None
         if live is not None:
-            live.process.close()
+            live.close()
         if point is not None:
             point.release()
 
 
-class LocalSession:
+class BackendSession:
     """See `sandbox.base.Session`. Threads may share it; its cells run one after the other."""
+
+    snapshot_type: ClassVar[type["BackendSnapshot"]]
 
     def __init__(
         self,
-        host: Host,
+        backend: Backend,
         live: Live,
         journal: Journal,
         *,
-        point: Node | None = None,
+        point: Point | None = None,
         point_length: int = 0,
         warnings: tuple[str, ...] = (),
         divergences: tuple[Divergence, ...] = (),
@@ -69,7 +72,7 @@ class LocalSession:
 
         divergences: of the replay that made it.
         """
-        self._host = host
+        self._backend = backend
         self._journal = journal
         self._point_length = point_length
         self._warnings = warnings  # to be told with the next cell
@@ -78,7 +81,7 @@ class LocalSession:
         self._closing = False
         self._held = Held(live, point)
         self._finalizer = weakref.finalize(self, self._held.let_go)
-        host.adopt(self)
+        backend.adopt(self)
 
     def run(self, code: str, *, timeout_s: float | None = None) -> Execution:
         """See `sandbox.base.Session.run`."""
@@ -87,7 +90,7 @@ class LocalSession:
             timeout_s = self._journal.limits.timeout_s if timeout_s is None else float(timeout_s)
             if not 0 < timeout_s < float("inf"):
                 raise ValueError(f"timeout_s must be positive and finite, not {timeout_s}")
-            if self._host.fallback == "snapshot" and any(
+            if self._backend.fallback == "snapshot" and any(
                 isinstance(entry, Cell) for entry in self._since_point()
             ):
                 self._freeze()
@@ -116,23 +119,30 @@ class LocalSession:
                     self._write_again(checked)
             self._journal = self._journal.add(Files(files=checked))
 
-    def snapshot(self) -> "LocalSnapshot":
+    def snapshot(self, *, strict: bool = False) -> "BackendSnapshot":
         """See `sandbox.base.Session.snapshot`."""
         with self._lock:
             self._check_open()
             self._ready()
             if self._held.point is None or self._since_point():
                 self._freeze()
-            current = not self._since_point() and self._held.point is not None
-            point = self._held.point.share() if current and self._held.point is not None else None
-            return LocalSnapshot(self._host, self._journal, point, self._divergences)
+            point = None if self._since_point() else self._held.point
+            if strict and point is not None and point.lacking:
+                raise SnapshotRefused("; ".join(point.lacking))
+            return self.snapshot_type(
+                self._backend,
+                self._journal,
+                None if point is None else point.share(),
+                divergences=self._divergences,
+                session_type=type(self),
+            )
 
-    @property
-    def process_id(self) -> int:
-        """Of its interpreter, as this machine counts."""
+    @contextlib.contextmanager
+    def ready(self) -> Iterator[Live]:
+        """Its process, held against other threads' cells; put back if it died. Raises as `run`."""
         with self._lock:
             self._check_open()
-            return self._ready().process.pid
+            yield self._ready()
 
     def is_busy(self) -> bool:
         """Whether a thread is in the middle of something here."""
@@ -146,7 +156,7 @@ class LocalSession:
         self._closing = True
         live = self._held.live
         if live is not None:
-            live.process.kill()  # so that a cell another thread waits for ends now
+            live.kill()  # so that a cell another thread waits for ends now
         with self._lock:
             self._finalizer()
 
@@ -154,7 +164,7 @@ class LocalSession:
         """`close`, for the sandbox."""
         self.close()
 
-    def __enter__(self) -> "LocalSession":
+    def __enter__(self) -> "BackendSession":
         return self
 
     def __exit__(
@@ -215,10 +225,10 @@ class LocalSession:
         if live is None:
             return
         try:
-            node = freeze(live)
+            point = self._backend.freeze(live)
         except Dead:
             return
-        old, self._held.point = self._held.point, node
+        old, self._held.point = self._held.point, point
         self._point_length = len(self._journal.entries)
         if old is not None:
             old.release()
@@ -227,17 +237,17 @@ class LocalSession:
         """Put the session back to its journal. Raises SessionLost if it will not go."""
         live, self._held.live = self._held.live, None
         if live is not None:
-            live.process.close()
+            live.close()
         if self._closing:
             raise SessionClosed("this session was closed while a cell ran")
         point = self._held.point
         try:
-            revived = revive(self._host, self._journal, point, self._point_length)
+            revived = revive(self._backend, self._journal, point, self._point_length)
         except Unrepeatable as death:
             self._drop_cells()
             warning = f"{warning} cells that cannot be repeated were taken back ({death})".strip()
             try:
-                revived = revive(self._host, self._journal, point, self._point_length)
+                revived = revive(self._backend, self._journal, point, self._point_length)
             except Unrepeatable as again:
                 raise SessionLost(f"the session could not be put back: {again}") from again
         self._held.live, from_point, warnings = revived
@@ -247,21 +257,28 @@ class LocalSession:
         self._warnings += (*((warning,) if warning else ()), *warnings)
 
 
-class LocalSnapshot:
+class BackendSnapshot:
     """See `sandbox.base.Snapshot`. Threads may share it."""
 
     def __init__(
-        self, host: Host, journal: Journal, point: Node | None, divergences: tuple[Divergence, ...] = ()
+        self,
+        backend: Backend,
+        journal: Journal,
+        point: Point | None,
+        *,
+        divergences: tuple[Divergence, ...] = (),
+        session_type: type[BackendSession] = BackendSession,
     ) -> None:
         """point: owned by it from now on; without one, branches replay the journal."""
-        self._host = host
+        self._backend = backend
         self._journal = journal
         self._divergences = divergences
+        self._session_type = session_type
         self._warnings = point.lacking if point else ("it could not be frozen: a branch replays the journal",)
         self._held = Held(point=point)
         self._lock = threading.RLock()
         self._finalizer = weakref.finalize(self, self._held.let_go)
-        host.adopt(self)
+        backend.adopt(self)
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -275,16 +292,35 @@ class LocalSnapshot:
 
     def fork(self, num_branches: int = 1, *, seed: int | Sequence[int] | None = None) -> list[Session]:
         """See `sandbox.base.Snapshot.fork`."""
-        seeds = branch_seeds(num_branches, seed)
-        branches: list[Session] = []
+        journals_wanted = [
+            self._journal if branch_seed is None else self._journal.add(Seed(seed=branch_seed))
+            for branch_seed in branch_seeds(num_branches, seed)
+        ]
+        with self._lock:
+            if not self._finalizer.alive:
+                raise SnapshotReleased("this snapshot was released")
+            point = self._held.point.share() if self._held.point is not None else None
+        length = len(self._journal.entries)
         try:
-            for branch_seed in seeds:
-                branches.append(self._fork_one(branch_seed))
-        except BaseException:
-            for branch in branches:
-                branch.close()
-            raise
-        return branches
+            revived = revive_all(self._backend, journals_wanted, point, length)
+            branches: list[Session] = []
+            for journal, (live, from_point, warnings) in zip(journals_wanted, revived, strict=True):
+                kept = point.share() if point is not None and from_point else None
+                branch = self._session_type(
+                    self._backend,
+                    live,
+                    journal,
+                    point=kept,
+                    point_length=0 if kept is None else length,
+                    warnings=warnings,
+                )
+                branches.append(branch)
+            return branches
+        except Unrepeatable as death:
+            raise SessionLost(f"the snapshot's cells could not be repeated: {death}") from death
+        finally:
+            if point is not None:
+                point.release()
 
     def to_bytes(self) -> bytes:
         """See `sandbox.base.Snapshot.to_bytes`."""
@@ -299,7 +335,7 @@ class LocalSnapshot:
         """`release`, for the sandbox."""
         self.release()
 
-    def __enter__(self) -> "LocalSnapshot":
+    def __enter__(self) -> "BackendSnapshot":
         return self
 
     def __exit__(
@@ -307,27 +343,5 @@ class LocalSnapshot:
     ) -> None:
         self.release()
 
-    def _fork_one(self, seed: int | None) -> LocalSession:
-        with self._lock:
-            if not self._finalizer.alive:
-                raise SnapshotReleased("this snapshot was released")
-            point = self._held.point.share() if self._held.point is not None else None
-        length = len(self._journal.entries)
-        journal = self._journal if seed is None else self._journal.add(Seed(seed=seed))
-        try:
-            live, from_point, warnings = revive(self._host, journal, point, length)
-        except Unrepeatable as death:
-            if point is not None:
-                point.release()
-            raise SessionLost(f"the snapshot's cells could not be repeated: {death}") from death
-        except BaseException:
-            if point is not None:
-                point.release()
-            raise
-        if point is not None and not from_point:
-            point.release()
-            point = None
-        point_length = 0 if point is None else length
-        return LocalSession(
-            self._host, live, journal, point=point, point_length=point_length, warnings=warnings
-        )
+
+BackendSession.snapshot_type = BackendSnapshot
