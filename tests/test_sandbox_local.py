@@ -23,6 +23,7 @@ from sandbox import (
     SandboxUnavailable,
     Session,
     SessionClosed,
+    SnapshotRefused,
     UnisolatedRefused,
     contract,
     make_sandbox,
@@ -373,3 +374,20 @@ def test_an_interpreter_installed_below_tmp_can_be_used() -> None:
             assert session.run(run).stdout == "42\n"
             session.run("import tempfile; file = tempfile.NamedTemporaryFile()")
             assert session.run("file.write(b'x'), tempfile.gettempdir()").text == "(1, '/dev/shm')"
+
+
+def test_a_strict_snapshot_is_refused_where_branches_would_lack_something(sandbox: LocalSandbox) -> None:
+    with sandbox.session() as session:
+        session.snapshot(strict=True).release()
+        session.run("import threading\nstop = threading.Event(); threading.Thread(target=stop.wait).start()")
+        with pytest.raises(SnapshotRefused, match="1 threads of the session do not exist"):
+            session.snapshot(strict=True)
+        assert len(session.snapshot().warnings) == 1
+        session.run("import subprocess\nchild = subprocess.Popen(['sleep', '60']); stop.set()")
+        with pytest.raises(SnapshotRefused, match="1 child processes"):
+            session.snapshot(strict=True)
+        session.run("child.kill(); child.wait(); ends = __import__('os').pipe()")
+        with pytest.raises(SnapshotRefused, match="2 pipes or sockets"):
+            session.snapshot(strict=True)
+        session.run("[__import__('os').close(end) for end in ends]")
+        session.snapshot(strict=True).release()
