@@ -15,6 +15,7 @@ import signal
 import socket
 import sys
 import warnings
+from collections.abc import Iterable
 from typing import Any
 
 from sandbox.local import landlock
@@ -79,37 +80,43 @@ class Agent:
         return {"ok": operation == "ping"}
 
     def _fork(self, message: dict[str, Any], fds: list[int]) -> dict[str, Any]:
-        """In the parent, what a branch will lack; in the child, its hello."""
+        """In the parent, what came of it; in each child, its hello. fds: three for every child."""
         key = message.pop("key")  # not kept: nothing of ours may hold it while a cell runs
+        numbers = message["numbers"]
+        if len(fds) != 3 * len(numbers):
+            _close_all(fds)
+            return {"failed": f"{len(fds)} of {3 * len(numbers)} descriptors arrived: too many are open"}
         flush_streams()
-        lacking = self._lacking(fds)
+        lacking = self._lacking(fds) if message["frozen"] and not self.frozen else {}
         allow_family()
         state = random.getstate()  # the standard library reseeds it in every forked child
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # about threads: the answer says it
-                child = os.fork()
-        except OSError as error:
-            for fd in fds:
-                os.close(fd)
-            return {"failed": str(error)}
-        if child:
-            for fd in fds:
-                os.close(fd)
-            self._children.add(child)
-            return {"ok": True, **lacking}
-        try:
-            return self._become(message, fds, state, key)
-        except OSError as error:
-            return {"failed": str(error)}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about threads: the answer says it
+            for index, number in enumerate(numbers):
+                try:
+                    child = os.fork()
+                except OSError as error:
+                    _close_all(fds)
+                    return {"failed": str(error)}
+                if not child:
+                    own = fds[3 * index : 3 * index + 3]
+                    _close_all(fd for fd in fds if fd not in own)
+                    try:
+                        return self._become(own, number, key, state, frozen=message["frozen"])
+                    except OSError as error:
+                        return {"failed": str(error)}
+                self._children.add(child)
+        _close_all(fds)
+        return {"ok": True, **lacking}
 
-    def _become(self, message: dict[str, Any], fds: list[int], random_state: Any, key: int) -> dict[str, Any]:
+    def _become(
+        self, fds: list[int], number: int, key: int, random_state: Any, *, frozen: bool
+    ) -> dict[str, Any]:
         self.channel.close()
         self.channel = socket.socket(fileno=fds[0])
         os.dup2(fds[1], 1)
         os.dup2(fds[2], 2)
-        for fd in fds[1:]:
-            os.close(fd)
+        _close_all(fds[1:])
         random.setstate(random_state)
         self._children.clear()
         prctl(PR_SET_CHILD_SUBREAPER, 1)
@@ -118,13 +125,10 @@ class Agent:
         if isinstance(self.folders, MountedFolders):
             self.folders.branch({fds[0]}, key)
         else:
-            self.folders.branch({fds[0]}, message["number"])
-        self._take_role(frozen=message["frozen"])
-        if not self.frozen:
-            if self.scoped:
-                landlock.scope()
-            if message.get("seed") is not None:
-                reseed(message["seed"])
+            self.folders.branch({fds[0]}, number)
+        self._take_role(frozen=frozen)
+        if not self.frozen and self.scoped:
+            landlock.scope()
         return {"ok": True}
 
     def _take_role(self, *, frozen: bool) -> None:
@@ -164,6 +168,11 @@ class Agent:
         except OSError:
             num_threads = len(sys._current_frames()) - 1  # without /proc, those Python knows of
         return {"threads": num_threads, "children": num_children, "connections": num_connections}
+
+
+def _close_all(fds: Iterable[int]) -> None:
+    for fd in fds:
+        os.close(fd)
 
 
 def write_files(box: str, files: dict[str, str]) -> dict[str, Any]:

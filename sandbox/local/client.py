@@ -121,7 +121,7 @@ class Zygote:
         }
         process = Process(family)
         try:
-            spawn(lambda fds: self.ask(request, fds), process, (family.theirs.fileno(),))
+            spawn(lambda fds: self.ask(request, fds), [process], (family.theirs.fileno(),))
         except Dead as error:
             raise SandboxUnavailable(f"no session could be started: {error}") from error
         family.theirs.close()
@@ -269,6 +269,7 @@ def environment(run_folder: str) -> dict[str, str]:
         "HOME": "/box",
         "TMPDIR": "/tmp",
         "LANG": "C.UTF-8",
+        "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",  # large objects in huge pages: see `hugepages`
         "PYTHONHASHSEED": "0",  # sets iterate alike in every run
         "PYTHONDONTWRITEBYTECODE": "1",
         "MPLBACKEND": "Agg",

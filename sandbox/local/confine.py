@@ -4,6 +4,7 @@
 `landlock`: the machine's files behind Landlock rules, then seccomp, rlimits. `none`: rlimits.
 """
 
+import functools
 import os
 import sys
 from dataclasses import dataclass
@@ -97,6 +98,7 @@ def _confine_namespaces(limits: dict[str, Any], key: int) -> Confined:
     return Confined(folders=folders, scoped=scoped)
 
 
+@functools.cache  # forks inherit it
 def readable_paths() -> list[str]:
     """What code may read: the system's programs and libraries, and this interpreter's own."""
     prefixes = [sys.base_prefix, sys.prefix, os.path.dirname(os.path.realpath(sys.executable))]

@@ -4,10 +4,10 @@
 another path, kept apart by convention alone.
 """
 
-import contextlib
 import fcntl
 import os
 import resource
+import select
 import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -73,12 +73,11 @@ def find_open_files(folders: Iterable[str], keep_fds: set[int]) -> list[OpenFile
     """Open regular files below `folders`, except `keep_fds`. Needs no /proc; deleted files are not found."""
     num_fds, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     candidates: dict[tuple[int, int], list[int]] = {}
-    for fd in range(3, min(num_fds, _MAX_FDS)):
+    for fd in _open_fds(range(3, min(num_fds, _MAX_FDS))):
         if fd not in keep_fds:
-            with contextlib.suppress(OSError):
-                status = os.fstat(fd)
-                if stat.S_ISREG(status.st_mode):
-                    candidates.setdefault((status.st_dev, status.st_ino), []).append(fd)
+            status = os.fstat(fd)
+            if stat.S_ISREG(status.st_mode):
+                candidates.setdefault((status.st_dev, status.st_ino), []).append(fd)
     if not candidates:
         return []
     found = []
@@ -87,6 +86,15 @@ def find_open_files(folders: Iterable[str], keep_fds: set[int]) -> list[OpenFile
             flags = fcntl.fcntl(fd, fcntl.F_GETFL)
             found.append(OpenFile(fd=fd, path=path, flags=flags, offset=os.lseek(fd, 0, os.SEEK_CUR)))
     return found
+
+
+def _open_fds(candidates: Iterable[int]) -> list[int]:
+    """Those that are open: one system call tells of all."""
+    poller = select.poll()
+    for fd in candidates:
+        poller.register(fd, 0)
+    closed = {fd for fd, event in poller.poll(0) if event & select.POLLNVAL}
+    return [fd for fd in candidates if fd not in closed]
 
 
 def _files_below(folder: str) -> Iterator[tuple[str, os.stat_result]]:

@@ -8,13 +8,15 @@ from typing import Any
 from sandbox.base import Limits
 from sandbox.local.live import Live
 from sandbox.local.process import Node, Process, spawn
+from sandbox.local.wire import MAX_FDS
 
 _FORK_TIMEOUT_S = 30.0
+_MAX_AT_ONCE = MAX_FDS // 3
 
 
 def freeze(live: Live) -> Node:
     """Fork a frozen process off a live one. Raises Dead."""
-    process, answer = _fork(live.process, quiet=True)
+    (process,), answer = _fork(live.process, 1, frozen=True)
     return Node(process, _lacking(answer))
 
 
@@ -23,8 +25,10 @@ def thaw(node: Node, limits: Limits, num_branches: int, num_oom_kills: Callable[
     branches: list[Live] = []
     try:
         with node.lock:
-            for _ in range(num_branches):
-                branches.append(Live(_fork(node.process, quiet=False)[0], limits, num_oom_kills))
+            while len(branches) < num_branches:
+                num_now = min(num_branches - len(branches), _MAX_AT_ONCE)
+                processes, _ = _fork(node.process, num_now, frozen=False)
+                branches.extend(Live(process, limits, num_oom_kills) for process in processes)
     except BaseException:
         for branch in branches:
             branch.close()
@@ -32,12 +36,13 @@ def thaw(node: Node, limits: Limits, num_branches: int, num_oom_kills: Callable[
     return branches
 
 
-def _fork(parent: Process, *, quiet: bool) -> tuple[Process, dict[str, Any]]:
-    """A fork of `parent`, frozen if quiet, and what the parent said of it. Raises Dead."""
+def _fork(parent: Process, num_forks: int, *, frozen: bool) -> tuple[list[Process], dict[str, Any]]:
+    """Forks of `parent`, which begin beside each other, and what it said of them. All or none; raises Dead."""
     family = parent.family
-    process = Process(family, quiet=quiet)
-    request = {"op": "fork", "frozen": quiet, "number": family.next_number(), "key": family.key}
-    return process, spawn(lambda fds: parent.ask(request, _FORK_TIMEOUT_S, fds), process)
+    processes = [Process(family, quiet=frozen) for _ in range(num_forks)]
+    numbers = [family.next_number() for _ in processes]
+    request = {"op": "fork", "frozen": frozen, "numbers": numbers, "key": family.key}
+    return processes, spawn(lambda fds: parent.ask(request, _FORK_TIMEOUT_S, fds), processes)
 
 
 def _lacking(answer: Mapping[str, object]) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ import select
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from sandbox.backend import CountedPoint, Dead
@@ -87,7 +87,7 @@ class Process:
         self._request_id = 0
         self._end_lock = threading.RLock()  # a thread may kill what another waits for
         self._channel, self._theirs = socket.socketpair()
-        self._channel.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+        wire.ask_for_sender(self._channel)
         self._channel.setblocking(False)
         self._receiver = wire.Receiver(self._channel)
         if quiet:
@@ -119,13 +119,15 @@ class Process:
         try:
             hello = self._receiver.wait(_READY_TIMEOUT_S)
             pid = self._receiver.sender_pid or 0
+            self._pidfd = self._receiver.take_sender_pidfd()
             if hello.get("ok") is not True or pid <= 0:
                 raise Dead(f"it could not start: {str(hello.get('failed', ''))[:500]}")
-            self._pidfd = os.pidfd_open(pid)
-            # It speaks again after we hold it: so the number was not another's by then.
-            proof = self.ask({"op": "ping"}, _READY_TIMEOUT_S)
-            if proof.get("ok") is not True or self._receiver.sender_pid != pid:
-                raise Dead("it did not prove to be there")
+            if self._pidfd < 0:  # before Linux 6.5
+                self._pidfd = os.pidfd_open(pid)
+                # It speaks again after we hold it: so the number was not another's by then.
+                proof = self.ask({"op": "ping"}, _READY_TIMEOUT_S)
+                if proof.get("ok") is not True or self._receiver.sender_pid != pid:
+                    raise Dead("it did not prove to be there")
             self.pid = pid
         except (wire.WireError, TimeoutError, OSError) as error:
             raise Dead(f"it could not start: {error}") from error
@@ -213,6 +215,7 @@ class Process:
             self.kill()
             if self._owner_pid == os.getpid():
                 hang_up(self._channel)
+            self._receiver.close()
             self._channel.close()
             self._theirs.close()
             for fd in (*self._outputs, *self._their_outputs, self._pidfd):
@@ -280,26 +283,28 @@ class Node(CountedPoint):
 Ask = Callable[[tuple[int, ...]], dict[str, Any]]
 
 
-def spawn(ask: Ask, process: Process, extra_fds: tuple[int, ...] = ()) -> dict[str, Any]:
-    """Have a parent fork into `process`, wait for its hello, and return what the parent answered.
+def spawn(ask: Ask, processes: Sequence[Process], extra_fds: tuple[int, ...] = ()) -> dict[str, Any]:
+    """Have a parent fork into `processes`, wait for their hellos, and return what the parent answered.
 
-    ask: sends the request for it with these descriptors. Raises Dead if it does not come to life, and what
-    `ask` raises; `process` is closed then.
+    ask: sends the request for it with these descriptors. Raises Dead if one does not come to life, and what
+    `ask` raises; all `processes` are closed then.
     """
     try:
         try:
-            answer = ask((*process.their_fds, *extra_fds))
+            answer = ask((*(fd for process in processes for fd in process.their_fds), *extra_fds))
         finally:
-            process.handed_over()
+            for process in processes:
+                process.handed_over()
         if answer.get("ok") is not True:
             raise Dead(f"it could not fork: {str(answer.get('failed', answer))[:500]}")
-        process.await_hello()
+        for process in processes:
+            process.await_hello()
         return answer
-    except TimeoutError as error:
-        process.close()
-        raise Dead(str(error)) from error
-    except BaseException:
-        process.close()
+    except BaseException as error:
+        for process in processes:
+            process.close()
+        if isinstance(error, TimeoutError):
+            raise Dead(str(error)) from error
         raise
 
 

@@ -5,6 +5,7 @@ it; the meaning of fields is checked by whoever asked.
 """
 
 import array
+import contextlib
 import json
 import os
 import select
@@ -14,10 +15,13 @@ import time
 from typing import Any
 
 HEADER = struct.Struct("!I")
+MAX_FDS = 24  # that travel with one request
 MAX_REQUEST_BYTES = 1 << 30  # trusted -> sandboxed
 MAX_REPLY_BYTES = 96 << 20  # sandboxed -> trusted: images of one cell, in base64
 _CHUNK_BYTES = 1 << 18
 _CREDENTIALS = struct.Struct("3i")
+_SO_PASSPIDFD = 76  # Linux 6.5
+_SCM_PIDFD = 4
 
 
 class WireError(Exception):
@@ -45,12 +49,10 @@ def receive(channel: socket.socket) -> tuple[dict[str, Any], list[int]]:
     header = b""
     while len(header) < HEADER.size:
         # No flag MSG_CMSG_CLOEXEC is needed: Python sets it for descriptors it receives.
-        data, ancillary, _, _ = channel.recvmsg(HEADER.size - len(header), socket.CMSG_SPACE(8 * 4))
+        data, ancillary, _, _ = channel.recvmsg(HEADER.size - len(header), socket.CMSG_SPACE(4 * MAX_FDS))
         for level, kind, content in ancillary:
             if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-                numbers = array.array("i")
-                numbers.frombytes(content[: len(content) - len(content) % numbers.itemsize])
-                fds.extend(numbers)
+                fds.extend(_descriptors(content))
         if not data:
             raise Gone("the other side is gone")
         header += data
@@ -69,6 +71,13 @@ def _exactly(channel: socket.socket, length: int) -> bytes:
     return bytes(buffer)
 
 
+def ask_for_sender(channel: socket.socket) -> None:
+    """Have the kernel say who sends on `channel`: its number, and a descriptor of it where it can."""
+    channel.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+    with contextlib.suppress(OSError):
+        channel.setsockopt(socket.SOL_SOCKET, _SO_PASSPIDFD, 1)
+
+
 class Receiver:
     """The trusted side's receive, on a non-blocking socket: takes what is there and never waits for the
     rest.
@@ -77,9 +86,9 @@ class Receiver:
     def __init__(self, channel: socket.socket) -> None:
         self._channel = channel
         self._buffer = bytearray()
-        self.sender_pid: int | None = (
-            None  # of the latest data, as the kernel vouches for it, if it was asked to
-        )
+        # Of the latest data, as the kernel vouches for it, if it was asked to.
+        self.sender_pid: int | None = None
+        self._sender_pidfd = -1
 
     def poll(self) -> dict[str, Any] | None:
         """A whole frame if one is there, else None. Raises WireError at the end or for anything but a
@@ -92,10 +101,9 @@ class Receiver:
                 return self._frame()
             except OSError as error:
                 raise Gone(f"the other side is gone: {error}") from error
-            _close_stray_fds(ancillary)
             for level, kind, content in ancillary:
-                if level == socket.SOL_SOCKET and kind == socket.SCM_CREDENTIALS:
-                    self.sender_pid = _CREDENTIALS.unpack(content[: _CREDENTIALS.size])[0]
+                if level == socket.SOL_SOCKET:
+                    self._take(kind, content)
             if not data:
                 frame = self._frame()
                 if frame is None:
@@ -105,6 +113,33 @@ class Receiver:
             frame = self._frame()
             if frame is not None:
                 return frame
+
+    def take_sender_pidfd(self) -> int:
+        """A descriptor of the latest data's sender, to be closed by the caller; none is kept from then on.
+
+        -1 where the kernel has none to give.
+        """
+        with contextlib.suppress(OSError):
+            self._channel.setsockopt(socket.SOL_SOCKET, _SO_PASSPIDFD, 0)
+        pidfd, self._sender_pidfd = self._sender_pidfd, -1
+        return pidfd
+
+    def close(self) -> None:
+        """Let go of what the kernel gave; the channel is the caller's."""
+        pidfd, self._sender_pidfd = self._sender_pidfd, -1
+        if pidfd >= 0:
+            os.close(pidfd)
+
+    def _take(self, kind: int, content: bytes) -> None:
+        if kind == socket.SCM_CREDENTIALS:
+            self.sender_pid = _CREDENTIALS.unpack(content[: _CREDENTIALS.size])[0]
+        elif kind == _SCM_PIDFD:
+            self.close()
+            (self._sender_pidfd,) = _descriptors(content)
+        elif kind == socket.SCM_RIGHTS:
+            # They are never asked for here; untrusted code may send them to fill the table.
+            for number in _descriptors(content):
+                os.close(number)
 
     def wait(self, timeout_s: float) -> dict[str, Any]:
         """The next frame. Raises WireError, and TimeoutError after timeout_s."""
@@ -139,11 +174,7 @@ class Receiver:
         return frame
 
 
-def _close_stray_fds(ancillary: list[tuple[int, int, bytes]]) -> None:
-    # Descriptors are never asked for here; untrusted code may send them to fill the table.
-    for level, kind, content in ancillary:
-        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-            numbers = array.array("i")
-            numbers.frombytes(content[: len(content) - len(content) % numbers.itemsize])
-            for number in numbers:
-                os.close(number)
+def _descriptors(content: bytes) -> list[int]:
+    numbers = array.array("i")
+    numbers.frombytes(content[: len(content) - len(content) % numbers.itemsize])
+    return list(numbers)

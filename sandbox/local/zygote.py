@@ -16,7 +16,7 @@ import socket
 import traceback
 from typing import Any
 
-from sandbox.local import confine, figures, namespaces
+from sandbox.local import confine, figures, hugepages, namespaces
 from sandbox.local.agent import Agent, reseed
 from sandbox.local.processes import kill_descendants
 from sandbox.local.syscalls import PR_SET_CHILD_SUBREAPER, prctl, syscall
@@ -34,6 +34,7 @@ class Zygote:
         self.run_folder = run_folder
         self.tier = ""
         self._tree_fd = -1  # our own pid namespace
+        self._spare: socket.socket | None = None  # a first process that waits for its session
 
     def isolate(self, wanted: str) -> dict[str, str]:
         """Enter the strongest tier that works, or the wanted one; returns why the others do not."""
@@ -53,6 +54,9 @@ class Zygote:
         poller.register(self.control.fileno(), select.POLLIN)
         poller.register(self.trainer_fd, select.POLLIN)
         while True:
+            if self._spare is None:
+                with contextlib.suppress(OSError):  # too many processes: the request will say so
+                    self._spare = self._make_spare()
             ready = [fd for fd, _ in poller.poll()]
             if self.trainer_fd in ready:
                 return
@@ -63,18 +67,32 @@ class Zygote:
                 return
 
     def _start_session(self, message: dict[str, Any], fds: list[int]) -> dict[str, Any]:
-        """Fork a session's first process. fds: its channel, stdout, stderr, lifeline."""
+        """Hand a session to its first process. fds: its channel, stdout, stderr, lifeline."""
         try:
-            child = self._fork_first()
+            for _ in range(2):  # the spare one may have died, of too little memory for example
+                spare, self._spare = self._spare or self._make_spare(), None
+                with spare, contextlib.suppress(OSError):
+                    send(spare, message, tuple(fds))
+                    return {"ok": True}
+            return {"failed": "a session's first process died before it began"}
         except OSError as error:
-            answer: dict[str, Any] = {"failed": str(error)}
-        else:
-            answer = {"ok": True}
-            if child == 0:
-                self._run_first(message, fds)
-        for fd in fds:
-            os.close(fd)
-        return answer
+            return {"failed": str(error)}
+        finally:
+            for fd in fds:
+                os.close(fd)
+
+    def _make_spare(self) -> socket.socket:
+        """Fork a session's first process ahead of its session; returns what to hand the session over by."""
+        ours, theirs = socket.socketpair()
+        with theirs:
+            try:
+                if self._fork_first() == 0:
+                    ours.close()
+                    self._run_first(theirs)
+            except OSError:
+                ours.close()
+                raise
+        return ours
 
     def _fork_first(self) -> int:
         """Fork the first process of a new tree."""
@@ -97,7 +115,7 @@ class Zygote:
         else:
             confine.leave_root(self.run_folder)
 
-    def _run_first(self, message: dict[str, Any], fds: list[int]) -> None:
+    def _run_first(self, handover: socket.socket) -> None:
         """The first process: forks the one that runs code, then watches. Never returns."""
         try:
             self.control.close()
@@ -106,6 +124,11 @@ class Zygote:
             else:
                 os.setsid()
                 prctl(PR_SET_CHILD_SUBREAPER, 1)
+            try:
+                message, fds = receive(handover)
+            except (WireError, OSError):
+                return  # no session came
+            handover.close()
             if os.fork() == 0:
                 os.close(fds[3])
                 os.close(self.trainer_fd)
@@ -236,6 +259,7 @@ def main(control_fd: int, trainer_fd: int) -> None:
         return
     gc.collect()
     gc.freeze()  # the collector would touch, and so copy, what forks share
+    hugepages.collapse()
     zygote = Zygote(control, trainer_fd, message["run_folder"])
     reasons = zygote.isolate(message["isolation"])
     send(control, {"tier": zygote.tier, "reasons": reasons, "loaded": loaded, "missing": missing})
