@@ -55,6 +55,14 @@ class Cgroup:
                 return int(number)
         return 0
 
+    def memory_bytes(self) -> int | None:
+        """Memory its processes and their files in memory take; None where it is not counted."""
+        for folder in self._folders:
+            for name in ("memory.current", "memory.usage_in_bytes"):
+                with contextlib.suppress(OSError):
+                    return int((folder / name).read_text())
+        return None
+
     def remove(self) -> None:
         """Remove it once its processes are gone."""
         events, self._events = self._events, -1

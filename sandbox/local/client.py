@@ -19,7 +19,7 @@ from sandbox.backend import Dead
 from sandbox.backend import Live as LiveProtocol
 from sandbox.base import Isolation, Limits, SandboxUnavailable, UnisolatedRefused
 from sandbox.host import BackendSandbox
-from sandbox.local import wire
+from sandbox.local import processes, wire
 from sandbox.local.cgroup import Cgroup
 from sandbox.local.config import LocalConfig
 from sandbox.local.forks import freeze, thaw
@@ -214,6 +214,14 @@ class LocalSandbox(BackendSandbox):
     def num_oom_kills(self) -> int:
         """How often the kernel has killed a process of the sandbox for memory."""
         return self._zygote.cgroup.num_oom_kills()
+
+    def memory_bytes(self) -> int:
+        """Memory of all its processes: as its control group counts, else the sum of their shares."""
+        counted = self._zygote.cgroup.memory_bytes()
+        if counted is not None:
+            return counted
+        pid = self._zygote.pid
+        return processes.memory_bytes([pid, *processes.descendants_of(pid)])
 
     def shut_down(self) -> None:
         """See `sandbox.host.BackendSandbox.shut_down`."""
