@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from benchmarks.sandbox_soak import soak
 from sandbox import (
     Execution,
     SandboxClosed,
@@ -391,3 +392,10 @@ def test_a_strict_snapshot_is_refused_where_branches_would_lack_something(sandbo
             session.snapshot(strict=True)
         session.run("[__import__('os').close(end) for end in ends]")
         session.snapshot(strict=True).release()
+
+
+def test_a_soak_in_small_leaves_nothing() -> None:
+    report = soak(make_local, num_sessions=24, branches_per_session=3, kill_share=0.15, server_kills=1)
+    assert (report.wrong, report.num_branches) == ([], 72)
+    assert not report.after.exceeds(report.before), report.after
+    assert sum(report.kills.values()) > 5

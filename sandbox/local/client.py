@@ -31,6 +31,7 @@ from sandbox.sessions import BackendSession
 
 _REQUEST_TIMEOUT_S = 30.0
 _END_TIMEOUT_S = 5.0
+_ENDING_TIMEOUT_S = 1.0
 _BOOT = (
     "import sys; sys.path.insert(0, sys.argv[1]); from sandbox.local.zygote import main; del sys.path[0];"
     " main(int(sys.argv[2]), int(sys.argv[3]))"
@@ -136,6 +137,12 @@ class Zygote:
         """Whether it runs, and is ours rather than that of the process we were forked from."""
         return self._owner_pid == os.getpid() and self._process.poll() is None
 
+    def is_ending(self) -> bool:
+        """Whether it has ended, or does so within a moment."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(_ENDING_TIMEOUT_S)
+        return not self.is_alive()
+
     def close(self) -> None:
         """End it, all sessions, and what they left on disk. Idempotent."""
         if self._owner_pid != os.getpid():
@@ -200,7 +207,13 @@ class LocalSandbox(BackendSandbox):
 
     def start(self, seed: int, limits: Limits) -> Live:
         """See `sandbox.backend.Backend.start`."""
-        process = self._living().spawn_first(seed, limits)
+        zygote = self._living()
+        try:
+            process = zygote.spawn_first(seed, limits)
+        except SandboxUnavailable:
+            if not zygote.is_ending():
+                raise
+            process = self._living().spawn_first(seed, limits)
         return Live(process, limits, self.num_oom_kills)
 
     def freeze(self, live: Live) -> Node:
