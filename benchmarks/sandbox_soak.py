@@ -18,7 +18,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -26,7 +26,7 @@ from axpo_algo.tables import write_json
 from sandbox import Sandbox, Session, make_sandbox
 from sandbox.base import KILLED
 from sandbox.local.client import LocalSandbox, LocalSession
-from sandbox.local.processes import descendants_of
+from sandbox.local.processes import children_of, descendants_of
 
 MAX_GROWTH = 0.05
 FATAL_CELLS = {
@@ -50,9 +50,10 @@ class Left:
     temporary_files: int = 0
 
     @classmethod
-    def now(cls) -> "Left":
+    def now(cls, others: Collection[int] = ()) -> "Left":
+        """others: processes that were there before, not to be counted, nor what is below them."""
         return cls(
-            processes=len(descendants_of(os.getpid())),
+            processes=len(descendants_of(os.getpid(), others)),
             descriptors=len(os.listdir("/proc/self/fd")),
             mounts=len(Path("/proc/self/mountinfo").read_text().splitlines()),
             temporary_files=sum(
@@ -95,12 +96,12 @@ def rss_bytes() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-def settle(wanted: Left) -> Left:
+def settle(wanted: Left, others: Collection[int]) -> Left:
     """What is left once the kernel has cleared away what has ended; waits for that, within bounds."""
     deadline = time.monotonic() + _PATIENCE_S
     while True:
         gc.collect()
-        found = Left.now()
+        found = Left.now(others)
         if not found.exceeds(wanted) or time.monotonic() > deadline:
             return found
         time.sleep(0.05)
@@ -181,7 +182,8 @@ def soak(
     with tempfile.TemporaryDirectory(prefix="axpo-soak-") as folder:
         own, tempfile.tempdir = tempfile.tempdir, folder  # so that others' files are not counted
         try:
-            before = settle(Left.now())
+            others = children_of(os.getpid())
+            before = Left.now(others)
             with make() as sandbox:
                 run = Soak(sandbox, kill_share=kill_share, seed=seed)
                 run.report.before = before
@@ -193,9 +195,9 @@ def soak(
                     if number == num_sessions // 10:
                         run.report.rss_early_bytes = rss_bytes()
                     if number % max(1, num_sessions // 20) == 0:
-                        log(f"{number} sessions, {time.monotonic() - start_s:.0f} s, {Left.now()}")
+                        log(f"{number} sessions, {time.monotonic() - start_s:.0f} s, {Left.now(others)}")
                 run.report.rss_late_bytes = rss_bytes()
-            run.report.after = settle(before)
+            run.report.after = settle(before, others)
         finally:
             tempfile.tempdir = own
     run.report.duration_s = time.monotonic() - start_s

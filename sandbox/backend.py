@@ -33,6 +33,9 @@ class Live(Protocol):
     def reseed(self, seed: int) -> None:
         """Set the random states. Raises Dead."""
 
+    def check(self) -> None:
+        """Find out whether it can run a cell, without a trace in what cells see. Raises Dead if not."""
+
     def kill(self) -> None:
         """End it now. Any thread may; one that waits for a cell then gets its answer."""
 

@@ -33,6 +33,7 @@ from sandbox.journal import Cell, Files, Journal, Seed, branch_seeds
 from sandbox.revive import Unrepeatable, revive, revive_all
 
 _DEADLY = (KILLED, EXITED, PROTOCOL)
+_NUM_ATTEMPTS = 3  # to put a session back: as it was; without the last cells; without any
 
 
 class Held:
@@ -240,21 +241,44 @@ class BackendSession:
             live.close()
         if self._closing:
             raise SessionClosed("this session was closed while a cell ran")
-        point = self._held.point
-        try:
-            revived = revive(self._backend, self._journal, point, self._point_length)
-        except Unrepeatable as death:
-            self._drop_cells()
-            warning = f"{warning} cells that cannot be repeated were taken back ({death})".strip()
+        told = [warning] if warning else []
+        for attempt in range(_NUM_ATTEMPTS):
+            point = self._held.point
             try:
                 revived = revive(self._backend, self._journal, point, self._point_length)
-            except Unrepeatable as again:
-                raise SessionLost(f"the session could not be put back: {again}") from again
-        self._held.live, from_point, warnings = revived
-        if point is not None and not from_point:
-            self._held.point, self._point_length = None, 0
+                if point is not None and not revived.from_point:
+                    self._give_up_point()
+                try:
+                    revived.live.check()
+                except BaseException:
+                    revived.live.close()
+                    raise
+            except (Unrepeatable, Dead) as death:
+                if attempt == _NUM_ATTEMPTS - 1:
+                    raise SessionLost(f"the session could not be put back: {death}") from death
+                told.append(f"cells were taken back: they keep ending the interpreter ({death})")
+                self._strike(everything=attempt > 0)
+            else:
+                self._held.live = revived.live
+                self._warnings += (*told, *revived.warnings)
+                return
+
+    def _strike(self, *, everything: bool) -> None:
+        """Strike cells that do not let the session go on: those since the point, else the last one, or all."""
+        if any(isinstance(entry, Cell) for entry in self._since_point()) and not everything:
+            self._drop_cells()
+            return
+        self._give_up_point()
+        entries = self._journal.entries
+        cells = [index for index, entry in enumerate(entries) if isinstance(entry, Cell)]
+        struck = set(cells if everything else cells[-1:])
+        kept = tuple(entry for index, entry in enumerate(entries) if index not in struck)
+        self._journal = dataclasses.replace(self._journal, entries=kept)
+
+    def _give_up_point(self) -> None:
+        point, self._held.point, self._point_length = self._held.point, None, 0
+        if point is not None:
             point.release()
-        self._warnings += (*((warning,) if warning else ()), *warnings)
 
 
 class BackendSnapshot:

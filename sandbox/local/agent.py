@@ -7,6 +7,7 @@ session is left to `zygote`.
 
 import base64
 import contextlib
+import ctypes
 import io
 import os
 import random
@@ -26,6 +27,8 @@ from sandbox.local.syscalls import PR_SET_CHILD_SUBREAPER, prctl
 from sandbox.local.wire import WireError, receive, send
 
 Folders = MountedFolders | PlainFolders
+
+_python = ctypes.PyDLL(None, use_errno=True)  # keeps the interpreter's lock during a call
 
 # A family's snapshots and branches count as processes of its user too.
 MAX_FAMILY_PROCESSES = 512
@@ -70,6 +73,10 @@ class Agent:
             answer = run_cell(message["code"], self.namespace, self.num_cells, self.limits)
             flush_streams()
             return answer
+        if operation == "check":
+            limit_processes(self.limits, message["num_family"])
+            refresh_streams()
+            return {"ok": run_cell("", {}, 0, self.limits)["error"] is None}
         if operation == "fork":
             return self._fork(message, fds)
         if operation == "files":
@@ -89,35 +96,29 @@ class Agent:
         flush_streams()
         lacking = self._lacking(fds) if message["frozen"] and not self.frozen else {}
         allow_family()
-        state = random.getstate()  # the standard library reseeds it in every forked child
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about threads: the answer says it
-            for index, number in enumerate(numbers):
+        for index, number in enumerate(numbers):
+            try:
+                child = fork_alike()
+            except OSError as error:
+                _close_all(fds)
+                return {"failed": str(error)}
+            if not child:
+                own = fds[3 * index : 3 * index + 3]
+                _close_all(fd for fd in fds if fd not in own)
                 try:
-                    child = os.fork()
+                    return self._become(own, number, key, frozen=message["frozen"])
                 except OSError as error:
-                    _close_all(fds)
                     return {"failed": str(error)}
-                if not child:
-                    own = fds[3 * index : 3 * index + 3]
-                    _close_all(fd for fd in fds if fd not in own)
-                    try:
-                        return self._become(own, number, key, state, frozen=message["frozen"])
-                    except OSError as error:
-                        return {"failed": str(error)}
-                self._children.add(child)
+            self._children.add(child)
         _close_all(fds)
         return {"ok": True, **lacking}
 
-    def _become(
-        self, fds: list[int], number: int, key: int, random_state: Any, *, frozen: bool
-    ) -> dict[str, Any]:
+    def _become(self, fds: list[int], number: int, key: int, *, frozen: bool) -> dict[str, Any]:
         self.channel.close()
         self.channel = socket.socket(fileno=fds[0])
         os.dup2(fds[1], 1)
         os.dup2(fds[2], 2)
         _close_all(fds[1:])
-        random.setstate(random_state)
         self._children.clear()
         prctl(PR_SET_CHILD_SUBREAPER, 1)
         with contextlib.suppress(OSError):  # code that made itself a session leader stays one
@@ -168,6 +169,27 @@ class Agent:
         except OSError:
             num_threads = len(sys._current_frames()) - 1  # without /proc, those Python knows of
         return {"threads": num_threads, "children": num_children, "connections": num_connections}
+
+
+def fork_alike() -> int:
+    """fork(2), in whose child all is as in its parent: 0 there, the child's number here. Raises OSError.
+
+    `os.fork` would run hooks, which reseed `random` and touch, and so copy, a hundred pages. They are needed
+    only where threads were lost: they free the locks those held.
+    """
+    if len(sys._current_frames()) == 1:
+        child = _python.fork()
+        if child < 0:
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number))
+        return child
+    state = random.getstate()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about threads: the answer says it
+        child = os.fork()
+    if not child:
+        random.setstate(state)
+    return child
 
 
 def _close_all(fds: Iterable[int]) -> None:

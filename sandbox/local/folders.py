@@ -4,6 +4,7 @@
 another path, kept apart by convention alone.
 """
 
+import contextlib
 import fcntl
 import os
 import resource
@@ -70,14 +71,14 @@ class OpenFile:
 
 
 def find_open_files(folders: Iterable[str], keep_fds: set[int]) -> list[OpenFile]:
-    """Open regular files below `folders`, except `keep_fds`. Needs no /proc; deleted files are not found."""
-    num_fds, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    """Open regular files below `folders`, except `keep_fds`. Deleted files are not found."""
     candidates: dict[tuple[int, int], list[int]] = {}
-    for fd in _open_fds(range(3, min(num_fds, _MAX_FDS))):
-        if fd not in keep_fds:
-            status = os.fstat(fd)
-            if stat.S_ISREG(status.st_mode):
-                candidates.setdefault((status.st_dev, status.st_ino), []).append(fd)
+    for fd in _open_fds():
+        if fd > 2 and fd not in keep_fds:
+            with contextlib.suppress(OSError):  # the listing's own is closed by now
+                status = os.fstat(fd)
+                if stat.S_ISREG(status.st_mode):
+                    candidates.setdefault((status.st_dev, status.st_ino), []).append(fd)
     if not candidates:
         return []
     found = []
@@ -88,13 +89,17 @@ def find_open_files(folders: Iterable[str], keep_fds: set[int]) -> list[OpenFile
     return found
 
 
-def _open_fds(candidates: Iterable[int]) -> list[int]:
-    """Those that are open: one system call tells of all."""
-    poller = select.poll()
-    for fd in candidates:
-        poller.register(fd, 0)
-    closed = {fd for fd, event in poller.poll(0) if event & select.POLLNVAL}
-    return [fd for fd in candidates if fd not in closed]
+def _open_fds() -> list[int]:
+    try:
+        return [int(name) for name in os.listdir("/proc/self/fd")]
+    except OSError:  # without /proc, one system call tells of all
+        num_fds, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        poller = select.poll()
+        candidates = range(min(num_fds, _MAX_FDS))
+        for fd in candidates:
+            poller.register(fd, 0)
+        closed = {fd for fd, event in poller.poll(0) if event & select.POLLNVAL}
+        return [fd for fd in candidates if fd not in closed]
 
 
 def _files_below(folder: str) -> Iterator[tuple[str, os.stat_result]]:

@@ -26,6 +26,7 @@ from sandbox.local.process import Answer, Process
 
 _FILES_TIMEOUT_S = 60.0
 _SEED_TIMEOUT_S = 10.0
+_CHECK_TIMEOUT_S = 10.0
 
 
 class Live:
@@ -67,6 +68,17 @@ class Live:
             self.process.ask({"op": "seed", "seed": seed}, _SEED_TIMEOUT_S)
         except TimeoutError as error:
             raise Dead("it does not answer") from error
+
+    def check(self) -> None:
+        """See `sandbox.backend.Live.check`."""
+        try:
+            answer = self.process.ask(
+                {"op": "check", "num_family": len(self.process.family)}, _CHECK_TIMEOUT_S
+            )
+        except TimeoutError as error:
+            raise Dead("it does not answer") from error
+        if answer.get("ok") is not True:
+            raise Dead("it cannot run cells any more")
 
     def kill(self) -> None:
         """See `sandbox.backend.Live.kill`."""
