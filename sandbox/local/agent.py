@@ -68,13 +68,13 @@ class Agent:
         operation = message["op"]
         if operation == "run":
             self.num_cells += 1
-            limit_processes(self.limits, message["num_family"])
+            limit_processes(self.limits, message["num_others"])
             refresh_streams()
             answer = run_cell(message["code"], self.namespace, self.num_cells, self.limits)
             flush_streams()
             return answer
         if operation == "check":
-            limit_processes(self.limits, message["num_family"])
+            limit_processes(self.limits, message["num_others"])
             refresh_streams()
             return {"ok": run_cell("", {}, 0, self.limits)["error"] is None}
         if operation == "fork":
@@ -241,10 +241,12 @@ class _Stream(io.TextIOWrapper):
         super().__init__(io.BufferedWriter(raw), "utf-8", "backslashreplace", line_buffering=True)
 
 
-def limit_processes(limits: dict[str, Any], num_family: int) -> None:
-    """Hold the number of processes; the family's snapshots and branches, `num_family`, come on top."""
+def limit_processes(limits: dict[str, Any], num_others: int) -> None:
+    """Hold the number of processes. On top come `num_others`: the family's snapshots and branches, or where no
+    user namespace counts apart, all that the user runs.
+    """
     _, hard = resource.getrlimit(resource.RLIMIT_NPROC)
-    soft = int(limits["num_processes"]) + num_family
+    soft = int(limits["num_processes"]) + num_others
     resource.setrlimit(resource.RLIMIT_NPROC, (soft if hard < 0 else min(soft, hard), hard))
 
 
@@ -259,7 +261,10 @@ def limit_resources(limits: dict[str, Any]) -> None:
     with open("/proc/self/statm") as file:
         base_bytes = int(file.read().split()[0]) * resource.getpagesize()
     for kind, value in (
-        (resource.RLIMIT_NPROC, int(limits["num_processes"]) + MAX_FAMILY_PROCESSES),
+        (
+            resource.RLIMIT_NPROC,
+            int(limits["num_processes"]) + int(limits["num_others"]) + MAX_FAMILY_PROCESSES,
+        ),
         (resource.RLIMIT_AS, base_bytes + int(limits["memory_bytes"])),
         (resource.RLIMIT_FSIZE, int(limits["file_bytes"])),
         (resource.RLIMIT_NOFILE, int(limits["num_open_files"])),

@@ -4,12 +4,14 @@ What sessions do is left to `sandbox.sessions`, what runs inside to `zygote` and
 """
 
 import contextlib
+import dataclasses
 import os
 import secrets
 import shutil
 import socket
 import subprocess
 import threading
+import time
 import warnings
 import weakref
 from pathlib import Path
@@ -32,6 +34,7 @@ from sandbox.sessions import BackendSession
 _REQUEST_TIMEOUT_S = 30.0
 _END_TIMEOUT_S = 5.0
 _ENDING_TIMEOUT_S = 1.0
+_COUNT_EVERY_S = 1.0
 _BOOT = (
     "import sys; sys.path.insert(0, sys.argv[1]); from sandbox.local.zygote import main; del sys.path[0];"
     " main(int(sys.argv[2]), int(sys.argv[3]))"
@@ -52,6 +55,8 @@ class Zygote:
         self._control.setblocking(False)
         self._receiver = wire.Receiver(self._control)
         self._owner_pid = os.getpid()
+        self.tier = ""
+        self._counted_s, self._num_counted = -float("inf"), 0
         try:
             self._process = self._start(config, theirs)
         except OSError as error:
@@ -113,10 +118,12 @@ class Zygote:
     def spawn_first(self, seed: int, limits: Limits) -> Process:
         """The first process of a new session. Raises SandboxUnavailable."""
         run_folder = self.run_folder
-        family = Family(secrets.token_hex(8), lambda ended: _remove_folders(run_folder, ended.name))
+        family = Family(
+            secrets.token_hex(8), lambda ended: _remove_folders(run_folder, ended.name), self.num_of_user
+        )
         request = {
             "seed": seed,
-            "limits": {name: getattr(limits, name) for name in limits.__dataclass_fields__},
+            "limits": {**dataclasses.asdict(limits), "num_others": self.num_of_user()},
             "family": family.name,
             "key": family.key,
         }
@@ -127,6 +134,18 @@ class Zygote:
             raise SandboxUnavailable(f"no session could be started: {error}") from error
         family.theirs.close()
         return process
+
+    def num_of_user(self) -> int:
+        """Processes and threads of the user that sessions run as, where all of them count against the limit of
+        each session; 0 where sessions are counted apart. Looked up once a second.
+        """
+        if self.tier == "namespaces":
+            return 0
+        now = time.monotonic()
+        if now > self._counted_s + _COUNT_EVERY_S:
+            uid = os.stat(f"/proc/{self.pid}").st_uid
+            self._counted_s, self._num_counted = now, processes.num_threads_of_user(uid)
+        return self._num_counted
 
     @property
     def pid(self) -> int:

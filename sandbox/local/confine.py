@@ -18,6 +18,7 @@ from sandbox.local.syscalls import PR_SET_CHILD_SUBREAPER, PR_SET_DUMPABLE, prct
 TRIAL_LIMITS = {
     "memory_bytes": 1 << 30,
     "num_processes": 64,
+    "num_others": 0,
     "num_open_files": 64,
     "file_bytes": 1 << 20,
     "workdir_bytes": 1 << 20,

@@ -44,7 +44,7 @@ class Live:
         timeout_s = self._limits.timeout_s if timeout_s is None else timeout_s
         self._num_oom_kills_before = self._num_oom_kills()
         start_s = time.monotonic()
-        request = {"op": "run", "code": code, "num_family": len(self.process.family)}
+        request = {"op": "run", "code": code, "num_others": self.process.family.num_counted()}
         try:
             self.process.tell(request, max(timeout_s, 1.0))
         except TimeoutError as error:
@@ -73,7 +73,7 @@ class Live:
         """See `sandbox.backend.Live.check`."""
         try:
             answer = self.process.ask(
-                {"op": "check", "num_family": len(self.process.family)}, _CHECK_TIMEOUT_S
+                {"op": "check", "num_others": self.process.family.num_counted()}, _CHECK_TIMEOUT_S
             )
         except TimeoutError as error:
             raise Dead("it does not answer") from error

@@ -26,14 +26,20 @@ _MAX_DROPPED_BYTES = 64 << 20  # reading without end would cost the reader, too
 class Family:
     """One process tree: held open by a lifeline, ended by letting go of it."""
 
-    def __init__(self, name: str, on_end: Callable[["Family"], None]) -> None:
-        """name: unlike any other's. on_end: called once it has ended."""
+    def __init__(
+        self, name: str, on_end: Callable[["Family"], None], num_of_user: Callable[[], int] = lambda: 0
+    ) -> None:
+        """name: unlike any other's. on_end: called once it has ended.
+
+        num_of_user: processes that count against its limit as the kernel sees it, if there are others.
+        """
         ours, self.theirs = socket.socketpair()
         self.name = name
         self.key = secrets.randbits(63)  # see `seccomp`
         self._lifeline = ours
         self._owner_pid = os.getpid()
         self._on_end = on_end
+        self._num_of_user = num_of_user
         self._lock = threading.RLock()  # the collector may close a session while this thread is in here
         self._processes: set[Process] = set()
         self._num_made = 0
@@ -70,8 +76,9 @@ class Family:
         with self._lock:
             return {process.pid for process in self._processes if process.pid > 0}
 
-    def __len__(self) -> int:
-        return len(self._processes)
+    def num_counted(self) -> int:
+        """Processes that count against the limit of what its code may start, and are not the code's."""
+        return max(len(self._processes), self._num_of_user())
 
 
 class Process:

@@ -41,6 +41,17 @@ def descendants_of(pid: int, keep: Collection[int] = ()) -> list[int]:
     return found
 
 
+def num_threads_of_user(uid: int) -> int:
+    """Threads of all processes of a user, as the kernel counts them for its limit; of those seen in /proc."""
+    total = 0
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            with contextlib.suppress(OSError):
+                if os.stat(f"/proc/{name}").st_uid == uid:
+                    total += len(os.listdir(f"/proc/{name}/task"))
+    return total
+
+
 def memory_bytes(pids: Iterable[int]) -> int:
     """Memory of processes, pages they share with others in parts. One that is gone or not ours counts 0."""
     total = 0
