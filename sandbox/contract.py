@@ -24,6 +24,7 @@ from sandbox.base import (
     Sandbox,
     Session,
     SessionClosed,
+    SnapshotRefused,
     SnapshotReleased,
     unknown_name,
 )
@@ -240,6 +241,38 @@ def separate_branches(sandbox: Sandbox) -> None:
         expect(value(left, "x, open('../a').read(), f.tell()"), "([1], '1left', 5)")
         left.close()
         right.close()
+
+
+@promise("A branch's working folder has the path its session's had, unless the isolation says it has not.")
+def same_folder(sandbox: Sandbox) -> None:
+    with sandbox.session(files={"a": b"1"}) as session:
+        path = value(session, "import os; path = os.path.abspath('a'); path")
+        with session.snapshot() as snapshot:
+            (branch,) = snapshot.fork()
+        with branch:
+            value(branch, "open('a', 'w').write('2')")
+            same = value(branch, "os.path.abspath('a')") == path
+            expect(same or sandbox.isolation.layers.get("branch_files") is False, True)
+            expect(value(branch, "open(path).read()"), "'2'" if same else "'1'")
+        expect(value(session, "open(path).read()"), "'1'")
+
+
+@promise(
+    "What a branch lacks of its session is in the snapshot's warnings; a strict snapshot is then refused."
+)
+def lacking(sandbox: Sandbox) -> None:
+    with sandbox.session() as session:
+        session.snapshot(strict=True).release()
+        value(
+            session, "import threading; stop = threading.Event(); threading.Thread(target=stop.wait).start()"
+        )
+        with session.snapshot() as snapshot:
+            (branch,) = snapshot.fork()
+        with branch:
+            if value(branch, count) != "1":
+                expect(bool(snapshot.warnings), True)
+                expect_raises(SnapshotRefused, lambda: session.snapshot(strict=True))
+        value(session, "stop.set()")
 
 
 @promise("A seed makes branches differ, and the same seed alike; sessions too.")
