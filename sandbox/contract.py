@@ -263,9 +263,10 @@ def same_folder(sandbox: Sandbox) -> None:
 def lacking(sandbox: Sandbox) -> None:
     with sandbox.session() as session:
         session.snapshot(strict=True).release()
-        value(
-            session, "import threading; stop = threading.Event(); threading.Thread(target=stop.wait).start()"
-        )
+        count = "threading.active_count() - before"
+        value(session, "import threading\nbefore = threading.active_count(); stop = threading.Event()")
+        value(session, "threading.Thread(target=stop.wait).start()")
+        expect(value(session, count), "1")
         with session.snapshot() as snapshot:
             (branch,) = snapshot.fork()
         with branch:
