@@ -30,6 +30,10 @@ class SandboxUnavailable(SandboxError):
     """The backend cannot start, or died."""
 
 
+class RateLimited(SandboxUnavailable):
+    """The backend's service was asked too often, and repeating the request did not help in time."""
+
+
 class SandboxClosed(SandboxError):
     """The sandbox was closed."""
 

@@ -22,7 +22,7 @@ class E2BConfig:
     preload: tuple[str, ...] = PRELOAD
     """packages imported once, before sessions start; those not installed are skipped"""
     folder: str = "/tmp/box"
-    """where cells work in the machine; environment variables are expanded there"""
+    """where cells work in the machine"""
     allow_internet_access: bool = False
     """whether code may use the internet"""
     fallback: str = "replay"

@@ -15,7 +15,7 @@ MODULE = "_axpo_runner"
 
 _BOOT = """
 import os, sys
-path = os.path.expandvars({path!r})
+path = {path!r}
 def ours():
     return [name for name in sys.modules if name == "sandbox" or name.startswith("sandbox.")]
 theirs = {{name: sys.modules.pop(name) for name in ours()}}

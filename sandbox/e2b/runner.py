@@ -72,8 +72,8 @@ def _begin(message: dict[str, Any]) -> dict[str, Any]:
     """Become a session's interpreter."""
     session.limits = message["limits"]
     session.folder = message["folder"]
-    os.makedirs(_folder(), exist_ok=True)
-    os.chdir(_folder())
+    os.makedirs(session.folder, exist_ok=True)
+    os.chdir(session.folder)
     session.namespace = new_namespace()
     _limit_resources(session.limits)
     reseed(message["seed"])
@@ -89,11 +89,11 @@ def _run(message: dict[str, Any]) -> dict[str, Any]:
 
 def _write_files(message: dict[str, Any]) -> dict[str, Any]:
     """Unpack an archive that was written beside us into the working folder."""
-    path = os.path.expandvars(message["archive"])
+    path = message["archive"]
     try:
         with zipfile.ZipFile(path) as archive:
             for name in archive.namelist():
-                target = f"{_folder()}/{name}"
+                target = f"{session.folder}/{name}"
                 os.makedirs(os.path.dirname(target), exist_ok=True)
                 with open(target, "wb") as file:
                     file.write(archive.read(name))
@@ -117,10 +117,6 @@ _OPERATIONS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
     "files": _write_files,
     "seed": _reseed,
 }
-
-
-def _folder() -> str:
-    return os.path.expandvars(session.folder)
 
 
 def _limit_resources(limits: dict[str, Any]) -> None:

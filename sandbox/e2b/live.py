@@ -1,0 +1,267 @@
+"""Cells in a machine: from the untrusted reply of its kernel to an `Execution`, and what an ending means.
+
+A machine that has gone wrong is ended, never mended. What takes its place is left to `sandbox.sessions`.
+"""
+
+import json
+import secrets
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from sandbox.answers import checked_answer
+from sandbox.backend import Dead
+from sandbox.base import (
+    KILLED,
+    OUTPUT_LIMIT,
+    PROTOCOL,
+    TIMEOUT,
+    Execution,
+    ExecutionError,
+    FilesRefused,
+    Limits,
+    SandboxUnavailable,
+)
+from sandbox.e2b.cloud import Cloud, Gone, Machine, Refused, Reply
+from sandbox.e2b.config import E2BConfig
+from sandbox.e2b.keeper import Keeper
+from sandbox.e2b.package import MODULE, archive_of, boot_code, call_code, packed
+
+_ASK_TIMEOUT_S = 60.0
+_MAX_REPLY_BYTES = 128 << 20  # images of one cell, in base64, and room for the rest
+_MAX_ESCAPED = 14  # bytes that one character may take as JSON in JSON
+_NUM_STREAMS = 3  # stdout, stderr, text
+
+
+class E2BLive:
+    """See `sandbox.backend.Live`."""
+
+    def __init__(self, cloud: Cloud, keeper: Keeper, machine: Machine, config: E2BConfig, limits: Limits) -> None:
+        """machine: owned by it from now on."""
+        self.machine = machine
+        self.moment = 0  # how often its state may have changed
+        self.lock = threading.RLock()  # held while the machine is busy with us
+        self._cloud = cloud
+        self._keeper = keeper
+        self._config = config
+        self._limits = limits
+        self._killed = False
+        keeper.add(machine)
+
+    @property
+    def is_dead(self) -> bool:
+        """Whether it was ended."""
+        return self._killed
+
+    def boot(self, path: str, preload: tuple[str, ...]) -> dict[str, Any]:
+        """Bring our package into a fresh machine; returns what it says. Raises Dead, SandboxUnavailable."""
+        try:
+            self.machine.write(path, packed())
+        except (Gone, Refused) as error:
+            raise Dead(str(error)) from error
+        reply = self.machine.execute(
+            boot_code(path),
+            timeout_s=self._config.start_timeout_s,
+            max_bytes=1 << 20,
+            on_output=lambda index, text: None,
+        )
+        if reply.ending != "done" or reply.error:
+            raise Dead(f"its interpreter does not take our package: {reply.error or reply.ending}")
+        return self._ask({"op": "hello", "preload": list(preload)}, self._config.start_timeout_s)
+
+    def begin(self, seed: int) -> None:
+        """Become a session. Raises Dead, SandboxUnavailable."""
+        request = {"op": "begin", "seed": seed, "limits": asdict(self._limits), "folder": self._config.folder}
+        self._ask(request, _ASK_TIMEOUT_S)
+
+    def run(self, code: str, *, timeout_s: float | None = None) -> Execution:
+        """See `sandbox.backend.Live.run`."""
+        timeout_s = self._limits.timeout_s if timeout_s is None else timeout_s
+        outputs = _Outputs(self._limits.output_bytes)
+        start_s = time.monotonic()
+        with self.lock:
+            self._check_alive()
+            self.moment += 1
+            token = secrets.token_hex(8)
+            reply = self.machine.execute(
+                call_code({"op": "run", "code": code, "token": token}),
+                timeout_s=timeout_s + self._config.grace_s,
+                max_bytes=_MAX_REPLY_BYTES + _NUM_STREAMS * _MAX_ESCAPED * self._limits.output_bytes,
+                on_output=outputs.take,
+            )
+            parts = self._parts(reply, token, timeout_s)
+        stdout, stderr = outputs.texts()
+        return Execution(
+            stdout=stdout,
+            stderr=stderr,
+            text=parts.text,
+            images=parts.images,
+            error=parts.error,
+            duration_s=time.monotonic() - start_s,
+            warnings=(*parts.warnings, *outputs.warnings(parts.num_dropped_bytes)),
+        )
+
+    def write_files(self, files: Mapping[str, bytes]) -> None:
+        """See `sandbox.backend.Live.write_files`."""
+        with self.lock:
+            self._check_alive()
+            self.moment += 1
+            path = f"/tmp/axpo-{secrets.token_hex(8)}.zip"
+            try:
+                self.machine.write(path, archive_of(dict(files)))
+            except Gone as error:
+                self.kill()
+                raise Dead(str(error)) from error
+            except Refused as error:
+                raise FilesRefused(f"could not write {', '.join(files)}: {error}") from error
+            answer = self._ask({"op": "files", "archive": path}, _ASK_TIMEOUT_S, may_fail=True)
+        if answer.get("ok") is not True:
+            raise FilesRefused(f"could not write {', '.join(files)}: {str(answer.get('failed'))[:500]}")
+
+    def reseed(self, seed: int) -> None:
+        """See `sandbox.backend.Live.reseed`."""
+        with self.lock:
+            self._check_alive()
+            self.moment += 1
+            self._ask({"op": "seed", "seed": seed}, _ASK_TIMEOUT_S)
+
+    def kill(self) -> None:
+        """See `sandbox.backend.Live.kill`."""
+        self._killed = True
+        self._keeper.end(self.machine)
+
+    def close(self) -> None:
+        """See `sandbox.backend.Live.close`."""
+        self.kill()
+
+    def _check_alive(self) -> None:
+        if self._killed:
+            raise Dead("its machine was ended")
+
+    def _ask(self, request: dict[str, Any], timeout_s: float, *, may_fail: bool = False) -> dict[str, Any]:
+        """The runner's answer to a request that is not a cell. Raises Dead, SandboxUnavailable."""
+        token = secrets.token_hex(8)
+        reply = self.machine.execute(
+            call_code({**request, "token": token}),
+            timeout_s=timeout_s,
+            max_bytes=1 << 20,
+            on_output=lambda index, text: None,
+        )
+        answer = _answer(reply, token)
+        if answer is None or ("failed" in answer and not may_fail):
+            self.kill()
+            said = (answer or {}).get("failed") or reply.error or reply.ending
+            raise Dead(f"it does not answer: {str(said)[:500]}")
+        return answer
+
+    def _parts(self, reply: Reply, token: str, timeout_s: float) -> "_Parts":
+        """What the reply to a cell says. Raises Dead if the cell did not run, or nobody can know."""
+        answer = _answer(reply, token)
+        if answer is not None:
+            try:
+                text, images, error, warnings = checked_answer(answer, self._limits)
+                return _Parts(text, images, error, warnings, _checked_counts(answer.get("dropped")))
+            except ValueError as problem:
+                return self._fatal(PROTOCOL, f"the interpreter's answer was malformed: {problem}")
+        if reply.ending == "flood":
+            return self._fatal(OUTPUT_LIMIT, "the cell sent output without end and was stopped")
+        if reply.ending == "malformed":
+            return self._fatal(PROTOCOL, "the machine sent something else than an answer")
+        if reply.ending == "done":
+            if reply.error.startswith("KeyError") and MODULE in reply.error:
+                self.kill()
+                raise Dead("its interpreter was another one")
+            return self._fatal(KILLED, f"the interpreter ended in the middle of the cell ({reply.error})")
+        return self._ending_of_machine(reply, timeout_s)
+
+    def _ending_of_machine(self, reply: Reply, timeout_s: float) -> "_Parts":
+        """The reply did not come to an end: the SDK cannot tell why, the cloud can."""
+        if self._killed:
+            return self._fatal(KILLED, "the machine was ended while the cell ran")
+        try:
+            state = self._cloud.state(self.machine)
+        except SandboxUnavailable:
+            self.kill()  # nobody knows its state, so it is of no use any more
+            raise
+        if reply.ending == "timeout" and state == "running":
+            return self._fatal(TIMEOUT, f"the cell ran longer than {timeout_s:g} s and was stopped")
+        if state == "gone" and (reply.began or reply.ending == "timeout"):
+            return self._fatal(KILLED, "the machine ended while the cell ran")
+        self.kill()
+        raise Dead("its machine is gone" if state == "gone" else "the connection to its machine was lost")
+
+    def _fatal(self, name: str, value: str) -> "_Parts":
+        self.kill()
+        return _Parts(None, (), ExecutionError(name=name, value=value, traceback=""), [], [0, 0])
+
+
+class _Parts:
+    def __init__(
+        self,
+        text: str | None,
+        images: tuple[bytes, ...],
+        error: ExecutionError | None,
+        warnings: list[str],
+        num_dropped_bytes: list[int],
+    ) -> None:
+        self.text = text
+        self.images = images
+        self.error = error
+        self.warnings = warnings
+        self.num_dropped_bytes = num_dropped_bytes
+
+
+class _Outputs:
+    """stdout and stderr as they arrive, up to the limit once more: the machine may not hold it."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._parts = (bytearray(), bytearray())
+        self._num_dropped_bytes = [0, 0]
+
+    def take(self, index: int, text: str) -> None:
+        """Keep what there is room for."""
+        data = text.encode("utf-8", "replace")
+        room = max(0, self._max_bytes - len(self._parts[index]))
+        self._parts[index].extend(data[:room])
+        self._num_dropped_bytes[index] += max(0, len(data) - room)
+
+    def texts(self) -> tuple[str, str]:
+        """stdout and stderr."""
+        stdout, stderr = (bytes(part).decode("utf-8", "replace") for part in self._parts)
+        return stdout, stderr
+
+    def warnings(self, num_dropped_there: list[int]) -> list[str]:
+        """A sentence per stream that was cut, there or here."""
+        told = []
+        for index, name in enumerate(("stdout", "stderr")):
+            num_bytes = self._num_dropped_bytes[index] + num_dropped_there[index]
+            if num_bytes:
+                told.append(f"{name} was cut at {self._max_bytes} bytes; {num_bytes} more were dropped")
+        return told
+
+
+def _answer(reply: Reply, token: str) -> dict[str, Any] | None:
+    """The runner's answer among what the kernel showed, if it is there."""
+    if reply.ending != "done":
+        return None
+    for text in reversed(reply.texts):
+        if text.startswith("{") and token in text[:64]:
+            try:
+                answer = json.loads(text)
+            except (ValueError, RecursionError):
+                continue
+            if isinstance(answer, dict) and answer.get("token") == token:
+                return answer
+    return None
+
+
+def _checked_counts(raw: Any) -> list[int]:
+    """Two untrusted numbers of bytes. Raises ValueError."""
+    if not isinstance(raw, list) or len(raw) != 2:
+        raise ValueError("dropped is not two numbers")
+    if not all(type(number) is int and 0 <= number < 1 << 62 for number in raw):
+        raise ValueError("dropped is not two numbers")
+    return raw
