@@ -58,19 +58,26 @@ __all__ = [
     "make_sandbox",
 ]
 
-BACKENDS = ("local",)
+BACKENDS = ("local", "e2b")
 
 
 def make_sandbox(name: str, **options: Any) -> Sandbox:
     """Start the backend called `name`.
 
-    options: that backend's own, for "local" the fields of `sandbox.local.config.LocalConfig`. Raises
-    ValueError for an unknown name or option, SandboxUnavailable if it cannot start, UnisolatedRefused if it
-    would not hold.
+    options: that backend's own, the fields of `sandbox.local.config.LocalConfig` or
+    `sandbox.e2b.config.E2BConfig`. Raises ValueError for an unknown name or option, SandboxUnavailable if it
+    cannot start, UnisolatedRefused if it would not hold.
     """
     if name == "local":
         from sandbox.local.client import LocalSandbox
         from sandbox.local.config import LocalConfig
 
         return LocalSandbox(LocalConfig.of(options))
+    if name == "e2b":
+        from sandbox.e2b.config import E2BConfig
+
+        config = E2BConfig.of(options)
+        from sandbox.e2b.client import E2BSandbox
+
+        return E2BSandbox(config)
     raise ValueError(unknown_name("sandbox", name, BACKENDS))
