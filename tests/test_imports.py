@@ -28,8 +28,9 @@ NEVER = {
 # Client libraries, each with the only file that may name it.
 ONLY_IN = {
     "docker": "sandbox/docker.py",
-    "e2b": "sandbox/e2b.py",
-    "e2b_code_interpreter": "sandbox/e2b.py",
+    "e2b": "sandbox/e2b/cloud.py",
+    "e2b_code_interpreter": "sandbox/e2b/cloud.py",
+    "httpx": "sandbox/e2b/cloud.py",
 }
 
 
@@ -89,7 +90,11 @@ def violations(path: str, source: str) -> list[str]:
         ("sandbox/local/zygote.py", "def f():\n  import numpy", []),
         ("sandbox/base.py", "def f():\n  import axpo_env", ["sandbox/base.py:2 imports axpo_env: against"]),
         ("sandbox/docker.py", "import docker\nfrom docker.errors import A", []),
-        ("sandbox/base.py", "def f():\n  import e2b", ["sandbox/base.py:2 imports e2b: only sandbox/e2b.py"]),
+        (
+            "sandbox/base.py",
+            "def f():\n  import e2b",
+            ["sandbox/base.py:2 imports e2b: only sandbox/e2b/cloud.py"],
+        ),
         ("axpo_env/env.py", "import gymnasium as gym\nimport PIL.Image\nfrom sandbox import x", []),
         (
             "axpo_env/env.py",

@@ -1,8 +1,10 @@
 """Every backend through the contract; names, limits, journals and the scripted sandbox."""
 
+import contextlib
 import json
 from collections.abc import Iterator
 
+import e2b_server
 import pytest
 
 import sandbox.contract as contract
@@ -24,8 +26,10 @@ from sandbox.scripted import Moment, ScriptedSandbox
 
 @pytest.fixture(scope="module", params=BACKENDS)
 def backend(request: pytest.FixtureRequest) -> Iterator[Sandbox]:
-    with make_sandbox(request.param) as sandbox:
-        yield sandbox
+    with contextlib.ExitStack() as stack:
+        if request.param == "e2b":
+            stack.enter_context(e2b_server.serving())
+        yield stack.enter_context(make_sandbox(request.param))
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.name)
@@ -51,7 +55,7 @@ def test_the_contract_notices_what_is_broken() -> None:
 
 def test_contract_command_refuses_unknown_names(capsys: pytest.CaptureFixture[str]) -> None:
     assert contract.main(["locale"]) == 2
-    assert capsys.readouterr().err == "unknown sandbox 'locale'; known: local; did you mean 'local'?\n"
+    assert capsys.readouterr().err == "unknown sandbox 'locale'; known: local, e2b; did you mean 'local'?\n"
 
 
 def test_contract_command_fails_if_a_promise_is_broken(
@@ -73,7 +77,7 @@ def test_contract_command_fails_if_a_promise_is_broken(
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: make_sandbox("locl"), "unknown sandbox 'locl'; known: local; did you mean 'local'?"),
+        (lambda: make_sandbox("locl"), "unknown sandbox 'locl'; known: local, e2b; did you mean 'local'?"),
         (lambda: make_sandbox("local", preloads=()), "did you mean 'preload'?"),
         (lambda: make_sandbox("local", isolation="landlok"), "did you mean 'landlock'?"),
         (lambda: make_sandbox("local", fallback="snap"), "did you mean 'snapshot'?"),

@@ -4,6 +4,7 @@ What sessions do is left to `sandbox.sessions`, what a machine's ending means to
 """
 
 import contextlib
+import os
 import secrets
 import threading
 import warnings
@@ -12,7 +13,7 @@ from concurrent.futures import Future
 
 from sandbox.backend import CountedPoint, Dead
 from sandbox.backend import Live as LiveProtocol
-from sandbox.base import Isolation, Limits, SandboxUnavailable
+from sandbox.base import Isolation, Limits, RateLimited, SandboxUnavailable
 from sandbox.e2b.config import E2BConfig
 from sandbox.host import BackendSandbox
 
@@ -63,6 +64,7 @@ class E2BSandbox(BackendSandbox):
         self.can_snapshot = True
         self._base: str | None = None  # snapshot of a machine that has booted
         self._base_lock = threading.Lock()
+        self._owner_pid = os.getpid()
         self._cloud = Cloud(config)
         self._keeper = Keeper(self._cloud, config.lifetime_s)
         self._finalizer = weakref.finalize(self, self._keeper.close)
@@ -81,6 +83,12 @@ class E2BSandbox(BackendSandbox):
     def owner(self) -> str:
         """What its machines are marked with, for `sandbox.e2b.reaper`."""
         return self._cloud.owner
+
+    def check_open(self) -> None:
+        """See `sandbox.host.BackendSandbox.check_open`. Raises SandboxUnavailable in a forked process."""
+        super().check_open()
+        if self._owner_pid != os.getpid():  # the SDK's connections and threads are not there
+            raise SandboxUnavailable("a sandbox cannot be used in a process forked from the one that made it")
 
     def start(self, seed: int, limits: Limits) -> E2BLive:
         """See `sandbox.backend.Backend.start`."""
@@ -143,7 +151,9 @@ class E2BSandbox(BackendSandbox):
                 self._base = self._snapshot(live)
             except Dead as death:
                 live.close()
-                raise SandboxUnavailable(f"machines of {self.config.template!r} do not work: {death}") from death
+                raise SandboxUnavailable(
+                    f"machines of {self.config.template!r} do not work: {death}"
+                ) from death
             except BaseException:
                 live.close()
                 raise
@@ -180,10 +190,14 @@ class E2BSandbox(BackendSandbox):
             if point.standing() is None:
                 return []
             return self._cloud.fork(source.machine, num_branches)
+        except RateLimited:  # one request for each branch would not fare better
+            raise
         except (Gone, Refused):
             with contextlib.suppress(SandboxUnavailable):
                 # Refused although it runs: this cluster cannot. Otherwise it is gone, or paused for now.
                 self.can_fork = self.can_fork and self._cloud.state(source.machine) != "running"
+            return []
+        except SandboxUnavailable:
             return []
         finally:
             source.lock.release()
@@ -220,7 +234,9 @@ class E2BSandbox(BackendSandbox):
         finally:
             live.close()
         wanted_open = {"network"} if self.config.allow_internet_access else set()
-        surprises = [name for name, holds in isolation.layers.items() if not holds and name not in wanted_open]
+        surprises = [
+            name for name, holds in isolation.layers.items() if not holds and name not in wanted_open
+        ]
         if surprises and not self.config.quiet:
             warnings.warn("e2b sandbox: " + " ".join(isolation.open), stacklevel=4)
         return isolation

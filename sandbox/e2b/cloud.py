@@ -88,18 +88,15 @@ class Machine:
         """
         waits = _Waits(self._config)
         while True:
-            watch = _Watch(max_bytes)
-            reply = self._execute_once(code, timeout_s, watch, on_output)
+            watch = _Watch(max_bytes, timeout_s)
+            reply = self._execute_once(code, watch, on_output)
             if watch.status != 429:
                 return reply
             waits.wait(watch.retry_after_s)
 
-    def _execute_once(
-        self, code: str, timeout_s: float, watch: "_Watch", on_output: Callable[[int, str], None]
-    ) -> Reply:
+    def _execute_once(self, code: str, watch: "_Watch", on_output: Callable[[int, str], None]) -> Reply:
         self._sdk.watch = watch
         reply = Reply()
-        deadline = time.monotonic() + timeout_s
 
         def take(index: int, message: Any) -> None:
             if not isinstance(message.line, str):
@@ -111,7 +108,7 @@ class Machine:
                 code,
                 on_stdout=lambda message: take(0, message),
                 on_stderr=lambda message: take(1, message),
-                timeout=timeout_s,
+                timeout=watch.timeout_s,
                 request_timeout=_CONNECT_TIMEOUT_S,
             )
             reply.texts = [item.text for item in execution.results if isinstance(item.text, str)]
@@ -120,7 +117,7 @@ class Machine:
         except TooMuch:
             reply.ending = "flood"
         except TimeoutException:  # of the request, or because the machine is gone
-            reply.ending = "timeout" if time.monotonic() > deadline - _CUT_SHORT_S else "lost"
+            reply.ending = "timeout" if time.monotonic() > watch.deadline - _CUT_SHORT_S else "lost"
         except (SandboxException, httpx.HTTPError):
             reply.ending = "lost"
         except Exception:  # the SDK trusts what it reads
@@ -280,12 +277,18 @@ class _Waits:
 
 
 class _Watch:
-    """Sees the reply to one request as it arrives: its status, and that it does not grow without end."""
+    """Sees one request off, and its reply as it arrives: its status, its length, the time it takes."""
 
-    def __init__(self, max_bytes: int) -> None:
+    def __init__(self, max_bytes: int, timeout_s: float) -> None:
+        self.timeout_s = timeout_s
+        self.deadline = time.monotonic() + timeout_s
         self.status = 0
         self.retry_after_s: float | None = None
         self._max_bytes = max_bytes
+
+    def send(self, request: httpx.Request) -> None:
+        # The transport takes the sum of both for the whole exchange, and the SDK gives each all the time there is.
+        request.extensions["timeout"].update(read=self.timeout_s, write=0.0)
 
     def see(self, response: httpx.Response) -> None:
         self.status = response.status_code
@@ -296,7 +299,9 @@ class _Watch:
             raise TooMuch("a reply that unpacks to any length")
         response.stream = _Capped(response.stream, self)
 
-    def left_over(self, num_bytes: int) -> None:
+    def take(self, num_bytes: int) -> None:
+        if time.monotonic() > self.deadline + _CUT_SHORT_S:
+            raise httpx.ReadTimeout("a reply that trickles")
         self._max_bytes -= num_bytes
         if self._max_bytes < 0:
             raise TooMuch("a reply without end")
@@ -309,7 +314,7 @@ class _Capped(httpx.SyncByteStream):
 
     def __iter__(self) -> Iterator[bytes]:
         for chunk in self._stream:
-            self._watch.left_over(len(chunk))
+            self._watch.take(len(chunk))
             yield chunk
 
     def close(self) -> None:
@@ -325,7 +330,7 @@ class _Sandbox(Sandbox):
     def _client(self) -> httpx.Client:
         client = super()._client
         client.headers["Accept-Encoding"] = "identity"
-        client.event_hooks = {"response": [self.watch.see]}
+        client.event_hooks = {"request": [self.watch.send], "response": [self.watch.see]}
         return client
 
     def _handle_connection_error(self, err: Exception) -> None:
@@ -350,7 +355,7 @@ def _translated(what: str) -> Iterator[None]:
     except (InvalidArgumentException, NotEnoughSpaceException) as error:
         raise Refused(f"{what}: {error}") from error
     except SandboxException as error:
-        if error.status_code == 410:
+        if error.status_code in (404, 410):
             raise Gone(f"{what}: {error}") from error
         if error.status_code in _REFUSALS:
             raise Refused(f"{what}: {error}") from error

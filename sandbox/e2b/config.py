@@ -38,7 +38,7 @@ class E2BConfig:
     max_retries: int = 6
     """how often a request is repeated when the cloud says that there were too many"""
     max_retry_s: float = 60.0
-    """seconds a request may take in all, waits between repetitions included"""
+    """seconds in which a request may be repeated; one that is never answered takes up to twice as long"""
     grace_s: float = 2.0
     """seconds an answer may take beyond a cell's timeout_s, for the way there and back"""
     start_timeout_s: float = 120.0

@@ -35,9 +35,13 @@ class Keeper:
         self._owner_pid = os.getpid()
 
     def add(self, machine: Machine) -> None:
-        """Keep it alive until it is ended."""
+        """Keep it alive until it is ended; after `close` that is now."""
         with self._lock:
             self._machines.add(machine.id)
+            if self._closing.is_set():
+                self._machines.discard(machine.id)
+                self._quietly(lambda: self._cloud.kill(machine.id))
+                return
             if self._renewer is None:
                 self._renewer = threading.Thread(target=self._renew, name="axpo-e2b-renew", daemon=True)
                 self._renewer.start()
@@ -78,7 +82,9 @@ class Keeper:
             jobs = [lambda name=name: self._cloud.kill(name) for name in machines]  # type: ignore[misc]
             jobs += [lambda name=name: self._cloud.delete_snapshot(name) for name in snapshots]  # type: ignore[misc]
             for job in jobs:
-                if time.monotonic() < deadline:  # without threads, at the interpreter's end, each is waited for
+                if (
+                    time.monotonic() < deadline
+                ):  # without threads, at the interpreter's end, each is waited for
                     self._soon(job)
             ending, pool, renewer = set(self._ending), self._pool, self._renewer
             self._pool = None
@@ -99,17 +105,17 @@ class Keeper:
         if self._owner_pid != os.getpid():
             return
 
-        def quietly() -> None:
-            with contextlib.suppress(*_FAILURES):  # its lifetime ends it
-                job()
-
         try:
-            future = self._the_pool().submit(quietly)
+            future = self._the_pool().submit(self._quietly, job)
         except RuntimeError:  # the interpreter is ending: no more threads
-            quietly()
+            self._quietly(job)
             return
         self._ending.add(future)
         future.add_done_callback(self._ending.discard)
+
+    def _quietly(self, job: Callable[[], object]) -> None:
+        with contextlib.suppress(*_FAILURES):  # its lifetime ends it
+            job()
 
     def _renew(self) -> None:
         while not self._closing.wait(self._period_s):

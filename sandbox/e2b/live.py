@@ -38,7 +38,9 @@ _NUM_STREAMS = 3  # stdout, stderr, text
 class E2BLive:
     """See `sandbox.backend.Live`."""
 
-    def __init__(self, cloud: Cloud, keeper: Keeper, machine: Machine, config: E2BConfig, limits: Limits) -> None:
+    def __init__(
+        self, cloud: Cloud, keeper: Keeper, machine: Machine, config: E2BConfig, limits: Limits
+    ) -> None:
         """machine: owned by it from now on."""
         self.machine = machine
         self.moment = 0  # how often its state may have changed
