@@ -154,15 +154,20 @@ class Server:
                 self.machines.pop(machine.id, None)
             machine.end()
 
+    def lose_snapshots(self) -> None:
+        """Delete all, whoever needs them."""
+        with self._lock:
+            lost, self.snapshots = self.snapshots, {}
+        for _, point in lost.values():
+            point.release()
+
     def close(self) -> None:
         self._http.shutdown()
         self._http.server_close()
         self._thread.join()
         for machine in list(self.machines.values()):
             self.vanish(machine)
-        for _, point in self.snapshots.values():
-            point.release()
-        self.snapshots.clear()
+        self.lose_snapshots()
 
 
 @contextlib.contextmanager

@@ -79,8 +79,8 @@ class Keeper:
         with self._lock:
             machines, self._machines = self._machines, set()
             snapshots, self._snapshots = self._snapshots, set()
-            jobs = [lambda name=name: self._cloud.kill(name) for name in machines]  # type: ignore[misc]
-            jobs += [lambda name=name: self._cloud.delete_snapshot(name) for name in snapshots]  # type: ignore[misc]
+            jobs = [lambda name=name: self._cloud.kill(name) for name in machines]
+            jobs += [lambda name=name: self._cloud.delete_snapshot(name) for name in snapshots]
             for job in jobs:
                 if (
                     time.monotonic() < deadline
