@@ -227,7 +227,7 @@ def test_repeating_ends_with_a_typed_error_and_costs_nothing(
     with sandbox.session() as session:
         text(session, "x = 1")
         for route in (EXECUTE, CREATE, SNAPSHOT):
-            server.fail(route, times=100, status=429, headers=headers)
+            server.fail(route, times=100, status=429, headers=headers, body={"code": 429, "message": "slow"})
         before = server.requests.copy()
         for call in (lambda: session.run("x += 1"), sandbox.session, session.snapshot):
             with pytest.raises(RateLimited):
@@ -516,7 +516,7 @@ def png(width: int, height: int) -> str:
         {"dropped": [1, "2"]},
         {"dropped": None},
     ],
-    ids=str,
+    ids=lambda lie: next(iter(lie)),
 )
 def test_answers_are_checked_field_by_field(sandbox: E2BSandbox, lie: dict[str, Any]) -> None:
     with sandbox.session(limits={"output_bytes": 1000}) as session:
@@ -527,8 +527,6 @@ def test_answers_are_checked_field_by_field(sandbox: E2BSandbox, lie: dict[str, 
         result = session.run("x = 2")
         assert name_of(result) == PROTOCOL
         assert (result.text, result.images) == (None, ())
-        assert session.run("x").text is None  # repeating the cells forges again: they are taken back
-        assert text(session, "'x' in globals()") == "False"
 
 
 @pytest.mark.parametrize(
@@ -538,12 +536,12 @@ def test_answers_are_checked_field_by_field(sandbox: E2BSandbox, lie: dict[str, 
         (b"[" * 100_000 + b"\n", {}, PROTOCOL),
         (b'{"type": "stdout", "text": 5, "timestamp": 1}\n', {}, PROTOCOL),
         (b'{"type": "stdout", "text": "x"}\n', {}, PROTOCOL),
-        (b'{"type": "result", "is_main_result": true, "text": 5, "never": 1}\n', {}, PROTOCOL),
+        (b'{"type": "result", "is_main_result": true, "text": 5, "never": 1}\n', {}, KILLED),
         (b'{"type": "result", "is_main_result": true, "text": 5}\n', {}, KILLED),
         (b'{"type": "error", "name": 1, "value": [], "traceback": 0}\n', {}, KILLED),
         (b"", {}, KILLED),
         (b"x" * (150 << 20), {}, OUTPUT_LIMIT),
-        (gzip.compress(bytes(1 << 20)), {"Content-Encoding": "gzip"}, OUTPUT_LIMIT),
+        (gzip.compress(bytes(150 << 20), 1), {"Content-Encoding": "gzip"}, OUTPUT_LIMIT),
     ],
     ids=["text", "nested", "output", "fields", "unknown", "result", "error", "empty", "endless", "packed"],
 )

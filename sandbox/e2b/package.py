@@ -46,7 +46,7 @@ def packed() -> bytes:
 def archive_of(files: dict[str, bytes]) -> bytes:
     """Input files as a zip file."""
     file = io.BytesIO()
-    with zipfile.ZipFile(file, "w") as archive:
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, content in files.items():
             archive.writestr(name, content)
     return file.getvalue()
