@@ -154,6 +154,12 @@ class Server:
                 self.machines.pop(machine.id, None)
             machine.end()
 
+    def restart_kernel(self, machine: Machine) -> None:
+        """A fresh interpreter in an old machine, as after a crash."""
+        with machine.lock:
+            machine.live.close()
+            machine.live = self.local.start(0, LIMITS)
+
     def lose_snapshots(self) -> None:
         """Delete all, whoever needs them."""
         with self._lock:
@@ -428,7 +434,8 @@ class Handler(BaseHTTPRequestHandler):
         try:
             process.tell({"op": "run", "code": code, "num_family": len(process.family)}, 10)
         except Dead:
-            process = self._restart(machine)
+            self.cloud.restart_kernel(machine)
+            process = machine.live.process
             process.tell({"op": "run", "code": code, "num_family": len(process.family)}, 10)
         answer = process.await_answer(_SLICE_S, LIMITS.output_bytes)
         while answer.failure == "timeout":
@@ -438,18 +445,13 @@ class Handler(BaseHTTPRequestHandler):
             self._drop()
         self._pass_on(answer.outputs)
         if answer.frame is None:
-            self._restart(machine)
+            self.cloud.restart_kernel(machine)
             self._line(type="error", name="ContextRestarting", value="Context was restarted", traceback="")
             return
         if answer.frame["error"] is not None:
             self._line(type="error", **answer.frame["error"])
         if answer.frame["text"] is not None:
             self._line(type="result", text=answer.frame["text"], is_main_result=True)
-
-    def _restart(self, machine: Machine) -> Any:
-        machine.live.close()
-        machine.live = self.cloud.local.start(0, LIMITS)
-        return machine.live.process
 
     def _pass_on(self, outputs: Any) -> None:
         for name, data in zip(("stdout", "stderr"), outputs, strict=True):
