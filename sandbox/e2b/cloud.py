@@ -59,12 +59,17 @@ class Reply:
 
     ending: str = "done"
     """done; timeout; flood: it sent too much; malformed: it sent something else; lost: the connection was"""
-    began: bool = False
-    """whether the machine took the code"""
+    status: int = 0
+    """of the HTTP answer, 0 if there was none"""
     texts: list[str] = field(default_factory=list)
     """what the kernel showed as results"""
     error: str = ""
     """name and message of what the kernel reports as an error, "" if nothing"""
+
+    @property
+    def began(self) -> bool:
+        """Whether the machine took the code."""
+        return 200 <= self.status < 300
 
 
 class Machine:
@@ -122,7 +127,7 @@ class Machine:
             reply.ending = "lost"
         except Exception:  # the SDK trusts what it reads
             reply.ending = "malformed"
-        reply.began = 200 <= watch.status < 300
+        reply.status = watch.status
         return reply
 
     def write(self, path: str, data: bytes) -> None:

@@ -3,11 +3,12 @@
 A machine that has gone wrong is ended, never mended. What takes its place is left to `sandbox.sessions`.
 """
 
+import contextlib
 import json
 import secrets
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -31,8 +32,12 @@ from sandbox.e2b.package import MODULE, archive_of, boot_code, call_code, packed
 
 _ASK_TIMEOUT_S = 60.0
 _MAX_REPLY_BYTES = 128 << 20  # images of one cell, in base64, and room for the rest
+_MAX_SHORT_REPLY_BYTES = 1 << 20  # of what is not a cell
 _MAX_ESCAPED = 14  # bytes that one character may take as JSON in JSON
 _NUM_STREAMS = 3  # stdout, stderr, text
+# The proxy before a machine says so while the machine is not reachable yet, as just after it was made.
+_NOT_REACHED = (502, 503, 504)
+_WAITS_S = (0.1, 0.4, 1.6)
 
 
 class E2BLive:
@@ -63,12 +68,7 @@ class E2BLive:
             self.machine.write(path, packed())
         except (Gone, Refused) as error:
             raise Dead(str(error)) from error
-        reply = self.machine.execute(
-            boot_code(path),
-            timeout_s=self._config.start_timeout_s,
-            max_bytes=1 << 20,
-            on_output=lambda index, text: None,
-        )
+        reply = self._execute(boot_code(path), self._config.start_timeout_s)
         if reply.ending != "done" or reply.error:
             raise Dead(f"its interpreter does not take our package: {reply.error or reply.ending}")
         return self._ask({"op": "hello", "preload": list(preload)}, self._config.start_timeout_s)
@@ -87,11 +87,11 @@ class E2BLive:
             self._check_alive()
             self.moment += 1
             token = secrets.token_hex(8)
-            reply = self.machine.execute(
+            reply = self._execute(
                 call_code({"op": "run", "code": code, "token": token}),
-                timeout_s=timeout_s + self._config.grace_s,
-                max_bytes=_MAX_REPLY_BYTES + _NUM_STREAMS * _MAX_ESCAPED * self._limits.output_bytes,
-                on_output=outputs.take,
+                timeout_s + self._config.grace_s,
+                _MAX_REPLY_BYTES + _NUM_STREAMS * _MAX_ESCAPED * self._limits.output_bytes,
+                outputs.take,
             )
             parts = self._parts(reply, token, timeout_s)
         stdout, stderr = outputs.texts()
@@ -142,15 +142,39 @@ class E2BLive:
         if self._killed:
             raise Dead("its machine was ended")
 
+    def _execute(
+        self,
+        code: str,
+        timeout_s: float,
+        max_bytes: int = _MAX_SHORT_REPLY_BYTES,
+        on_output: Callable[[int, str], None] = lambda index, text: None,
+    ) -> Reply:
+        """What the kernel says to `code`. Raises RateLimited; nothing was run then."""
+        waits_s = list(_WAITS_S)
+        while True:
+            try:
+                reply = self.machine.execute(
+                    code, timeout_s=timeout_s, max_bytes=max_bytes, on_output=on_output
+                )
+            except SandboxUnavailable:
+                raise
+            except BaseException:  # say, the user's interrupt: the code may run on
+                self.kill()
+                raise
+            if reply.status not in _NOT_REACHED or not waits_s or not self._is_running():
+                return reply
+            time.sleep(waits_s.pop(0))
+
+    def _is_running(self) -> bool:
+        """Whether the cloud says so."""
+        with contextlib.suppress(SandboxUnavailable):
+            return not self._killed and self._cloud.state(self.machine) == "running"
+        return False
+
     def _ask(self, request: dict[str, Any], timeout_s: float, *, may_fail: bool = False) -> dict[str, Any]:
         """The runner's answer to a request that is not a cell. Raises Dead, SandboxUnavailable."""
         token = secrets.token_hex(8)
-        reply = self.machine.execute(
-            call_code({**request, "token": token}),
-            timeout_s=timeout_s,
-            max_bytes=1 << 20,
-            on_output=lambda index, text: None,
-        )
+        reply = self._execute(call_code({**request, "token": token}), timeout_s)
         answer = _answer(reply, token)
         if answer is None or ("failed" in answer and not may_fail):
             self.kill()
