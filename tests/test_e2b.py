@@ -259,7 +259,7 @@ def test_a_machine_lost_between_cells_is_replaced(sandbox: E2BSandbox, server: S
 
 
 @pytest.mark.parametrize(
-    "fault", [{"reset": True}, {"status": 404}, {"status": 500}, {"status": 502, "times": 9}]
+    "fault", [{"reset": True}, {"status": 404}, {"status": 500}, {"status": 502, "times": 4}]
 )
 def test_a_cell_whose_connection_is_lost_is_done_once(
     sandbox: E2BSandbox, server: Server, fault: dict[str, Any]
