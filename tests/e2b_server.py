@@ -50,7 +50,7 @@ class Fault:
     """What happens to the next requests of a route, instead of or before what should."""
 
     route: str
-    """method and path, {id} for what differs: "POST /v2/sandboxes", "POST /sandboxes/{id}/fork", "POST /execute" """
+    """method and path, {id} for any machine: "POST /v2/sandboxes", "POST /sandboxes/{id}/fork", "POST /execute" """
     times: int = 1
     status: int = 0
     """answer this; 0 to go on"""
@@ -122,11 +122,11 @@ class Server:
         with self._lock:
             self._faults.clear()
 
-    def take_fault(self, route: str) -> Fault | None:
+    def take_fault(self, route: str, path: str = "") -> Fault | None:
         with self._lock:
             self.requests[route] += 1
             for fault in self._faults:
-                if fault.route == route and fault.times > 0:
+                if fault.route in (route, path) and fault.times > 0:
                     fault.times -= 1
                     return fault
         return None
@@ -231,7 +231,7 @@ class Handler(BaseHTTPRequestHandler):
         elif len(parts) > 1 and parts[0] in ("sandboxes", "templates"):
             machine = self.cloud.find(parts[1])
             known[1] = "{id}"
-        fault = self.cloud.take_fault(f"{self.command} /{'/'.join(known)}")
+        fault = self.cloud.take_fault(f"{self.command} /{'/'.join(known)}", f"{self.command} {url.path}")
         if fault is not None:
             fault.before(machine)
             if fault.reset:

@@ -5,10 +5,7 @@ Whatever goes wrong comes out as one of `Gone`, `Refused`, `RateLimited` and `Sa
 """
 
 import contextlib
-import hashlib
-import os
 import random
-import socket
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -30,6 +27,7 @@ from e2b_code_interpreter import Sandbox
 
 from sandbox.base import RateLimited, SandboxUnavailable
 from sandbox.e2b.config import E2BConfig
+from sandbox.e2b.owner import owner_of_this_process
 
 MARK = {"axpo": "sandbox"}
 OWNER = "axpo-owner"
@@ -236,31 +234,6 @@ class Cloud:
                         if own.startswith("axpo-"):
                             found[item.snapshot_id] = own.removeprefix("axpo-").rpartition("-")[0]
             return found
-
-
-def owner_of_this_process() -> str:
-    """Host (hashed), process id and start time, so that others can find out whether it still runs."""
-    return f"{_host()}-{os.getpid()}-{_start_time(os.getpid())}"
-
-
-def owner_has_ended(owner: str) -> bool:
-    """Whether the process that `owner` names ran on this host and does not any more."""
-    host, _, rest = owner.partition("-")
-    pid, _, started = rest.partition("-")
-    return host == _host() and pid.isdecimal() and _start_time(int(pid)) != started
-
-
-def _host() -> str:
-    return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
-
-
-def _start_time(pid: int) -> str:
-    """Clock ticks from boot to the start of the process; "" if there is none."""
-    try:
-        with open(f"/proc/{pid}/stat") as file:
-            return file.read().rpartition(")")[2].split()[19]
-    except OSError:
-        return ""
 
 
 class _Waits:

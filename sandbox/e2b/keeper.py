@@ -16,6 +16,7 @@ from sandbox.e2b.cloud import Cloud, Gone, Machine, Refused
 _NUM_THREADS = 8
 _RENEWALS_PER_LIFETIME = 4
 _END_TIMEOUT_S = 30.0
+_WAITS_S = (0.3, 1.0)  # between attempts to end something
 _FAILURES = (Gone, Refused, SandboxUnavailable)
 
 
@@ -114,7 +115,15 @@ class Keeper:
         future.add_done_callback(self._ending.discard)
 
     def _quietly(self, job: Callable[[], object]) -> None:
-        with contextlib.suppress(*_FAILURES):  # its lifetime ends it
+        for wait_s in _WAITS_S:
+            try:
+                job()
+                return
+            except (Gone, Refused):
+                return
+            except SandboxUnavailable:
+                time.sleep(wait_s)
+        with contextlib.suppress(*_FAILURES):  # a machine's lifetime ends it, the reaper a snapshot
             job()
 
     def _renew(self) -> None:

@@ -35,8 +35,8 @@ _MAX_REPLY_BYTES = 128 << 20  # images of one cell, in base64, and room for the 
 _MAX_SHORT_REPLY_BYTES = 1 << 20  # of what is not a cell
 _MAX_ESCAPED = 14  # bytes that one character may take as JSON in JSON
 _NUM_STREAMS = 3  # stdout, stderr, text
-# The proxy before a machine says so while the machine is not reachable yet, as just after it was made.
-_NOT_REACHED = (502, 503, 504)
+# Between repetitions of a request that was answered with an error, so that nothing ran: the proxy says 502 while
+# a machine is not reachable yet, as just after it was made.
 _WAITS_S = (0.1, 0.4, 1.6)
 
 
@@ -161,7 +161,7 @@ class E2BLive:
             except BaseException:  # say, the user's interrupt: the code may run on
                 self.kill()
                 raise
-            if reply.status not in _NOT_REACHED or not waits_s or not self._is_running():
+            if reply.status < 400 or not waits_s or not self._is_running():
                 return reply
             time.sleep(waits_s.pop(0))
 

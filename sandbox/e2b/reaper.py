@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from sandbox.base import SandboxUnavailable
 from sandbox.e2b.config import E2BConfig
+from sandbox.e2b.owner import owner_has_ended
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +30,7 @@ def reap(config: E2BConfig | None = None, *, owner: str | None = None, everythin
 
     Raises SandboxUnavailable.
     """
-    from sandbox.e2b.cloud import Cloud, Refused, owner_has_ended
+    from sandbox.e2b.cloud import Cloud, Refused
 
     cloud = Cloud(config or E2BConfig())
 
