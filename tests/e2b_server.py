@@ -59,6 +59,8 @@ class Fault:
     """JSON to answer, or bytes"""
     reset: bool = False
     """drop the connection without an answer"""
+    cut: bool = False
+    """of /execute: run the code, then drop the connection"""
     before: Callable[["Machine | None"], None] = lambda machine: None
     """called first"""
 
@@ -241,6 +243,7 @@ class Handler(BaseHTTPRequestHandler):
                 self._answer(fault.status, fault.body, fault.headers)
                 return
             machine = self.cloud.find(machine.id) if machine is not None else None
+        self.cut = fault is not None and fault.cut
         if own_id is None:
             self._control(parts, machine)
         elif machine is None or machine.state != "running":
@@ -441,9 +444,9 @@ class Handler(BaseHTTPRequestHandler):
         while answer.failure == "timeout":
             self._pass_on(answer.outputs)
             answer = process.await_answer(_SLICE_S, LIMITS.output_bytes)
-        if machine.state == "gone":
-            self._drop()
         self._pass_on(answer.outputs)
+        if machine.state == "gone" or self.cut:
+            self._drop()
         if answer.frame is None:
             self.cloud.restart_kernel(machine)
             self._line(type="error", name="ContextRestarting", value="Context was restarted", traceback="")

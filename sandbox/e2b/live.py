@@ -8,7 +8,7 @@ import json
 import secrets
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -31,12 +31,13 @@ from sandbox.e2b.keeper import Keeper
 from sandbox.e2b.package import MODULE, archive_of, boot_code, call_code, packed
 
 _ASK_TIMEOUT_S = 60.0
+_LEAST_TIMEOUT_S = 0.5  # for the answer to a request that was sent again
 _MAX_REPLY_BYTES = 128 << 20  # images of one cell, in base64, and room for the rest
 _MAX_SHORT_REPLY_BYTES = 1 << 20  # of what is not a cell
 _MAX_ESCAPED = 14  # bytes that one character may take as JSON in JSON
 _NUM_STREAMS = 3  # stdout, stderr, text
-# Between repetitions of a request that was answered with an error, so that nothing ran: the proxy says 502 while
-# a machine is not reachable yet, as just after it was made.
+# Between repetitions of a request whose connection was lost, or that the proxy before a machine answered with an
+# error, as it does while one that was just made is not reachable yet. The runner does a request once.
 _WAITS_S = (0.1, 0.4, 1.6)
 
 
@@ -91,7 +92,7 @@ class E2BLive:
                 call_code({"op": "run", "code": code, "token": token}),
                 timeout_s + self._config.grace_s,
                 _MAX_REPLY_BYTES + _NUM_STREAMS * _MAX_ESCAPED * self._limits.output_bytes,
-                outputs.take,
+                outputs,
             )
             parts = self._parts(reply, token, timeout_s)
         stdout, stderr = outputs.texts()
@@ -129,6 +130,12 @@ class E2BLive:
             self.moment += 1
             self._ask({"op": "seed", "seed": seed}, _ASK_TIMEOUT_S)
 
+    def check(self) -> None:
+        """See `sandbox.backend.Live.check`."""
+        with self.lock:
+            self._check_alive()
+            self._ask({"op": "check"}, _ASK_TIMEOUT_S)
+
     def kill(self) -> None:
         """See `sandbox.backend.Live.kill`."""
         self._killed = True
@@ -147,23 +154,27 @@ class E2BLive:
         code: str,
         timeout_s: float,
         max_bytes: int = _MAX_SHORT_REPLY_BYTES,
-        on_output: Callable[[int, str], None] = lambda index, text: None,
+        outputs: "_Outputs | None" = None,
     ) -> Reply:
         """What the kernel says to `code`. Raises RateLimited; nothing was run then."""
-        waits_s = list(_WAITS_S)
-        while True:
+        outputs = outputs or _Outputs(0)
+        deadline = time.monotonic() + timeout_s
+        for wait_s in (*_WAITS_S, None):
+            outputs.clear()
+            left_s = max(_LEAST_TIMEOUT_S, deadline - time.monotonic())
             try:
                 reply = self.machine.execute(
-                    code, timeout_s=timeout_s, max_bytes=max_bytes, on_output=on_output
+                    code, timeout_s=left_s, max_bytes=max_bytes, on_output=outputs.take
                 )
             except SandboxUnavailable:
                 raise
             except BaseException:  # say, the user's interrupt: the code may run on
                 self.kill()
                 raise
-            if reply.status < 400 or not waits_s or not self._is_running():
-                return reply
-            time.sleep(waits_s.pop(0))
+            if reply.ending != "lost" or wait_s is None or not self._is_running():
+                break
+            time.sleep(wait_s)
+        return reply
 
     def _is_running(self) -> bool:
         """Whether the cloud says so."""
@@ -244,6 +255,10 @@ class _Outputs:
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget what there is: the reply begins again."""
         self._parts = (bytearray(), bytearray())
         self._num_dropped_bytes = [0, 0]
 

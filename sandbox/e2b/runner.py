@@ -1,7 +1,7 @@
 """Runs inside the machine, in the kernel that E2B's code interpreter drives: cells with the semantics of all backends.
 
 The trusted side calls `run` with a request in JSON, one kernel cell per request. The answer, JSON too, is shown
-as a result that carries the request's token. What a cell writes is passed on while it runs, up to its limit,
+as a result that carries the request's token; a request that comes again is answered again, and done once. What a cell writes is passed on while it runs, up to its limit,
 that of child processes too. Runs beside untrusted code: nothing it says is trusted by the other side.
 """
 
@@ -35,6 +35,9 @@ class Session:
         self.limits: dict[str, Any] = {}
         self.folder = ""
         self.num_cells = 0
+        self.token = ""  # of the latest request
+        self.said = ""  # its answer
+        self.outputs = (bytearray(), bytearray())  # what it wrote, up to the limit
 
 
 session = Session()
@@ -43,11 +46,18 @@ session = Session()
 def run(request: str) -> "Said | None":
     """Answer one request. Never raises."""
     message = json.loads(request)
+    if message["token"] == session.token:  # the connection was lost, and with it the answer
+        for stream, data in zip((sys.stdout, sys.stderr), session.outputs, strict=True):
+            stream.write(data.decode("utf-8", "replace"))
+            stream.flush()
+        return _say(session.said)
+    session.outputs = (bytearray(), bytearray())
     try:
         answer = _OPERATIONS[message["op"]](message)
     except BaseException as error:  # the other side would take an exception for the interpreter's end
         answer = {"failed": f"{type(error).__name__}: {error}"[:2000]}
-    return _say(json.dumps({"token": message["token"], **answer}))
+    session.token, session.said = message["token"], json.dumps({"token": message["token"], **answer})
+    return _say(session.said)
 
 
 class Said:
@@ -82,9 +92,16 @@ def _begin(message: dict[str, Any]) -> dict[str, Any]:
 
 def _run(message: dict[str, Any]) -> dict[str, Any]:
     session.num_cells += 1
-    with Streams(int(session.limits["output_bytes"])) as streams:
+    with Streams(int(session.limits["output_bytes"]), session.outputs) as streams:
         answer = run_cell(message["code"], session.namespace, session.num_cells, session.limits)
     return {**answer, "dropped": streams.num_dropped_bytes}
+
+
+def _check(message: dict[str, Any]) -> dict[str, Any]:
+    """Whether cells can run: the state that they left may not let them."""
+    with Streams(0, session.outputs):
+        answer = run_cell("", {}, 0, session.limits)
+    return {"ok": True} if answer["error"] is None else {"failed": answer["error"]["name"]}
 
 
 def _write_files(message: dict[str, Any]) -> dict[str, Any]:
@@ -114,6 +131,7 @@ _OPERATIONS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
     "hello": _hello,
     "begin": _begin,
     "run": _run,
+    "check": _check,
     "files": _write_files,
     "seed": _reseed,
 }
@@ -138,16 +156,17 @@ def _limit_resources(limits: dict[str, Any]) -> None:
 class Streams:
     """File descriptors 1 and 2 for the time of one cell: pipes, which a thread empties into the kernel's streams."""
 
-    def __init__(self, max_bytes: int) -> None:
-        """max_bytes: of each stream; the rest is dropped while it is read."""
+    def __init__(self, max_bytes: int, kept: tuple[bytearray, bytearray]) -> None:
+        """max_bytes: of each stream, the rest is dropped while it is read. kept: takes a copy."""
         self.num_dropped_bytes = [0, 0]
+        self._kept_bytes = kept
         self._room = [max_bytes, max_bytes]
 
     def __enter__(self) -> "Streams":
-        self._kept = (sys.stdout, sys.stderr)
+        self._theirs = (sys.stdout, sys.stderr)
         flush_streams()
         self._saved = [os.dup(1), os.dup(2)]
-        self._sinks = [_sink(stream, fd) for stream, fd in zip(self._kept, self._saved, strict=True)]
+        self._sinks = [_sink(stream, fd) for stream, fd in zip(self._theirs, self._saved, strict=True)]
         self._readers = []
         for target in (1, 2):
             reader, writer = os.pipe()
@@ -171,7 +190,7 @@ class Streams:
         self._thread.join()
         for fd in (*self._saved, *self._readers, self._stop_reader):
             os.close(fd)
-        sys.stdout, sys.stderr = self._kept
+        sys.stdout, sys.stderr = self._theirs
         flush_streams()
 
     def _pump(self) -> None:
@@ -196,6 +215,7 @@ class Streams:
         self._room[index] -= len(kept)
         self.num_dropped_bytes[index] += len(data) - len(kept)
         if kept:
+            self._kept_bytes[index].extend(kept)
             self._sinks[index](kept)
 
 
