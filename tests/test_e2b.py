@@ -4,6 +4,7 @@ import base64
 import gzip
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -35,7 +36,7 @@ from sandbox.e2b import reaper
 from sandbox.e2b.client import E2BSandbox
 from sandbox.e2b.cloud import MAX_FORKS, _Watch
 from sandbox.e2b.config import E2BConfig
-from sandbox.e2b.live import E2BLive
+from sandbox.e2b.live import E2BLive, _Outputs
 from sandbox.e2b.owner import owner_has_ended, owner_of_this_process
 
 assert axpo_env.IDS
@@ -259,29 +260,49 @@ def test_a_machine_lost_between_cells_is_replaced(sandbox: E2BSandbox, server: S
         assert text(session, "open('b').read()") == "'2'"
 
 
-@pytest.mark.parametrize("fault", [{"reset": True}, {"status": 404, "times": 4}, {"status": 502, "times": 4}])
+FAULTS = [{"status": 404}, {"status": 500}, {"status": 502}, {"reset": True}, {"cut": True}]
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=str)
 def test_a_cell_whose_connection_is_lost_is_done_once(
     sandbox: E2BSandbox, server: Server, fault: dict[str, Any]
 ) -> None:
     with sandbox.session() as session:
         text(session, "x = 1")
-        old = machine_of(server, session)
-        server.fail(EXECUTE, **fault)
-        assert text(session, "x += 1; x") == "2"
-        assert eventually(lambda: old.id not in server.machines)
+        machine = machine_of(server, session)
+        server.fail(EXECUTE, times=2, **fault)
+        result = session.run("x += 1; print('ü', x)\nimport sys; print('err', file=sys.stderr)\nx")
+        assert (result.text, result.stdout, result.stderr) == ("2", "ü 2\n", "err\n")
+        assert result.warnings == ()
+        assert machine_of(server, session) is machine
 
 
-@pytest.mark.parametrize("status", [404, 500, 502])
-def test_a_machine_that_is_not_reachable_yet_is_waited_for(
-    sandbox: E2BSandbox, server: Server, status: int
+@pytest.mark.parametrize("fault", FAULTS[2:], ids=str)
+def test_a_machine_that_cannot_be_reached_any_more_is_replaced(
+    sandbox: E2BSandbox, server: Server, fault: dict[str, Any]
 ) -> None:
     with sandbox.session() as session:
+        text(session, "x = 1")
         machine = machine_of(server, session)
-        server.fail(
-            EXECUTE, times=2, status=502, body={"code": 502, "message": "The sandbox port is not open"}
-        )
-        assert text(session, "1") == "1"
-        assert machine_of(server, session) is machine
+        server.fail(EXECUTE, times=4, **fault)
+        assert text(session, "x += 1; x") == "2"
+        assert eventually(lambda: machine.id not in server.machines)
+
+
+def test_a_cell_that_is_interrupted_as_its_connection_is_lost_is_done_again(
+    sandbox: E2BSandbox, server: Server
+) -> None:
+    """Jupyter's server may interrupt the kernel when nobody listens any more."""
+    with sandbox.session() as session:
+        text(session, "x = 1")
+        machine = machine_of(server, session)
+
+        def interrupt() -> None:
+            os.kill(machine.live.process.pid, signal.SIGINT)
+
+        server.fail(EXECUTE, cut=True, before=lambda _: threading.Timer(0.5, interrupt).start())
+        assert text(session, "import time; time.sleep(1.5); x += 1; x") == "2"
+        assert machine_of(server, session) is not machine
 
 
 def test_an_interrupt_leaves_no_cell_running(sandbox: E2BSandbox, server: Server) -> None:
@@ -289,13 +310,14 @@ def test_an_interrupt_leaves_no_cell_running(sandbox: E2BSandbox, server: Server
         text(session, "x = 1")
         machine = machine_of(server, session)
 
-        def interrupted(index: int, said: str) -> None:
-            raise KeyboardInterrupt
+        class Interrupted(_Outputs):
+            def take(self, index: int, text: str) -> None:
+                raise KeyboardInterrupt
 
         with session.ready() as live:
             assert isinstance(live, E2BLive)
             with pytest.raises(KeyboardInterrupt):
-                live._execute("print(1)\nimport time; time.sleep(60)", 60, on_output=interrupted)
+                live._execute("print(1)\nimport time; time.sleep(60)", 60, outputs=Interrupted(9))
         assert eventually(lambda: machine.id not in server.machines)
         assert text(session, "x") == "1"
 
@@ -314,7 +336,7 @@ def test_a_machine_that_ends_in_a_cell_costs_that_cell(sandbox: E2BSandbox, serv
 def test_a_cell_that_nobody_can_tell_about_is_an_outage(sandbox: E2BSandbox, server: Server) -> None:
     with sandbox.session() as session:
         text(session, "x = 1")
-        server.fail(EXECUTE, reset=True)
+        server.fail(EXECUTE, times=4, reset=True)
         server.fail(INFO, times=10, status=500, body={"code": 500, "message": "database"})
         with pytest.raises(SandboxUnavailable, match="does not say how machine"):
             session.run("x += 1")

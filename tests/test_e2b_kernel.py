@@ -17,7 +17,6 @@ pytest.importorskip("ipykernel", reason="the kernel that runs in E2B's machines 
 manager = pytest.importorskip("jupyter_client.manager")
 
 LIMITS = Limits(memory_bytes=300 << 20, output_bytes=100_000, image_pixels=90_000)
-TOKEN = "0123456789abcdef"
 
 
 class Kernel:
@@ -25,6 +24,7 @@ class Kernel:
 
     def __init__(self, client: Any) -> None:
         self._client = client
+        self._num_requests = 0
 
     def execute(self, code: str) -> dict[str, Any]:
         """texts of results, stdout, stderr, error, and when the first output came and the last message did."""
@@ -47,11 +47,17 @@ class Kernel:
 
     def ask(self, **request: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         """The runner's answer, which is all that is shown, and what else was seen."""
-        seen = self.execute(call_code({**request, "token": TOKEN}))
+        self._num_requests += 1
+        return self.repeat(**request)
+
+    def repeat(self, **request: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The answer to a request with the token of the one before."""
+        token = f"{self._num_requests:016x}"
+        seen = self.execute(call_code({**request, "token": token}))
         assert seen["error"] is None
         (text,) = seen["texts"]
         answer = json.loads(text)
-        assert answer.pop("token") == TOKEN
+        assert answer.pop("token") == token
         return answer, seen
 
     def cell(self, code: str) -> tuple[CellAnswer, dict[str, Any]]:
@@ -104,6 +110,15 @@ def test_output_comes_back_apart_and_while_the_cell_runs(kernel: Kernel) -> None
     assert seen["last_s"] - seen["first_s"] > 0.5
     _, seen = kernel.cell("print('x' * 300_000)")
     assert (len(seen["stdout"]), seen["dropped"]) == (100_000, [200_001, 0])
+
+
+def test_a_request_that_comes_again_is_answered_again_and_done_once(kernel: Kernel) -> None:
+    kernel.cell("n = 0")
+    request = {"op": "run", "code": "n += 1; print('out', n)\nimport sys; print('err', file=sys.stderr)\nn"}
+    for answer, seen in (kernel.ask(**request), kernel.repeat(**request), kernel.repeat(**request)):
+        assert (answer["text"], seen["stdout"], seen["stderr"]) == ("1", "out 1\n", "err\n")
+    assert kernel.ask(**request)[0]["text"] == "2"
+    assert kernel.ask(op="check")[0] == {"ok": True}
 
 
 def test_a_process_that_is_left_behind_holds_nothing_up(kernel: Kernel) -> None:

@@ -57,6 +57,8 @@ class Reply:
 
     ending: str = "done"
     """done; timeout; flood: it sent too much; malformed: it sent something else; lost: the connection was"""
+    again: bool = False
+    """whether the code was sent before, and the connection lost"""
     status: int = 0
     """of the HTTP answer, 0 if there was none"""
     texts: list[str] = field(default_factory=list)

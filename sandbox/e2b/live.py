@@ -159,7 +159,7 @@ class E2BLive:
         """What the kernel says to `code`. Raises RateLimited; nothing was run then."""
         outputs = outputs or _Outputs(0)
         deadline = time.monotonic() + timeout_s
-        for wait_s in (*_WAITS_S, None):
+        for number, wait_s in enumerate((*_WAITS_S, None)):
             outputs.clear()
             left_s = max(_LEAST_TIMEOUT_S, deadline - time.monotonic())
             try:
@@ -171,6 +171,7 @@ class E2BLive:
             except BaseException:  # say, the user's interrupt: the code may run on
                 self.kill()
                 raise
+            reply.again = number > 0
             if reply.ending != "lost" or wait_s is None or not self._is_running():
                 break
             time.sleep(wait_s)
@@ -199,6 +200,9 @@ class E2BLive:
         if answer is not None:
             try:
                 text, images, error, warnings = checked_answer(answer, self._limits)
+                if reply.again and error is not None and error.name == "KeyboardInterrupt":
+                    self.kill()  # E2B's server interrupts code that nobody listens to any more
+                    raise Dead("the cell was interrupted when the connection to its machine was lost")
                 return _Parts(text, images, error, warnings, _checked_counts(answer.get("dropped")))
             except ValueError as problem:
                 return self._fatal(PROTOCOL, f"the interpreter's answer was malformed: {problem}")

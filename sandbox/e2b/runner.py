@@ -1,8 +1,9 @@
 """Runs inside the machine, in the kernel that E2B's code interpreter drives: cells with the semantics of all backends.
 
 The trusted side calls `run` with a request in JSON, one kernel cell per request. The answer, JSON too, is shown
-as a result that carries the request's token; a request that comes again is answered again, and done once. What a cell writes is passed on while it runs, up to its limit,
-that of child processes too. Runs beside untrusted code: nothing it says is trusted by the other side.
+as a result that carries the request's token; a request that comes again is answered again, and done once. What a
+cell writes is passed on while it runs, up to its limit, that of child processes too. Runs beside untrusted code:
+nothing it says is trusted by the other side.
 """
 
 import codecs
