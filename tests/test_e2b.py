@@ -277,6 +277,17 @@ def test_a_cell_whose_connection_is_lost_is_done_once(
         assert machine_of(server, session) is machine
 
 
+@pytest.mark.parametrize("fault", FAULTS[:4], ids=str)
+def test_files_whose_connection_is_lost_are_sent_again(
+    sandbox: E2BSandbox, server: Server, fault: dict[str, Any]
+) -> None:
+    with sandbox.session() as session:
+        machine = machine_of(server, session)
+        server.fail("POST /files", times=2, **fault)
+        session.write_files({"a": b"1"})
+        assert (text(session, "open('a').read()"), machine_of(server, session)) == ("'1'", machine)
+
+
 @pytest.mark.parametrize("fault", FAULTS[2:], ids=str)
 def test_a_machine_that_cannot_be_reached_any_more_is_replaced(
     sandbox: E2BSandbox, server: Server, fault: dict[str, Any]

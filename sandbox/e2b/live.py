@@ -23,6 +23,7 @@ from sandbox.base import (
     ExecutionError,
     FilesRefused,
     Limits,
+    RateLimited,
     SandboxUnavailable,
 )
 from sandbox.e2b.cloud import Cloud, Gone, Machine, Refused, Reply
@@ -66,7 +67,7 @@ class E2BLive:
     def boot(self, path: str, preload: tuple[str, ...]) -> dict[str, Any]:
         """Bring our package into a fresh machine; returns what it says. Raises Dead, SandboxUnavailable."""
         try:
-            self.machine.write(path, packed())
+            self._upload(path, packed())
         except (Gone, Refused) as error:
             raise Dead(str(error)) from error
         reply = self._execute(boot_code(path), self._config.start_timeout_s)
@@ -113,7 +114,7 @@ class E2BLive:
             self.moment += 1
             path = f"/tmp/axpo-{secrets.token_hex(8)}.zip"
             try:
-                self.machine.write(path, archive_of(dict(files)))
+                self._upload(path, archive_of(dict(files)))
             except Gone as error:
                 self.kill()
                 raise Dead(str(error)) from error
@@ -148,6 +149,19 @@ class E2BLive:
     def _check_alive(self) -> None:
         if self._killed:
             raise Dead("its machine was ended")
+
+    def _upload(self, path: str, data: bytes) -> None:
+        """Write a file there, again if the connection is lost. Raises Gone, Refused, SandboxUnavailable."""
+        for wait_s in _WAITS_S:
+            try:
+                return self.machine.write(path, data)
+            except RateLimited:
+                raise
+            except (Gone, SandboxUnavailable):
+                if not self._is_running():
+                    raise
+                time.sleep(wait_s)
+        self.machine.write(path, data)
 
     def _execute(
         self,
