@@ -36,8 +36,9 @@ from sandbox.e2b import reaper
 from sandbox.e2b.client import E2BSandbox
 from sandbox.e2b.cloud import MAX_FORKS, _Watch
 from sandbox.e2b.config import E2BConfig
-from sandbox.e2b.live import E2BLive, _Outputs
+from sandbox.e2b.live import E2BLive
 from sandbox.e2b.owner import owner_has_ended, owner_of_this_process
+from sandbox.e2b.replies import Outputs
 
 assert axpo_env.IDS
 EXECUTE = "POST /execute"
@@ -108,7 +109,7 @@ def text(session: Session, code: str) -> str | None:
 
 def test_without_the_sdk_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "e2b_code_interpreter", None)
-    for name in ("client", "cloud", "keeper", "live", "probe"):
+    for name in ("client", "cloud", "keeper", "live", "probe", "replies"):
         monkeypatch.delitem(sys.modules, f"sandbox.e2b.{name}", raising=False)
     with pytest.raises(SandboxUnavailable, match=r"pip install 'axpo\[e2b\]'"):
         make_sandbox("e2b")
@@ -159,6 +160,15 @@ def test_a_machine_that_cannot_run_our_package_is_an_outage(server: Server) -> N
     with pytest.raises(SandboxUnavailable, match="does not take our package: SyntaxError: invalid syntax"):
         make_e2b()
     assert eventually(lambda: not server.machines)
+
+
+@pytest.mark.parametrize("fault", [{"reset": True}, {"cut": True}], ids=str)
+def test_a_connection_that_is_lost_does_not_keep_it_from_starting(
+    server: Server, fault: dict[str, Any]
+) -> None:
+    server.fail(EXECUTE, times=2, **fault)
+    with make_e2b() as sandbox, sandbox.session() as session:
+        assert text(session, "1") == "1"
 
 
 def test_what_holds_is_tried_from_inside(sandbox: E2BSandbox, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -321,7 +331,7 @@ def test_an_interrupt_leaves_no_cell_running(sandbox: E2BSandbox, server: Server
         text(session, "x = 1")
         machine = machine_of(server, session)
 
-        class Interrupted(_Outputs):
+        class Interrupted(Outputs):
             def take(self, index: int, text: str) -> None:
                 raise KeyboardInterrupt
 

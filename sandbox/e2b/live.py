@@ -4,7 +4,6 @@ A machine that has gone wrong is ended, never mended. What takes its place is le
 """
 
 import contextlib
-import json
 import secrets
 import threading
 import time
@@ -30,6 +29,7 @@ from sandbox.e2b.cloud import Cloud, Gone, Machine, Refused, Reply
 from sandbox.e2b.config import E2BConfig
 from sandbox.e2b.keeper import Keeper
 from sandbox.e2b.package import MODULE, archive_of, boot_code, call_code, packed
+from sandbox.e2b.replies import Outputs, Parts, answer_in, checked_counts
 
 _ASK_TIMEOUT_S = 60.0
 _LEAST_TIMEOUT_S = 0.5  # for the answer to a request that was sent again
@@ -83,7 +83,7 @@ class E2BLive:
     def run(self, code: str, *, timeout_s: float | None = None) -> Execution:
         """See `sandbox.backend.Live.run`."""
         timeout_s = self._limits.timeout_s if timeout_s is None else timeout_s
-        outputs = _Outputs(self._limits.output_bytes)
+        outputs = Outputs(self._limits.output_bytes)
         start_s = time.monotonic()
         with self.lock:
             self._check_alive()
@@ -168,10 +168,10 @@ class E2BLive:
         code: str,
         timeout_s: float,
         max_bytes: int = _MAX_SHORT_REPLY_BYTES,
-        outputs: "_Outputs | None" = None,
+        outputs: Outputs | None = None,
     ) -> Reply:
         """What the kernel says to `code`. Raises RateLimited; nothing was run then."""
-        outputs = outputs or _Outputs(0)
+        outputs = outputs or Outputs(0)
         deadline = time.monotonic() + timeout_s
         for number, wait_s in enumerate((*_WAITS_S, None)):
             outputs.clear()
@@ -201,23 +201,29 @@ class E2BLive:
         """The runner's answer to a request that is not a cell. Raises Dead, SandboxUnavailable."""
         token = secrets.token_hex(8)
         reply = self._execute(call_code({**request, "token": token}), timeout_s)
-        answer = _answer(reply, token)
+        answer = answer_in(reply, token)
         if answer is None or ("failed" in answer and not may_fail):
             self.kill()
             said = (answer or {}).get("failed") or reply.error or reply.ending
             raise Dead(f"it does not answer: {str(said)[:500]}")
         return answer
 
-    def _parts(self, reply: Reply, token: str, timeout_s: float) -> "_Parts":
+    def _parts(self, reply: Reply, token: str, timeout_s: float) -> Parts:
         """What the reply to a cell says. Raises Dead if the cell did not run, or nobody can know."""
-        answer = _answer(reply, token)
+        answer = answer_in(reply, token)
         if answer is not None:
             try:
                 text, images, error, warnings = checked_answer(answer, self._limits)
                 if reply.again and error is not None and error.name == "KeyboardInterrupt":
                     self.kill()  # E2B's server interrupts code that nobody listens to any more
                     raise Dead("the cell was interrupted when the connection to its machine was lost")
-                return _Parts(text, images, error, warnings, _checked_counts(answer.get("dropped")))
+                return Parts(
+                    text=text,
+                    images=images,
+                    error=error,
+                    warnings=warnings,
+                    num_dropped_bytes=checked_counts(answer.get("dropped")),
+                )
             except ValueError as problem:
                 return self._fatal(PROTOCOL, f"the interpreter's answer was malformed: {problem}")
         if reply.ending == "flood":
@@ -231,7 +237,7 @@ class E2BLive:
             return self._fatal(KILLED, f"the interpreter ended in the middle of the cell ({reply.error})")
         return self._ending_of_machine(reply, timeout_s)
 
-    def _ending_of_machine(self, reply: Reply, timeout_s: float) -> "_Parts":
+    def _ending_of_machine(self, reply: Reply, timeout_s: float) -> Parts:
         """The reply did not come to an end: the SDK cannot tell why, the cloud can."""
         if self._killed:
             return self._fatal(KILLED, "the machine was ended while the cell ran")
@@ -247,80 +253,6 @@ class E2BLive:
         self.kill()
         raise Dead("its machine is gone" if state == "gone" else "the connection to its machine was lost")
 
-    def _fatal(self, name: str, value: str) -> "_Parts":
+    def _fatal(self, name: str, value: str) -> Parts:
         self.kill()
-        return _Parts(None, (), ExecutionError(name=name, value=value, traceback=""), [], [0, 0])
-
-
-class _Parts:
-    def __init__(
-        self,
-        text: str | None,
-        images: tuple[bytes, ...],
-        error: ExecutionError | None,
-        warnings: list[str],
-        num_dropped_bytes: list[int],
-    ) -> None:
-        self.text = text
-        self.images = images
-        self.error = error
-        self.warnings = warnings
-        self.num_dropped_bytes = num_dropped_bytes
-
-
-class _Outputs:
-    """stdout and stderr as they arrive, up to the limit once more: the machine may not hold it."""
-
-    def __init__(self, max_bytes: int) -> None:
-        self._max_bytes = max_bytes
-        self.clear()
-
-    def clear(self) -> None:
-        """Forget what there is: the reply begins again."""
-        self._parts = (bytearray(), bytearray())
-        self._num_dropped_bytes = [0, 0]
-
-    def take(self, index: int, text: str) -> None:
-        """Keep what there is room for."""
-        data = text.encode("utf-8", "replace")
-        room = max(0, self._max_bytes - len(self._parts[index]))
-        self._parts[index].extend(data[:room])
-        self._num_dropped_bytes[index] += max(0, len(data) - room)
-
-    def texts(self) -> tuple[str, str]:
-        """stdout and stderr."""
-        stdout, stderr = (bytes(part).decode("utf-8", "replace") for part in self._parts)
-        return stdout, stderr
-
-    def warnings(self, num_dropped_there: list[int]) -> list[str]:
-        """A sentence per stream that was cut, there or here."""
-        told = []
-        for index, name in enumerate(("stdout", "stderr")):
-            num_bytes = self._num_dropped_bytes[index] + num_dropped_there[index]
-            if num_bytes:
-                told.append(f"{name} was cut at {self._max_bytes} bytes; {num_bytes} more were dropped")
-        return told
-
-
-def _answer(reply: Reply, token: str) -> dict[str, Any] | None:
-    """The runner's answer among what the kernel showed, if it is there."""
-    if reply.ending != "done":
-        return None
-    for text in reversed(reply.texts):
-        if text.startswith("{") and token in text[:64]:
-            try:
-                answer = json.loads(text)
-            except (ValueError, RecursionError):
-                continue
-            if isinstance(answer, dict) and answer.get("token") == token:
-                return answer
-    return None
-
-
-def _checked_counts(raw: Any) -> list[int]:
-    """Two untrusted numbers of bytes. Raises ValueError."""
-    if not isinstance(raw, list) or len(raw) != 2:
-        raise ValueError("dropped is not two numbers")
-    if not all(type(number) is int and 0 <= number < 1 << 62 for number in raw):
-        raise ValueError("dropped is not two numbers")
-    return raw
+        return Parts(error=ExecutionError(name=name, value=value, traceback=""))

@@ -15,20 +15,22 @@ MODULE = "_axpo_runner"
 
 _BOOT = """
 import os, sys
-path = {path!r}
 def ours():
     return [name for name in sys.modules if name == "sandbox" or name.startswith("sandbox.")]
-theirs = {{name: sys.modules.pop(name) for name in ours()}}
-sys.path.insert(0, path)
-try:
-    from sandbox.e2b import runner
-finally:
-    sys.path.remove(path)
-    for name in ours():
-        del sys.modules[name]
-    sys.modules.update(theirs)
-sys.modules[{module!r}] = runner
-os.unlink(path)
+def start(path):
+    theirs = {{name: sys.modules.pop(name) for name in ours()}}
+    sys.path.insert(0, path)
+    try:
+        from sandbox.e2b import runner
+    finally:
+        sys.path.remove(path)
+        for name in ours():
+            del sys.modules[name]
+        sys.modules.update(theirs)
+    os.unlink(path)
+    sys.modules[{module!r}] = runner
+if {module!r} not in sys.modules:
+    start({path!r})
 """
 
 
@@ -53,7 +55,7 @@ def archive_of(files: dict[str, bytes]) -> bytes:
 
 
 def boot_code(path: str) -> str:
-    """Code for the kernel that imports the runner from the zip file at `path` and deletes it."""
+    """Code for the kernel that imports the runner from the zip file at `path` and deletes it. Twice is as once."""
     return f"exec({_BOOT.format(path=path, module=MODULE)!r}, {{}})"
 
 
