@@ -567,6 +567,19 @@ def test_a_source_that_runs_a_cell_is_not_forked_in_the_middle_of_it(
             thread.join()
 
 
+def test_that_threads_are_not_kept_is_found_out(sandbox: E2BSandbox) -> None:
+    """The server's machines are forked processes; real ones keep all of their memory and threads."""
+    with sandbox.session() as session:
+        assert sandbox.keeps_threads is False
+        assert session.snapshot().warnings == ()
+        session.run("import threading; threading.Thread(target=threading.Event().wait, daemon=True).start()")
+        told = ("1 threads of the session do not exist in its branches",)
+        assert session.snapshot().warnings == told
+        sandbox.keeps_threads = True
+        session.run("1")
+        assert session.snapshot().warnings == ()
+
+
 def test_falling_back_to_snapshots_is_exact(server: Server) -> None:
     with make_e2b(fallback="snapshot") as sandbox, sandbox.session(files={"a": b"0123"}) as session:
         text(session, "import os; f = open('a'); f.read(2); t = os.urandom(8)")

@@ -79,7 +79,7 @@ def kernel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kernel]:
         answer, _ = kernel.ask(op="hello", preload=["numpy", "matplotlib", "PIL", "no_such_package"])
         assert list(answer["missing"]) == ["no_such_package"]
         answer, _ = kernel.ask(op="begin", seed=1, limits=asdict(LIMITS), folder=str(folder / "box"))
-        assert answer == {"ok": True}
+        assert answer == {"ok": True, "threads_kept": True}
         yield kernel
     finally:
         client.stop_channels()
@@ -119,6 +119,13 @@ def test_a_request_that_comes_again_is_answered_again_and_done_once(kernel: Kern
         assert (answer["text"], seen["stdout"], seen["stderr"]) == ("1", "out 1\n", "err\n")
     assert kernel.ask(**request)[0]["text"] == "2"
     assert kernel.ask(op="check")[0] == {"ok": True}
+
+
+def test_threads_that_cells_leave_are_counted(kernel: Kernel) -> None:
+    assert kernel.ask(op="lacking")[0] == {"threads": 0}
+    kernel.cell("import threading\nstop = threading.Event()\nthreading.Thread(target=stop.wait).start()")
+    assert kernel.ask(op="lacking")[0] == {"threads": 1}
+    kernel.cell("stop.set()")
 
 
 def test_a_process_that_is_left_behind_holds_nothing_up(kernel: Kernel) -> None:

@@ -31,9 +31,11 @@ from sandbox.e2b.probe import probe
 class MachinePoint(CountedPoint):
     """A frozen machine: a snapshot, and the machine it was taken of while that has not moved on."""
 
-    def __init__(self, snapshot_id: str | None, source: E2BLive, keeper: Keeper) -> None:
+    def __init__(
+        self, snapshot_id: str | None, source: E2BLive, keeper: Keeper, lacking: tuple[str, ...]
+    ) -> None:
         """snapshot_id: None where the cloud takes no snapshots; then only the source can be forked."""
-        super().__init__(())
+        super().__init__(lacking)
         self.snapshot_id = snapshot_id
         self._source = weakref.ref(source)
         self._moment = source.moment
@@ -62,6 +64,7 @@ class E2BSandbox(BackendSandbox):
         self.missing: dict[str, str] = {}  # packages that were to be preloaded and could not be -> why
         self.can_fork = config.prefer_fork
         self.can_snapshot = True
+        self.keeps_threads = True  # whether a machine made of a snapshot has them; seen at the first session
         self._base: str | None = None  # snapshot of a machine that has booted
         self._base_lock = threading.Lock()
         self._owner_pid = os.getpid()
@@ -95,7 +98,7 @@ class E2BSandbox(BackendSandbox):
         self.check_open()
         live = self._booted(limits)
         try:
-            live.begin(seed)
+            self.keeps_threads = live.begin(seed)
         except Dead as death:
             raise SandboxUnavailable(f"no session could be started: {death}") from death
         except BaseException:
@@ -108,7 +111,8 @@ class E2BSandbox(BackendSandbox):
         with live.lock:
             if live.is_dead:
                 raise Dead("its machine was ended")
-            return MachinePoint(self._snapshot(live), live, self._keeper)
+            lacking = () if self.keeps_threads else live.lacking()
+            return MachinePoint(self._snapshot(live), live, self._keeper, lacking)
 
     def thaw(self, point: MachinePoint, limits: Limits, num_branches: int) -> list[LiveProtocol]:
         """See `sandbox.backend.Backend.thaw`."""
@@ -121,7 +125,7 @@ class E2BSandbox(BackendSandbox):
             for live in lives:
                 live.close()
             raise
-        return list(lives)
+        return [*lives]
 
     def shut_down(self) -> None:
         """See `sandbox.host.BackendSandbox.shut_down`."""

@@ -75,10 +75,10 @@ class E2BLive:
             raise Dead(f"its interpreter does not take our package: {reply.error or reply.ending}")
         return self._ask({"op": "hello", "preload": list(preload)}, self._config.start_timeout_s)
 
-    def begin(self, seed: int) -> None:
-        """Become a session. Raises Dead, SandboxUnavailable."""
+    def begin(self, seed: int) -> bool:
+        """Become a session; whether threads came along to this machine. Raises Dead, SandboxUnavailable."""
         request = {"op": "begin", "seed": seed, "limits": asdict(self._limits), "folder": self._config.folder}
-        self._ask(request, _ASK_TIMEOUT_S)
+        return self._ask(request, _ASK_TIMEOUT_S).get("threads_kept") is True
 
     def run(self, code: str, *, timeout_s: float | None = None) -> Execution:
         """See `sandbox.backend.Live.run`."""
@@ -136,6 +136,15 @@ class E2BLive:
         with self.lock:
             self._check_alive()
             self._ask({"op": "check"}, _ASK_TIMEOUT_S)
+
+    def lacking(self) -> tuple[str, ...]:
+        """What a snapshot without threads would lack, in sentences. Raises Dead, SandboxUnavailable."""
+        with self.lock:
+            self._check_alive()
+            number = self._ask({"op": "lacking"}, _ASK_TIMEOUT_S).get("threads")
+        if isinstance(number, int) and number > 0:
+            return (f"{number} threads of the session do not exist in its branches",)
+        return ()
 
     def kill(self) -> None:
         """See `sandbox.backend.Live.kill`."""

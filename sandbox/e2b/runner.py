@@ -26,6 +26,31 @@ from sandbox.local.zygote import preload
 _CHUNK_BYTES = 1 << 16
 # What is left in a pipe after a cell is taken up to here: a process that it left behind may write without end.
 _MAX_LEFT_CHUNKS = 32
+_MARKER_TIMEOUT_S = 2.0
+
+
+class _Marker:
+    """A thread by which a machine that was made of a snapshot can tell whether snapshots keep threads."""
+
+    def __init__(self) -> None:
+        self._asked = threading.Event()
+        self._answered = threading.Event()
+        self._thread = threading.Thread(target=self._live, daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def ask(self) -> bool:
+        """Whether it is there; ends it. A thread may look alive where only its record is."""
+        self._asked.set()
+        answered = self._thread.is_alive() and self._answered.wait(_MARKER_TIMEOUT_S)
+        if answered:
+            self._thread.join()
+        return answered
+
+    def _live(self) -> None:
+        self._asked.wait()
+        self._answered.set()
 
 
 class Session:
@@ -36,6 +61,8 @@ class Session:
         self.limits: dict[str, Any] = {}
         self.folder = ""
         self.num_cells = 0
+        self.marker = _Marker()
+        self.num_own_threads = 0  # the kernel's
         self.token = ""  # of the latest request
         self.said = ""  # its answer
         self.outputs = (bytearray(), bytearray())  # what it wrote, up to the limit
@@ -76,6 +103,7 @@ def _hello(message: dict[str, Any]) -> dict[str, Any]:
     """Get ready: import what is to be warm."""
     _, missing = preload(message["preload"])
     _take_display()
+    session.marker.start()
     return {"python": ".".join(map(str, sys.version_info[:3])), "missing": missing}
 
 
@@ -88,7 +116,9 @@ def _begin(message: dict[str, Any]) -> dict[str, Any]:
     session.namespace = new_namespace()
     _limit_resources(session.limits)
     reseed(message["seed"])
-    return {"ok": True}
+    threads_kept = session.marker.ask()
+    session.num_own_threads = _num_threads()
+    return {"ok": True, "threads_kept": threads_kept}
 
 
 def _run(message: dict[str, Any]) -> dict[str, Any]:
@@ -96,6 +126,15 @@ def _run(message: dict[str, Any]) -> dict[str, Any]:
     with Streams(int(session.limits["output_bytes"]), session.outputs) as streams:
         answer = run_cell(message["code"], session.namespace, session.num_cells, session.limits)
     return {**answer, "dropped": streams.num_dropped_bytes}
+
+
+def _lacking(message: dict[str, Any]) -> dict[str, Any]:
+    """What a snapshot that keeps no threads would leave out."""
+    return {"threads": _num_threads() - session.num_own_threads}
+
+
+def _num_threads() -> int:
+    return len(os.listdir("/proc/self/task"))
 
 
 def _check(message: dict[str, Any]) -> dict[str, Any]:
@@ -133,6 +172,7 @@ _OPERATIONS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
     "begin": _begin,
     "run": _run,
     "check": _check,
+    "lacking": _lacking,
     "files": _write_files,
     "seed": _reseed,
 }
