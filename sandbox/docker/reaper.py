@@ -1,0 +1,86 @@
+"""Containers whose owner is gone: found by their labels, removed. Run at each start of the docker backend, and by
+
+    python -m sandbox.docker.reaper
+
+A container ends by itself when its owner does, unless it was never started, or is paused, or a process that the
+owner forked keeps its stream open. An owner is known by host name, boot, process namespace, process id and start
+time, so containers of other machines that use the same engine are left alone.
+"""
+
+import os
+import socket
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+LABEL = "axpo.sandbox"
+_PLACE, _PID, _STARTED = "axpo.sandbox.place", "axpo.sandbox.pid", "axpo.sandbox.started"
+_STAT_START_TIME = 19  # of the fields after the command's name
+
+
+def owner_labels() -> dict[str, str]:
+    """Labels that say whose a container is: this process's."""
+    pid = os.getpid()
+    return {LABEL: "session", _PLACE: place(), _PID: str(pid), _STARTED: start_time(pid) or ""}
+
+
+def place() -> str:
+    """What has to agree for a process id to mean the same process: host name, boot, process namespace."""
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return f"{socket.gethostname()} {boot} {os.readlink('/proc/self/ns/pid')}"
+
+
+def start_time(pid: int) -> str | None:
+    """When process `pid` started, in the kernel's ticks since boot; None if it is gone."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return None
+    fields = stat[stat.rindex(")") + 2 :].split()
+    return None if fields[0] in ("Z", "X") else fields[_STAT_START_TIME]
+
+
+def orphans(labels: Iterable[tuple[str, Mapping[str, str]]]) -> list[str]:
+    """Of containers (id, labels), the ids of those whose owner certainly has ended."""
+    here = place()
+    found = []
+    for container_id, label in labels:
+        pid = label.get(_PID, "")
+        if LABEL in label and label.get(_PLACE) == here and pid.isascii() and pid.isdigit():
+            if start_time(int(pid)) != label.get(_STARTED):
+                found.append(container_id)
+    return found
+
+
+def reap(client: Any) -> list[str]:
+    """Remove the orphans in an engine; returns their ids. Raises SandboxUnavailable."""
+    from sandbox.docker.container import remove
+    from sandbox.docker.engine import outage
+
+    with outage("cannot list containers"):
+        listed = client.api.containers(all=True, filters={"label": LABEL})
+    found = orphans((item["Id"], item.get("Labels") or {}) for item in listed)
+    for container_id in found:
+        remove(client.api, container_id)
+    return found
+
+
+def main() -> int:
+    """Reap and say what was done."""
+    from sandbox.base import SandboxUnavailable
+    from sandbox.docker.engine import connect
+
+    try:
+        removed = reap(connect())
+    except SandboxUnavailable as error:
+        print(error, file=sys.stderr)
+        return 1
+    for container_id in removed:
+        print(f"removed {container_id[:12]}")
+    print(f"{len(removed)} containers had lost their owner")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
