@@ -56,13 +56,13 @@ __all__ = [
     "make_sandbox",
 ]
 
-BACKENDS = ("local",)
+BACKENDS = ("local", "docker")
 
 
 def make_sandbox(name: str, **options: Any) -> Sandbox:
     """Start the backend called `name`.
 
-    options: that backend's own, for "local" the fields of `sandbox.local.config.LocalConfig`. Raises
+    options: that backend's own, the fields of its config, such as `sandbox.local.config.LocalConfig`. Raises
     ValueError for an unknown name or option, SandboxUnavailable if it cannot start, UnisolatedRefused if it
     would not hold.
     """
@@ -71,4 +71,9 @@ def make_sandbox(name: str, **options: Any) -> Sandbox:
         from sandbox.local.config import LocalConfig
 
         return LocalSandbox(LocalConfig.of(options))
+    if name == "docker":
+        from sandbox.docker.client import DockerSandbox
+        from sandbox.docker.config import DockerConfig
+
+        return DockerSandbox(DockerConfig.of(options))
     raise ValueError(unknown_name("sandbox", name, BACKENDS))

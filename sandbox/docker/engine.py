@@ -1,10 +1,11 @@
-"""The Docker engine at DOCKER_HOST: reaching it, finding an image in it. Every trouble is SandboxUnavailable,
-saying what to do.
+"""The Docker engine at DOCKER_HOST: the only module that names the docker package. Every trouble is
+SandboxUnavailable, saying what to do.
 """
 
 import contextlib
 import os
-from collections.abc import Iterator
+import socket
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from sandbox.base import SandboxUnavailable, unknown_name
@@ -13,52 +14,133 @@ _TIMEOUT_S = 60
 _MAKE_IMAGE = "`python -m sandbox.docker.image` makes one"
 
 
-def connect() -> Any:
-    """A docker.DockerClient. Raises SandboxUnavailable."""
-    try:
+class Engine:
+    """What we ask of an engine. Threads may share it."""
+
+    def __init__(self) -> None:
+        """Reach the one at DOCKER_HOST. Raises SandboxUnavailable."""
+        try:
+            import docker
+        except ImportError as error:
+            raise SandboxUnavailable(
+                "the docker backend needs the package docker; install it with: pip install 'axpo[docker]'"
+            ) from error
+        with outage("no Docker engine answers"):
+            self._client = docker.from_env(timeout=_TIMEOUT_S)
+            self._client.ping()
+        self._api = self._client.api
+
+    def find_image(self, name: str) -> str:
+        """The id of image `name`. Raises SandboxUnavailable, naming those there are."""
         import docker
-    except ImportError as error:
-        raise SandboxUnavailable(
-            "the docker backend needs the package docker; install it with: pip install 'axpo[docker]'"
-        ) from error
-    with outage("no Docker engine answers"):
-        client = docker.from_env(timeout=_TIMEOUT_S)
-        client.ping()
-    return client
+
+        with outage(f"cannot ask for image {name!r}"):
+            try:
+                return str(self._client.images.get(name).id)
+            except docker.errors.ImageNotFound:
+                tags = sorted(tag for image in self._client.images.list() for tag in image.tags)
+            except docker.errors.APIError as error:
+                if error.response is None or error.response.status_code != 400:
+                    raise
+                raise SandboxUnavailable(f"{name!r} is no name of an image: {error.explanation}") from error
+        if not tags:
+            raise SandboxUnavailable(f"no image {name!r}: the engine has none at all; {_MAKE_IMAGE}")
+        raise SandboxUnavailable(f"{unknown_name('image', name, tags)}; {_MAKE_IMAGE}")
+
+    def memory_bytes(self) -> int:
+        """Memory of the engine's machine."""
+        with outage("cannot ask for its memory"):
+            return int(self._client.info()["MemTotal"])
+
+    def create(self, image: str, *, host: Mapping[str, Any], more_host: Mapping[str, Any], **options: Any) -> str:
+        """Make a container; its id. host: for `create_host_config`; more_host: keys that has no name for."""
+        with outage(f"cannot make a container of image {image!r}"):
+            host_config = self._api.create_host_config(**host)
+            host_config.update(more_host)
+            return str(self._api.create_container(image, host_config=host_config, **options)["Id"])
+
+    def attach(self, container_id: str) -> tuple[socket.socket, object]:
+        """Its one stream, in and out, and what has to live as long as that."""
+        with outage("cannot attach to a container"):
+            raw = self._api.attach_socket(
+                container_id, params={"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1}
+            )
+        stream: socket.socket = getattr(raw, "_sock", raw)
+        stream.settimeout(None)
+        return stream, raw
+
+    def start(self, container_id: str) -> None:
+        """Start a container. Raises SandboxUnavailable."""
+        with outage("cannot start a container"):
+            self._api.start(container_id)
+
+    def remove(self, container_id: str) -> None:
+        """Kill and remove a container, if it is still there, and the engine, too."""
+        import docker
+        import requests
+
+        with contextlib.suppress(docker.errors.DockerException, requests.exceptions.RequestException, OSError):
+            self._api.remove_container(container_id, force=True, v=True)
+
+    def containers(self, label: str) -> list[tuple[str, dict[str, str]]]:
+        """(id, labels) of all containers with `label`, running or not."""
+        with outage("cannot list containers"):
+            listed = self._api.containers(all=True, filters={"label": label})
+        return [(str(item["Id"]), dict(item.get("Labels") or {})) for item in listed]
+
+    def put_archive(self, container_id: str, folder: str, archive: bytes) -> None:
+        """Unpack a tar archive into a container's folder."""
+        with outage("cannot write into a container"):
+            self._api.put_archive(container_id, folder, archive)
+
+    def get_archive(self, container_id: str, path: str, max_bytes: int) -> bytes | None:
+        """A file of a container as a tar archive; None if there is no such file. Raises SandboxUnavailable."""
+        import docker
+
+        with outage("cannot read from a container"):
+            try:
+                chunks, _ = self._api.get_archive(container_id, path)
+            except docker.errors.NotFound:
+                return None
+            data = bytearray()
+            for chunk in chunks:
+                data += chunk
+                if len(data) > max_bytes:
+                    raise SandboxUnavailable(f"{path} of the image is longer than {max_bytes} bytes")
+            return bytes(data)
+
+    def commit(self, container_id: str, name: str, changes: Sequence[str]) -> str:
+        """Make an image called `name` of a container; its id."""
+        repository, tag = split_name(name)
+        with outage(f"cannot make image {name!r}"):
+            made = self._api.commit(container_id, repository=repository, tag=tag, changes="\n".join(changes))
+        return str(made["Id"])
+
+    def labels_of_image(self, image_id: str) -> dict[str, str]:
+        """Labels of an image."""
+        with outage(f"cannot ask for image {image_id!r}"):
+            config = self._api.inspect_image(image_id).get("Config") or {}
+        return dict(config.get("Labels") or {})
+
+
+def split_name(name: str) -> tuple[str, str]:
+    """("registry:5000/a/b", "tag") of an image's name; the tag is "latest" if it has none."""
+    head, colon, tag = name.rpartition(":")
+    return (head, tag) if colon and "/" not in tag else (name, "latest")
 
 
 @contextlib.contextmanager
 def outage(what: str) -> Iterator[None]:
-    """Turn what the docker package raises into SandboxUnavailable("`what` at ...")."""
+    """Turn what the docker package raises into SandboxUnavailable."""
     import docker
     import requests
 
     try:
         yield
+    except docker.errors.APIError as error:  # it answered, so it is there
+        raise SandboxUnavailable(f"{what}: {error.explanation or error}") from error
     except (docker.errors.DockerException, requests.exceptions.RequestException, OSError) as error:
         host = os.environ.get("DOCKER_HOST") or "the usual socket (DOCKER_HOST is not set)"
-        raise SandboxUnavailable(f"{what} at {host}: {error}. Start an engine, or set DOCKER_HOST.") from error
-
-
-def find_image(client: Any, name: str) -> str:
-    """The id of image `name`. Raises SandboxUnavailable naming those there are."""
-    import docker
-
-    with outage(f"cannot ask for image {name!r}"):
-        try:
-            return str(client.images.get(name).id)
-        except docker.errors.ImageNotFound:
-            tags = sorted(tag for image in client.images.list() for tag in image.tags)
-        except docker.errors.APIError as error:
-            if error.response is None or error.response.status_code != 400:
-                raise
-            raise SandboxUnavailable(f"{name!r} is no name of an image: {error.explanation}") from error
-    if not tags:
-        raise SandboxUnavailable(f"no image {name!r}: the engine has none at all; {_MAKE_IMAGE}")
-    raise SandboxUnavailable(f"{unknown_name('image', name, tags)}; {_MAKE_IMAGE}")
-
-
-def memory_of(client: Any) -> int:
-    """Bytes of memory of the engine's machine."""
-    with outage("cannot ask for its memory"):
-        return int(client.info()["MemTotal"])
+        raise SandboxUnavailable(
+            f"{what} at {host}: {error}. Start an engine, or set DOCKER_HOST to one."
+        ) from error

@@ -21,7 +21,7 @@ from sandbox.docker.frames import (
     Unwrapper,
     encode,
 )
-from sandbox.sessions import Dead
+from sandbox.backend import Dead
 
 _CHUNK_BYTES = 1 << 18
 _MAX_LAST_WORDS_BYTES = 8192

@@ -12,7 +12,9 @@ import socket
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+
+from sandbox.base import SandboxUnavailable
+from sandbox.docker.engine import Engine
 
 LABEL = "axpo.sandbox"
 _PLACE, _PID, _STARTED = "axpo.sandbox.place", "axpo.sandbox.pid", "axpo.sandbox.started"
@@ -53,26 +55,18 @@ def orphans(labels: Iterable[tuple[str, Mapping[str, str]]]) -> list[str]:
     return found
 
 
-def reap(client: Any) -> list[str]:
+def reap(engine: Engine) -> list[str]:
     """Remove the orphans in an engine; returns their ids. Raises SandboxUnavailable."""
-    from sandbox.docker.container import remove
-    from sandbox.docker.engine import outage
-
-    with outage("cannot list containers"):
-        listed = client.api.containers(all=True, filters={"label": LABEL})
-    found = orphans((item["Id"], item.get("Labels") or {}) for item in listed)
+    found = orphans(engine.containers(LABEL))
     for container_id in found:
-        remove(client.api, container_id)
+        engine.remove(container_id)
     return found
 
 
 def main() -> int:
     """Reap and say what was done."""
-    from sandbox.base import SandboxUnavailable
-    from sandbox.docker.engine import connect
-
     try:
-        removed = reap(connect())
+        removed = reap(Engine())
     except SandboxUnavailable as error:
         print(error, file=sys.stderr)
         return 1

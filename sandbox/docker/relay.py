@@ -1,0 +1,190 @@
+"""What runs in the container: a local sandbox, and its processes served over the container's one stream.
+
+Started by the lines in `bundle`. It is the trusted half of the local backend, moved beside the forks it makes;
+the host does not trust it all the same. Names of processes are numbers that the host gives.
+"""
+
+import base64
+import os
+import platform
+import sys
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from sandbox.backend import Dead, Live, Point, survived
+from sandbox.base import Execution, FilesRefused, Limits, SandboxError
+from sandbox.docker.frames import MAX_ANSWER_BYTES, MAX_REQUEST_BYTES, Decoder, encode
+from sandbox.local.client import LocalSandbox
+from sandbox.local.config import LocalConfig
+
+_CHUNK_BYTES = 1 << 18
+_NUM_WAITING_THREADS = 512  # cells that run at once
+_NUM_ENDING_THREADS = 8
+_GROUP = Path("/sys/fs/cgroup")  # both of its versions; a container sees its own group here
+_MEMORY_LIMITS = ("memory.max", "memory/memory.limit_in_bytes")
+_PROCESS_LIMITS = ("pids.max", "pids/pids.max")
+
+
+class Relay:
+    """The sandbox inside, what lives in it by number, and the operations on that."""
+
+    def __init__(self) -> None:
+        self._sandbox: LocalSandbox | None = None
+        self._lives: dict[int, Live] = {}
+        self._points: dict[int, Point] = {}
+
+    def answer(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Do what `request` asks and say what came of it."""
+        operation: Callable[[dict[str, Any]], dict[str, Any]] = getattr(self, f"_do_{request['op']}")
+        try:
+            return {"ok": True, **operation(request)}
+        except Dead as error:
+            return {"failed": "dead", "message": str(error)}
+        except FilesRefused as error:
+            return {"failed": "files", "message": str(error)}
+        except SandboxError as error:
+            return {"failed": "unavailable", "message": str(error)}
+
+    def _do_open(self, request: dict[str, Any]) -> dict[str, Any]:
+        config = LocalConfig(
+            preload=tuple(request["preload"]),
+            start_timeout_s=request["timeout_s"],
+            allow_unisolated=True,  # from the container; whether that will do is for the host to say
+            quiet=True,
+        )
+        self._sandbox = LocalSandbox(config)
+        isolation = self._sandbox.isolation
+        return {
+            "tier": isolation.tier,
+            "layers": dict(isolation.layers),
+            "reasons": self._sandbox.reasons,
+            "missing": self._sandbox.missing,
+            "python": platform.python_version(),
+            "memory_limit": _limit(_MEMORY_LIMITS),
+            "process_limit": _limit(_PROCESS_LIMITS),
+        }
+
+    def _do_start(self, request: dict[str, Any]) -> dict[str, Any]:
+        self._lives[request["live"]] = self._inside.start(request["seed"], Limits.of(request["limits"]))
+        return {}
+
+    def _do_run(self, request: dict[str, Any]) -> dict[str, Any]:
+        return to_wire(self._live(request).run(request["code"], timeout_s=request["timeout_s"]))
+
+    def _do_files(self, request: dict[str, Any]) -> dict[str, Any]:
+        contents = {name: base64.b64decode(content) for name, content in request["files"].items()}
+        self._live(request).write_files(contents)
+        return {}
+
+    def _do_seed(self, request: dict[str, Any]) -> dict[str, Any]:
+        self._live(request).reseed(request["seed"])
+        return {}
+
+    def _do_freeze(self, request: dict[str, Any]) -> dict[str, Any]:
+        point = self._inside.freeze(self._live(request))
+        self._points[request["point"]] = point
+        return {"lacking": list(point.lacking)}
+
+    def _do_thaw(self, request: dict[str, Any]) -> dict[str, Any]:
+        point = self._points.get(request["point"])
+        if point is None:
+            raise Dead("there is no such frozen process")
+        numbers = request["lives"]
+        thawed = self._inside.thaw(point, Limits.of(request["limits"]), len(numbers))
+        self._lives.update(zip(numbers, thawed, strict=True))
+        return {}
+
+    def _do_kill(self, request: dict[str, Any]) -> dict[str, Any]:
+        self._live(request).kill()
+        return {}
+
+    def _do_close(self, request: dict[str, Any]) -> dict[str, Any]:
+        live = self._lives.pop(request["live"], None)
+        if live is not None:
+            live.close()
+        return {}
+
+    def _do_release(self, request: dict[str, Any]) -> dict[str, Any]:
+        point = self._points.pop(request["point"], None)
+        if point is not None:
+            point.release()
+        return {}
+
+    @property
+    def _inside(self) -> LocalSandbox:
+        if self._sandbox is None:
+            raise Dead("it was not opened")
+        return self._sandbox
+
+    def _live(self, request: dict[str, Any]) -> Live:
+        live = self._lives.get(request["live"])
+        if live is None:
+            raise Dead("there is no such process")
+        return live
+
+
+def to_wire(execution: Execution) -> dict[str, Any]:
+    """The answer to a cell. Whether the process lives is said apart from what it said itself."""
+    error = execution.error
+    return {
+        "stdout": execution.stdout,
+        "stderr": execution.stderr,
+        "text": execution.text,
+        "images": [base64.b64encode(image).decode() for image in execution.images],
+        "error": error and {"name": error.name, "value": error.value, "traceback": error.traceback},
+        "warnings": list(execution.warnings),
+        "survived": survived(error),
+    }
+
+
+def _limit(names: tuple[str, ...]) -> int | None:
+    """What one of these files says; None if none is there or it sets no limit."""
+    for name in names:
+        try:
+            return int((_GROUP / name).read_text())
+        except (OSError, ValueError):
+            continue
+    return None
+
+
+class Stream:
+    """Our end of the container's stream. Everything else that is written to stdout goes to stderr."""
+
+    def __init__(self) -> None:
+        self._out = os.dup(1)
+        os.dup2(2, 1)
+        self._lock = threading.Lock()
+
+    def send(self, number: int, answer: dict[str, Any]) -> None:
+        """Send the answer to request `number`."""
+        try:
+            data = encode({**answer, "id": number}, MAX_ANSWER_BYTES)
+        except ValueError as error:
+            data = encode({"failed": "dead", "message": str(error), "id": number}, MAX_ANSWER_BYTES)
+        with self._lock:
+            view = memoryview(data)
+            while view:
+                view = view[os.write(self._out, view) :]
+
+
+def main() -> None:
+    """Serve until the stream ends. Processes are left to the end of the container, which is near then."""
+    relay, stream, decoder = Relay(), Stream(), Decoder(MAX_REQUEST_BYTES)
+    waiting, ending = ThreadPoolExecutor(_NUM_WAITING_THREADS), ThreadPoolExecutor(_NUM_ENDING_THREADS)
+
+    def serve(request: dict[str, Any]) -> None:
+        try:
+            answer = relay.answer(request)
+            if "id" in request:
+                stream.send(request["id"], answer)
+        except BaseException as error:
+            print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
+            os._exit(1)  # a mistake of ours: the host begins anew
+
+    while data := os.read(0, _CHUNK_BYTES):
+        for request in decoder.feed(data):
+            (waiting if "id" in request else ending).submit(serve, request)
+    os._exit(0)
