@@ -9,10 +9,11 @@ import warnings
 import weakref
 from collections.abc import Mapping
 
+from sandbox import journal as journals
 from sandbox.backend import Dead
 from sandbox.backend import Live as LiveProtocol
 from sandbox.base import Isolation, Limits, SandboxUnavailable, UnisolatedRefused
-from sandbox.docker import remote
+from sandbox.docker import durable, remote
 from sandbox.docker.bundle import bundle
 from sandbox.docker.config import DockerConfig
 from sandbox.docker.container import Container
@@ -22,6 +23,7 @@ from sandbox.docker.probe import Findings, checked_findings, probe
 from sandbox.docker.reaper import reap
 from sandbox.docker.remote import RemoteLive, RemotePoint
 from sandbox.host import BackendSandbox
+from sandbox.sessions import BackendSession, BackendSnapshot
 
 _ANSWER_SLACK_S = 30.0
 _NUM_STARTS = 2  # tries to start a process: the container may be dying while we ask
@@ -43,7 +45,9 @@ class Inside:
             self.findings: Findings = checked_findings(answer)
         except (Dead, ValueError) as error:
             self.close()
-            raise SandboxUnavailable(f"the container of image {config.image!r} does not work: {error}") from error
+            raise SandboxUnavailable(
+                f"the container of image {config.image!r} does not work: {error}"
+            ) from error
         except BaseException:
             self.close()
             raise
@@ -54,10 +58,29 @@ class Inside:
         self.container.remove()
 
 
+class DockerSnapshot(BackendSnapshot):
+    """A snapshot that can be kept as an image."""
+
+    def commit(self, name: str) -> str:
+        """Make image `name`, "repository:tag", in the engine, for `DockerSandbox.snapshot_from_image`; its id.
+
+        Raises SandboxUnavailable.
+        """
+        assert isinstance(self._backend, DockerSandbox)
+        return self._backend.commit(self.to_bytes(), name)
+
+
+class DockerSession(BackendSession):
+    """A session whose snapshots can be kept as images."""
+
+    snapshot_type = DockerSnapshot
+
+
 class DockerSandbox(BackendSandbox):
     """See `sandbox.base.Sandbox`."""
 
     name = "docker"
+    session_type = DockerSession
 
     def __init__(self, config: DockerConfig) -> None:
         """Start it and try what holds. Raises SandboxUnavailable, UnisolatedRefused."""
@@ -98,6 +121,26 @@ class DockerSandbox(BackendSandbox):
             "image_id": self._image_id,
             "python": self._inside.findings.python,
         }
+
+    def snapshot_from_image(self, name: str, *, strict: bool = False) -> BackendSnapshot:
+        """The snapshot that `DockerSnapshot.commit` made image `name` of, replayed as by `snapshot_from_bytes`.
+
+        Where the sandbox runs another image than the snapshot's, a warning says so.
+        """
+        data = durable.journal_of(self._engine, name)
+        made_in = journals.from_bytes(data).origin.get("image_id", "")
+        if self._image_id not in (made_in, self._engine.find_image(name)):
+            warnings.warn(
+                f"image {name!r} holds a snapshot of image {made_in or '(unknown)'}, this sandbox runs"
+                f" {self._image_id}: packages may differ",
+                stacklevel=2,
+            )
+        return self.snapshot_from_bytes(data, strict=strict)
+
+    def commit(self, journal: bytes, name: str) -> str:
+        """Make an image of a journal: see `DockerSnapshot.commit`."""
+        self.check_open()
+        return durable.commit(self._engine, self._image_id, journal, name)
 
     def start(self, seed: int, limits: Limits) -> RemoteLive:
         """See `sandbox.backend.Backend.start`."""
@@ -156,11 +199,15 @@ class DockerSandbox(BackendSandbox):
 
     def _find_out(self, reasons: Mapping[str, str]) -> Isolation:
         with self.session(limits=Limits()) as session:
-            isolation = probe(session, self._inside.findings, self._inside.container.memory_bytes,
-                              self.config.total_processes, reasons)
+            isolation = probe(
+                session,
+                self._inside.findings,
+                self._inside.container.memory_bytes,
+                self.config.total_processes,
+                reasons,
+            )
         if not isolation.layers["files"] or not isolation.layers["network"]:
             raise UnisolatedRefused(f"the container does not hold: {' '.join(isolation.open)}")
         if isolation.open and not self.config.quiet:
             warnings.warn("docker sandbox: " + " ".join(isolation.open), stacklevel=4)
         return isolation
-

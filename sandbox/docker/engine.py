@@ -52,7 +52,9 @@ class Engine:
         with outage("cannot ask for its memory"):
             return int(self._client.info()["MemTotal"])
 
-    def create(self, image: str, *, host: Mapping[str, Any], more_host: Mapping[str, Any], **options: Any) -> str:
+    def create(
+        self, image: str, *, host: Mapping[str, Any], more_host: Mapping[str, Any], **options: Any
+    ) -> str:
         """Make a container; its id. host: for `create_host_config`; more_host: keys that has no name for."""
         with outage(f"cannot make a container of image {image!r}"):
             host_config = self._api.create_host_config(**host)
@@ -79,7 +81,9 @@ class Engine:
         import docker
         import requests
 
-        with contextlib.suppress(docker.errors.DockerException, requests.exceptions.RequestException, OSError):
+        with contextlib.suppress(
+            docker.errors.DockerException, requests.exceptions.RequestException, OSError
+        ):
             self._api.remove_container(container_id, force=True, v=True)
 
     def containers(self, label: str) -> list[tuple[str, dict[str, str]]]:
@@ -115,12 +119,6 @@ class Engine:
         with outage(f"cannot make image {name!r}"):
             made = self._api.commit(container_id, repository=repository, tag=tag, changes="\n".join(changes))
         return str(made["Id"])
-
-    def labels_of_image(self, image_id: str) -> dict[str, str]:
-        """Labels of an image."""
-        with outage(f"cannot ask for image {image_id!r}"):
-            config = self._api.inspect_image(image_id).get("Config") or {}
-        return dict(config.get("Labels") or {})
 
 
 def split_name(name: str) -> tuple[str, str]:

@@ -12,6 +12,7 @@ import socket
 import threading
 from typing import Any
 
+from sandbox.backend import Dead
 from sandbox.docker.frames import (
     MAX_ANSWER_BYTES,
     MAX_REQUEST_BYTES,
@@ -21,7 +22,6 @@ from sandbox.docker.frames import (
     Unwrapper,
     encode,
 )
-from sandbox.backend import Dead
 
 _CHUNK_BYTES = 1 << 18
 _MAX_LAST_WORDS_BYTES = 8192

@@ -36,11 +36,15 @@ def nested_seccomp() -> str:
     for family in (_AF_ALG, _AF_VSOCK):
         match = {"index": 0, "value": family, "valueTwo": 0, "op": "SCMP_CMP_EQ"}
         rules.append({"names": ["socket"], "action": "SCMP_ACT_ERRNO", "errnoRet": 97, "args": [match]})
-    native = [{"architecture": name, "subArchitectures": []} for name in ("SCMP_ARCH_X86_64", "SCMP_ARCH_AARCH64")]
+    native: list[dict[str, Any]] = [
+        {"architecture": f"SCMP_ARCH_{name}", "subArchitectures": []} for name in ("X86_64", "AARCH64")
+    ]
     return json.dumps({"defaultAction": "SCMP_ACT_ALLOW", "archMap": native, "syscalls": rules})
 
 
-def host_options(profile: str, *, memory_bytes: int, num_processes: int, num_cpus: float | None) -> dict[str, Any]:
+def host_options(
+    profile: str, *, memory_bytes: int, num_processes: int, num_cpus: float | None
+) -> dict[str, Any]:
     """Arguments for docker's `create_host_config`."""
     security = ["no-new-privileges"]
     if profile == "nested":

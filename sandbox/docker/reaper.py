@@ -49,9 +49,9 @@ def orphans(labels: Iterable[tuple[str, Mapping[str, str]]]) -> list[str]:
     found = []
     for container_id, label in labels:
         pid = label.get(_PID, "")
-        if LABEL in label and label.get(_PLACE) == here and pid.isascii() and pid.isdigit():
-            if start_time(int(pid)) != label.get(_STARTED):
-                found.append(container_id)
+        is_ours = LABEL in label and label.get(_PLACE) == here and pid.isascii() and pid.isdigit()
+        if is_ours and start_time(int(pid)) != label.get(_STARTED):
+            found.append(container_id)
     return found
 
 

@@ -14,11 +14,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from sandbox.backend import Dead, Live, Point, survived
+from sandbox.backend import Dead, survived
 from sandbox.base import Execution, FilesRefused, Limits, SandboxError
 from sandbox.docker.frames import MAX_ANSWER_BYTES, MAX_REQUEST_BYTES, Decoder, encode
 from sandbox.local.client import LocalSandbox
 from sandbox.local.config import LocalConfig
+from sandbox.local.live import Live
+from sandbox.local.process import Node
 
 _CHUNK_BYTES = 1 << 18
 _NUM_WAITING_THREADS = 512  # cells that run at once
@@ -34,7 +36,7 @@ class Relay:
     def __init__(self) -> None:
         self._sandbox: LocalSandbox | None = None
         self._lives: dict[int, Live] = {}
-        self._points: dict[int, Point] = {}
+        self._points: dict[int, Node] = {}
 
     def answer(self, request: dict[str, Any]) -> dict[str, Any]:
         """Do what `request` asks and say what came of it."""
@@ -94,7 +96,9 @@ class Relay:
             raise Dead("there is no such frozen process")
         numbers = request["lives"]
         thawed = self._inside.thaw(point, Limits.of(request["limits"]), len(numbers))
-        self._lives.update(zip(numbers, thawed, strict=True))
+        for number, live in zip(numbers, thawed, strict=True):
+            assert isinstance(live, Live)
+            self._lives[number] = live
         return {}
 
     def _do_kill(self, request: dict[str, Any]) -> dict[str, Any]:
