@@ -25,7 +25,7 @@ def exactly(length):
     return data
 if sys.version_info < (3, 11):
     sys.exit("Python 3.11 or newer is needed in the image, not " + sys.version.split()[0])
-path = "/tmp/axpo-sandbox.zip"
+path = "/tmp/axpo-sandbox-%d.zip" % os.getpid()
 with open(path, "wb") as file:
     file.write(exactly(int.from_bytes(exactly({HEADER.size}), "big")))
 child = os.fork()

@@ -82,12 +82,15 @@ class DockerSandbox(BackendSandbox):
     name = "docker"
     session_type = DockerSession
 
-    def __init__(self, config: DockerConfig) -> None:
-        """Start it and try what holds. Raises SandboxUnavailable, UnisolatedRefused."""
+    def __init__(self, config: DockerConfig, engine: Engine | None = None) -> None:
+        """Start it and try what holds. engine: by default the one at DOCKER_HOST.
+
+        Raises SandboxUnavailable, UnisolatedRefused.
+        """
         super().__init__(limits=config.limits, fallback=config.fallback)
         self.config = config
         self._owner_pid = os.getpid()
-        self._engine = Engine()
+        self._engine = engine or Engine()
         reap(self._engine)
         self._image_id = self._engine.find_image(config.image)
         self._profile, self._inside, reasons = self._choose_profile()
@@ -147,7 +150,8 @@ class DockerSandbox(BackendSandbox):
         for _ in range(_NUM_STARTS):
             inside = self._living()
             try:
-                return remote.start(inside.link, next(inside.numbers), seed, limits)
+                number, num_processes = next(inside.numbers), self.config.total_processes
+                return remote.start(inside.link, number, seed, limits, num_processes)
             except Dead as death:
                 trouble = death
         raise SandboxUnavailable(f"no session could be started: {trouble}") from trouble

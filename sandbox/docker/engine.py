@@ -6,6 +6,7 @@ import contextlib
 import os
 import socket
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from sandbox.base import SandboxUnavailable, unknown_name
@@ -17,8 +18,8 @@ _MAKE_IMAGE = "`python -m sandbox.docker.image` makes one"
 class Engine:
     """What we ask of an engine. Threads may share it."""
 
-    def __init__(self) -> None:
-        """Reach the one at DOCKER_HOST. Raises SandboxUnavailable."""
+    def __init__(self, timeout_s: int = _TIMEOUT_S) -> None:
+        """Reach the one at DOCKER_HOST. timeout_s: of each request. Raises SandboxUnavailable."""
         try:
             import docker
         except ImportError as error:
@@ -26,7 +27,7 @@ class Engine:
                 "the docker backend needs the package docker; install it with: pip install 'axpo[docker]'"
             ) from error
         with outage("no Docker engine answers"):
-            self._client = docker.from_env(timeout=_TIMEOUT_S)
+            self._client = docker.from_env(timeout=timeout_s)
             self._client.ping()
         self._api = self._client.api
 
@@ -117,8 +118,42 @@ class Engine:
         """Make an image called `name` of a container; its id."""
         repository, tag = split_name(name)
         with outage(f"cannot make image {name!r}"):
-            made = self._api.commit(container_id, repository=repository, tag=tag, changes="\n".join(changes))
-        return str(made["Id"])
+            made = str(self._api.commit(container_id, changes="\n".join(changes))["Id"])
+            try:
+                self._api.tag(made, repository, tag, force=True)
+            except BaseException:
+                self._api.remove_image(made)  # or it would stay without a name
+                raise
+        return made
+
+    def build_image(self, folder: Path, name: str, arguments: Mapping[str, str]) -> str:
+        """Build the Dockerfile in `folder`; the image's id. Raises SandboxUnavailable with the last lines of it."""
+        import docker
+
+        with outage(f"cannot build image {name!r}"):
+            try:
+                image, _ = self._client.images.build(
+                    path=str(folder), tag=name, buildargs=dict(arguments), rm=True, forcerm=True
+                )
+            except docker.errors.BuildError as error:
+                lines = [str(line.get("stream", "")).strip() for line in error.build_log]
+                said = " | ".join(line for line in lines if line)[-2000:]
+                raise SandboxUnavailable(f"cannot build image {name!r}: {error}: {said}") from error
+        return str(image.id)
+
+    def import_image(self, archive: Iterator[bytes], name: str, changes: Sequence[str]) -> str:
+        """Make an image of a root folder's tar archive; its id."""
+        repository, tag = split_name(name)
+        with outage(f"cannot import image {name!r}"):
+            self._api.import_image(
+                src=archive, repository=repository, tag=tag, changes=list(changes), stream_src=True
+            )
+        return self.find_image(name)
+
+    def image_bytes(self, image_id: str) -> int:
+        """Size of an image, what it shares with others included."""
+        with outage(f"cannot ask for image {image_id!r}"):
+            return int(self._api.inspect_image(image_id)["Size"])
 
 
 def split_name(name: str) -> tuple[str, str]:

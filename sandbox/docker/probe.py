@@ -33,7 +33,7 @@ _OPEN = {
     "branch_files": "Branches keep their files apart by convention alone, and their working folders have "
     f"different paths; {_NESTED}",
     "branch_signals": "Branches of one session can signal each other; Linux 6.12 closes this.",
-    "session_processes": "Processes are not counted per session; run the container as an ordinary user.",
+    "session_processes": f"Processes are limited for the container but not per session; {_NESTED}",
     "total_memory": "The engine does not limit the container's memory; a memory cgroup closes this.",
     "total_processes": "The engine does not limit the container's processes; a pids cgroup closes this.",
 }
@@ -83,6 +83,7 @@ def probe(
         **{name: not worked.get(name, True) for name in _BOTH},
         **{f"container_{name}": inside.layers[name] for name in _BOTH},
         **{name: inside.layers[name] for name in _INNER},
+        "session_processes": inside.layers["session_processes"] and inside.tier == "namespaces",
         "total_memory": _holds(inside.memory_limit, memory_bytes),
         "total_processes": _holds(inside.process_limit, num_processes),
     }

@@ -5,6 +5,7 @@ the host does not trust it all the same. Names of processes are numbers that the
 """
 
 import base64
+import dataclasses
 import os
 import platform
 import sys
@@ -70,7 +71,12 @@ class Relay:
         }
 
     def _do_start(self, request: dict[str, Any]) -> dict[str, Any]:
-        self._lives[request["live"]] = self._inside.start(request["seed"], Limits.of(request["limits"]))
+        limits = Limits.of(request["limits"])
+        if self._inside.isolation.tier != "namespaces":
+            # There the kernel counts all of the container's processes as one user's, so that a session could start
+            # none once there are a few dozen sessions. The container's own limit remains.
+            limits = dataclasses.replace(limits, num_processes=request["num_processes"])
+        self._lives[request["live"]] = self._inside.start(request["seed"], limits)
         return {}
 
     def _do_run(self, request: dict[str, Any]) -> dict[str, Any]:

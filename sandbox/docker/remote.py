@@ -84,9 +84,13 @@ class RemotePoint(CountedPoint):
         self.link.tell({"op": "release", "point": self.number})
 
 
-def start(link: Link, number: int, seed: int, limits: Limits) -> RemoteLive:
-    """A new process. Raises SandboxUnavailable, Dead if the container is gone."""
-    ask(link, {"op": "start", "live": number, "seed": seed, "limits": _plain(limits)}, _FORK_TIMEOUT_S)
+def start(link: Link, number: int, seed: int, limits: Limits, num_processes: int) -> RemoteLive:
+    """A new process. num_processes: of the whole container, for where a session's cannot be counted.
+
+    Raises SandboxUnavailable, Dead if the container is gone.
+    """
+    request = {"op": "start", "live": number, "seed": seed, "limits": _plain(limits)}
+    ask(link, {**request, "num_processes": num_processes}, _FORK_TIMEOUT_S)
     return RemoteLive(link, number, limits)
 
 
