@@ -21,7 +21,6 @@ from sandbox.contract import CHECKS, Check
 from sandbox.journal import Cell, Files, Journal, Seed
 from sandbox.scripted import Moment, ScriptedSandbox
 
-
 # Backends that need something this machine may not have run their tests by a marker of that name.
 PARAMS = [
     pytest.param(name, marks=() if name == "local" else getattr(pytest.mark, name)) for name in BACKENDS

@@ -122,7 +122,7 @@ class Engine:
             try:
                 self._api.tag(made, repository, tag, force=True)
             except BaseException:
-                self._api.remove_image(made)  # or it would stay without a name
+                self.remove_image(made)  # or it would stay without a name
                 raise
         return made
 
@@ -149,6 +149,11 @@ class Engine:
                 src=archive, repository=repository, tag=tag, changes=list(changes), stream_src=True
             )
         return self.find_image(name)
+
+    def remove_image(self, image_id: str) -> None:
+        """Remove an image that no container uses."""
+        with outage(f"cannot remove image {image_id!r}"):
+            self._api.remove_image(image_id)
 
     def image_bytes(self, image_id: str) -> int:
         """Size of an image, what it shares with others included."""
