@@ -10,8 +10,8 @@ import os
 import platform
 import sys
 import threading
+from collections import deque
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +24,6 @@ from sandbox.local.live import Live
 from sandbox.local.process import Node
 
 _CHUNK_BYTES = 1 << 18
-_NUM_WAITING_THREADS = 512  # cells that run at once
-_NUM_ENDING_THREADS = 8
 _GROUP = Path("/sys/fs/cgroup")  # both of its versions; a container sees its own group here
 _MEMORY_LIMITS = ("memory.max", "memory/memory.limit_in_bytes")
 _PROCESS_LIMITS = ("pids.max", "pids/pids.max")
@@ -166,7 +164,18 @@ class Stream:
     def __init__(self) -> None:
         self._out = os.dup(1)
         os.dup2(2, 1)
-        self._lock = threading.Lock()
+        self._decoder = Decoder(MAX_REQUEST_BYTES)
+        self._received: deque[dict[str, Any]] = deque()
+        self._send_lock = threading.Lock()
+
+    def receive(self) -> dict[str, Any]:
+        """The next request. One caller at a time. Ends the process at the end of the stream."""
+        while not self._received:
+            data = os.read(0, _CHUNK_BYTES)
+            if not data:
+                os._exit(0)  # all other processes of the container end with us
+            self._received.extend(self._decoder.feed(data))
+        return self._received.popleft()
 
     def send(self, number: int, answer: dict[str, Any]) -> None:
         """Send the answer to request `number`."""
@@ -174,27 +183,49 @@ class Stream:
             data = encode({**answer, "id": number}, MAX_ANSWER_BYTES)
         except ValueError as error:
             data = encode({"failed": "dead", "message": str(error), "id": number}, MAX_ANSWER_BYTES)
-        with self._lock:
+        with self._send_lock:
             view = memoryview(data)
             while view:
                 view = view[os.write(self._out, view) :]
 
 
-def main() -> None:
-    """Serve until the stream ends. Processes are left to the end of the container, which is near then."""
-    relay, stream, decoder = Relay(), Stream(), Decoder(MAX_REQUEST_BYTES)
-    waiting, ending = ThreadPoolExecutor(_NUM_WAITING_THREADS), ThreadPoolExecutor(_NUM_ENDING_THREADS)
+class Crew:
+    """Threads that take turns to receive: whoever has a request does it, while the next one listens.
 
-    def serve(request: dict[str, Any]) -> None:
+    So a request changes hands nowhere, and there is always one who listens, however many are at work.
+    """
+
+    def __init__(self, relay: Relay, stream: Stream) -> None:
+        self._relay = relay
+        self._stream = stream
+        self._turn = threading.Lock()
+        self._count_lock = threading.Lock()
+        self._num_idle = 1  # listening or waiting for their turn
+
+    def work(self) -> None:
+        """Serve until the stream ends. Never returns."""
         try:
-            answer = relay.answer(request)
-            if "id" in request:
-                stream.send(request["id"], answer)
+            while True:
+                with self._turn:
+                    request = self._stream.receive()
+                    self._count(-1)
+                answer = self._relay.answer(request)
+                if "id" in request:
+                    self._stream.send(request["id"], answer)
+                self._count(1)
         except BaseException as error:
             print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
             os._exit(1)  # a mistake of ours: the host begins anew
 
-    while data := os.read(0, _CHUNK_BYTES):
-        for request in decoder.feed(data):
-            (waiting if "id" in request else ending).submit(serve, request)
-    os._exit(0)
+    def _count(self, change: int) -> None:
+        with self._count_lock:
+            self._num_idle += change
+            if self._num_idle:
+                return
+            self._num_idle = 1
+        threading.Thread(target=self.work, daemon=True).start()
+
+
+def main() -> None:
+    """Serve until the stream ends. Never returns."""
+    Crew(Relay(), Stream()).work()
