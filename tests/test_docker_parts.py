@@ -12,6 +12,7 @@ import threading
 import time
 import zipfile
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -68,7 +69,7 @@ JSON = st.recursive(
     st.lists(st.dictionaries(st.text(), JSON), max_size=5),
     st.lists(st.integers(1, 40), min_size=1, max_size=5),
 )
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=20, deadline=None)
 def test_messages_arrive_however_they_are_cut(messages: list[dict[str, Any]], sizes: list[int]) -> None:
     decoder, unwrapper = Decoder(1 << 20), Unwrapper()
     sent = b"".join(encode(message, 1 << 20) for message in messages)
@@ -412,6 +413,13 @@ def test_a_container_is_an_orphan_only_if_its_owner_certainly_ended() -> None:
     }
     assert reaper.orphans(containers.items()) == ["gone", "number taken by another"]
     assert reaper.owner_labels() == labels()
+
+
+def test_where_processes_cannot_be_looked_up_nothing_is_an_orphan(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reaper, "_BOOT_ID", Path("/nowhere/boot_id"))
+    gone = labels(place=reaper.place(), started="1")
+    assert gone["axpo.sandbox.place"].endswith(" unknown unknown")
+    assert reaper.orphans([("gone", gone)]) == []
 
 
 def test_a_zombie_has_ended() -> None:

@@ -70,6 +70,8 @@ class Engine:
             )
         stream: socket.socket = getattr(raw, "_sock", raw)
         stream.settimeout(None)
+        if isinstance(stream, socket.socket) and stream.family != socket.AF_UNIX:
+            stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # frames are short and awaited
         return stream, raw
 
     def start(self, container_id: str) -> None:

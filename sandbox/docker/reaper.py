@@ -18,6 +18,8 @@ from sandbox.docker.engine import Engine
 
 LABEL = "axpo.sandbox"
 _PLACE, _PID, _STARTED = "axpo.sandbox.place", "axpo.sandbox.pid", "axpo.sandbox.started"
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+_UNKNOWN = "unknown"
 _STAT_START_TIME = 19  # of the fields after the command's name
 
 
@@ -29,8 +31,11 @@ def owner_labels() -> dict[str, str]:
 
 def place() -> str:
     """What has to agree for a process id to mean the same process: host name, boot, process namespace."""
-    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    return f"{socket.gethostname()} {boot} {os.readlink('/proc/self/ns/pid')}"
+    try:
+        boot, tree = _BOOT_ID.read_text().strip(), os.readlink("/proc/self/ns/pid")
+    except OSError:  # not Linux: nothing is known of other processes, and so nothing reaped
+        boot = tree = _UNKNOWN
+    return f"{socket.gethostname()} {boot} {tree}"
 
 
 def start_time(pid: int) -> str | None:
@@ -46,6 +51,8 @@ def start_time(pid: int) -> str | None:
 def orphans(labels: Iterable[tuple[str, Mapping[str, str]]]) -> list[str]:
     """Of containers (id, labels), the ids of those whose owner certainly has ended."""
     here = place()
+    if here.endswith(_UNKNOWN):
+        return []
     found = []
     for container_id, label in labels:
         pid = label.get(_PID, "")

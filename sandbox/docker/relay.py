@@ -89,6 +89,10 @@ class Relay:
         self._live(request).reseed(request["seed"])
         return {}
 
+    def _do_check(self, request: dict[str, Any]) -> dict[str, Any]:
+        self._live(request).check()
+        return {}
+
     def _do_freeze(self, request: dict[str, Any]) -> dict[str, Any]:
         point = self._inside.freeze(self._live(request))
         self._points[request["point"]] = point

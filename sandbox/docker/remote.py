@@ -56,6 +56,10 @@ class RemoteLive:
         """See `sandbox.backend.Live.reseed`."""
         ask(self.link, self._about("seed", seed=seed), _FORK_TIMEOUT_S)
 
+    def check(self) -> None:
+        """See `sandbox.backend.Live.check`."""
+        ask(self.link, self._about("check"), _FORK_TIMEOUT_S)
+
     def kill(self) -> None:
         """See `sandbox.backend.Live.kill`."""
         if not self._closed:
