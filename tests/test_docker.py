@@ -206,6 +206,13 @@ def test_memory_in_files_counts(engine: Engine) -> None:
             assert value(session, "1") == "1"
 
 
+def test_memory_is_measured(plain: DockerSandbox) -> None:
+    with plain.session() as session:
+        before = plain.memory_bytes()
+        value(session, "x = bytearray(b'x') * (100 << 20)")
+        assert 90 << 20 < plain.memory_bytes() - before < 400 << 20
+
+
 def test_many_sessions_and_branches(sandbox: DockerSandbox) -> None:
     with contextlib.ExitStack() as stack:
         sessions = [stack.enter_context(sandbox.session()) for _ in range(40)]

@@ -27,6 +27,7 @@ _CHUNK_BYTES = 1 << 18
 _GROUP = Path("/sys/fs/cgroup")  # both of its versions; a container sees its own group here
 _MEMORY_LIMITS = ("memory.max", "memory/memory.limit_in_bytes")
 _PROCESS_LIMITS = ("pids.max", "pids/pids.max")
+_MEMORY_USED = ("memory.current", "memory/memory.usage_in_bytes")
 
 
 class Relay:
@@ -64,9 +65,13 @@ class Relay:
             "reasons": self._sandbox.reasons,
             "missing": self._sandbox.missing,
             "python": platform.python_version(),
-            "memory_limit": _limit(_MEMORY_LIMITS),
-            "process_limit": _limit(_PROCESS_LIMITS),
+            "memory_limit": _number(_MEMORY_LIMITS),
+            "process_limit": _number(_PROCESS_LIMITS),
         }
+
+    def _do_memory(self, request: dict[str, Any]) -> dict[str, Any]:
+        counted = _number(_MEMORY_USED)
+        return {"bytes": self._inside.memory_bytes() if counted is None else counted}
 
     def _do_start(self, request: dict[str, Any]) -> dict[str, Any]:
         limits = Limits.of(request["limits"])
@@ -152,8 +157,8 @@ def to_wire(execution: Execution) -> dict[str, Any]:
     }
 
 
-def _limit(names: tuple[str, ...]) -> int | None:
-    """What one of these files says; None if none is there or it sets no limit."""
+def _number(names: tuple[str, ...]) -> int | None:
+    """What the first of these files says; None if none is there, or what it says is no number, such as "max"."""
     for name in names:
         try:
             return int((_GROUP / name).read_text())
