@@ -24,6 +24,7 @@ from sandbox.local.live import Live
 from sandbox.local.process import Node
 
 _CHUNK_BYTES = 1 << 18
+_NUM_RESERVE_THREADS = 8
 _GROUP = Path("/sys/fs/cgroup")  # both of its versions; a container sees its own group here
 _MEMORY_LIMITS = ("memory.max", "memory/memory.limit_in_bytes")
 _PROCESS_LIMITS = ("pids.max", "pids/pids.max")
@@ -201,7 +202,8 @@ class Stream:
 class Crew:
     """Threads that take turns to receive: whoever has a request does it, while the next one listens.
 
-    So a request changes hands nowhere, and there is always one who listens, however many are at work.
+    So a request changes hands nowhere, and one always listens, however many are at work; unless code has used up
+    the container's processes, so that no more threads can be had: hence some in reserve.
     """
 
     def __init__(self, relay: Relay, stream: Stream) -> None:
@@ -209,7 +211,9 @@ class Crew:
         self._stream = stream
         self._turn = threading.Lock()
         self._count_lock = threading.Lock()
-        self._num_idle = 1  # listening or waiting for their turn
+        self._num_idle = 0  # listening or waiting for their turn
+        for _ in range(_NUM_RESERVE_THREADS):
+            self._count(0)
 
     def work(self) -> None:
         """Serve until the stream ends. Never returns."""
@@ -227,14 +231,19 @@ class Crew:
             os._exit(1)  # a mistake of ours: the host begins anew
 
     def _count(self, change: int) -> None:
+        """Note that one more or less is idle, and bring in another if few are."""
         with self._count_lock:
             self._num_idle += change
-            if self._num_idle:
+            if self._num_idle >= _NUM_RESERVE_THREADS:
                 return
-            self._num_idle = 1
-        threading.Thread(target=self.work, daemon=True).start()
+            try:
+                threading.Thread(target=self.work, daemon=True).start()
+            except RuntimeError:  # no process is left; those there are go on
+                return
+            self._num_idle += 1
 
 
 def main() -> None:
     """Serve until the stream ends. Never returns."""
-    Crew(Relay(), Stream()).work()
+    Crew(Relay(), Stream())
+    threading.Event().wait()
