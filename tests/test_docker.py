@@ -1,9 +1,11 @@
 """The docker backend in a real engine, at DOCKER_HOST: what holds, what is put back, that nothing stays behind."""
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
+import platform
 import signal
 import socket
 import subprocess
@@ -22,8 +24,12 @@ from axpo_env.contract import check_forks, check_snapshots, make_env
 from sandbox import SandboxUnavailable, Session, SessionClosed, contract, make_sandbox
 from sandbox.docker import reaper
 from sandbox.docker.client import DockerSandbox, DockerSnapshot
+from sandbox.docker.config import DockerConfig
+from sandbox.docker.container import Container
 from sandbox.docker.engine import Engine
+from sandbox.docker.frames import Unwrapper
 from sandbox.docker.link import Link
+from sandbox.pool import SandboxPool
 
 pytestmark = pytest.mark.docker
 
@@ -141,6 +147,63 @@ def test_attacks_from_inside_fail(sandbox: DockerSandbox) -> None:
         assert value(session, f"import os; {SECRET!r} in os.environ") == "False"
 
 
+# What the container itself refuses, before any layer inside: tried by its first process, in the relay's place.
+OUTER = """
+import ctypes, json, os, socket
+libc = ctypes.CDLL(None, use_errno=True)
+libc.syscall.restype = ctypes.c_long
+def errno_of(number, *arguments):
+    ctypes.set_errno(0)
+    return ctypes.get_errno() if libc.syscall(number, *arguments) < 0 else 0
+def errno_in(attempt):
+    try:
+        attempt()
+        return 0
+    except OSError as error:
+        return error.errno
+numbers = {"bpf": 321, "perf_event_open": 298, "keyctl": 250, "add_key": 248, "kexec_load": 246, "ptrace": 101,
+    "userfaultfd": 323, "open_by_handle_at": 304, "io_uring_setup": 425, "fsopen": 430, "open_tree": 428,
+    "move_mount": 429, "process_vm_readv": 310, "init_module": 175, "mknod": 133, "personality": 135}
+status = dict(line.split(":\t", 1) for line in open("/proc/self/status"))
+print(json.dumps({
+    "calls": {name: errno_of(number, 0, 0, 0, 0, 0) for name, number in numbers.items()},
+    "sockets": [errno_in(lambda: socket.socket(family, socket.SOCK_SEQPACKET)) for family in (38, 40)],
+    "root": errno_in(lambda: open("/x", "w")), "usr": errno_in(lambda: open("/usr/x", "w")),
+    "interfaces": [name for _, name in socket.if_nameindex()],
+    "status": [status[key].strip() for key in ("CapEff", "CapPrm", "CapBnd", "NoNewPrivs", "Seccomp")],
+    "ids": [*os.getresuid(), *os.getresgid(), *os.getgroups()],
+}), flush=True)
+"""
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="the numbers of system calls are x86_64's")
+@pytest.mark.parametrize("profile", PROFILES)
+def test_what_the_container_itself_refuses(
+    engine: Engine, profile: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sandbox.docker.container.BOOT", OUTER)
+    config = DockerConfig(total_memory_bytes=1 << 30)
+    container = Container(engine, engine.find_image(config.image), config, profile)
+    try:
+        container.stream.settimeout(60)
+        output, unwrapper = b"", Unwrapper()
+        while not output.endswith(b"\n"):
+            received = container.stream.recv(1 << 16)
+            assert received
+            output += b"".join(chunk for _, chunk in unwrapper.feed(received))
+    finally:
+        container.stream.close()
+        container.remove()
+    found = json.loads(output)
+    if profile == "nested":  # the engine's own differs from version to version
+        assert set(found["calls"].values()) == {errno.EPERM}, found["calls"]
+        assert found["sockets"] == [errno.EAFNOSUPPORT] * 2
+    assert (found["root"], found["usr"]) == (errno.EROFS, errno.EROFS)
+    assert found["interfaces"] == ["lo"]
+    assert found["status"] == ["0" * 16, "0" * 16, "0" * 16, "1", "2"]
+    assert set(found["ids"]) == {65534}
+
+
 def test_sessions_of_a_container_do_not_see_each_other(sandbox: DockerSandbox) -> None:
     with sandbox.session(files={"secret": b"42"}) as left, sandbox.session() as right:
         where = value(left, "import os; os.path.realpath('secret'), os.getpid()")
@@ -223,6 +286,44 @@ def test_many_sessions_and_branches(sandbox: DockerSandbox) -> None:
         assert {value(branch, "x") for branch in branches} == {"7"}
         done = value(branches[-1], "subprocess.run(['true']).returncode")
         assert (done, value(sessions[0], "subprocess.run(['true']).returncode")) == ("0", "0")
+
+
+def test_nothing_stays_behind_inside(engine: Engine, plain: DockerSandbox) -> None:
+    def num_processes() -> int:
+        return len(engine._api.top(plain.container_id)["Processes"])
+
+    def use() -> None:
+        with plain.session() as session:
+            value(session, "x = 1")
+            with session.snapshot() as snapshot:
+                for branch in snapshot.fork(3):
+                    with branch:
+                        value(branch, "x")
+                session.run("import os; os._exit(1)")
+                value(session, "x")
+
+    use()
+    assert eventually(lambda: num_processes() < 10)
+    before, files, threads = num_processes(), len(os.listdir("/proc/self/fd")), threading.active_count()
+    for _ in range(25):
+        use()
+    assert eventually(lambda: num_processes() <= before)
+    assert len(os.listdir("/proc/self/fd")) <= files
+    assert threading.active_count() <= threads
+
+
+def test_a_pool_of_containers(engine: Engine) -> None:
+    options = {"preload": (), "quiet": True}
+    with SandboxPool.of("docker", options, num_sandboxes=2, max_sessions=4) as pool:
+        assert len(ours(engine)) >= 2
+        with pool.session() as first, pool.session() as second:
+            value(first, "x = 1")
+            value(second, "x = 2")
+            with first.snapshot() as snapshot:
+                (branch,) = snapshot.fork()
+            with branch:
+                assert (value(branch, "x"), value(second, "x")) == ("1", "2")
+        assert pool.memory_bytes() > 10 << 20
 
 
 def test_much_data_in_both_directions(plain: DockerSandbox) -> None:
@@ -323,7 +424,10 @@ MAKER = """
 import os, signal
 from sandbox.docker.config import DockerConfig
 from sandbox.docker.container import Container
+from sandbox.docker.config import DockerConfig
+from sandbox.docker.container import Container
 from sandbox.docker.engine import Engine
+from sandbox.docker.frames import Unwrapper
 class Slow(Engine):
     def start(self, container_id):
         print(container_id, flush=True)

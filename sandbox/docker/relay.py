@@ -8,6 +8,7 @@ import base64
 import dataclasses
 import os
 import platform
+import resource
 import sys
 import threading
 from collections import deque
@@ -25,6 +26,7 @@ from sandbox.local.process import Node
 
 _CHUNK_BYTES = 1 << 18
 _NUM_RESERVE_THREADS = 8
+_MAX_OPEN_FILES = 1 << 16
 _GROUP = Path("/sys/fs/cgroup")  # both of its versions; a container sees its own group here
 _MEMORY_LIMITS = ("memory.max", "memory/memory.limit_in_bytes")
 _PROCESS_LIMITS = ("pids.max", "pids/pids.max")
@@ -245,5 +247,9 @@ class Crew:
 
 def main() -> None:
     """Serve until the stream ends. Never returns."""
+    # Each process inside takes a handful of descriptors here, and engines differ in how many they give.
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = _MAX_OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, _MAX_OPEN_FILES)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
     Crew(Relay(), Stream())
     threading.Event().wait()
