@@ -220,6 +220,13 @@ def test_a_relay_that_is_silent_is_dead() -> None:
     assert not liar.link.is_alive
 
 
+def test_a_relay_that_does_not_listen_is_dead(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sandbox.docker.link._SEND_TIMEOUT_S", 0.2)
+    ours, theirs = socket.socketpair()
+    with theirs, pytest.raises(Dead, match="the container does not listen"):
+        Link(ours).ask({"op": "x", "much": "x" * (4 << 20)}, 20)
+
+
 def test_a_relay_that_ends_says_its_last_words() -> None:
     liar = Liar(always(wrapped(STDERR, b"x" * 9000 + b" out of luck\n")))
     threading.Timer(0.2, liar.hang_up).start()

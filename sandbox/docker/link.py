@@ -9,6 +9,7 @@ import itertools
 import os
 import queue
 import socket
+import struct
 import threading
 from typing import Any
 
@@ -25,6 +26,7 @@ from sandbox.docker.frames import (
 
 _CHUNK_BYTES = 1 << 18
 _MAX_LAST_WORDS_BYTES = 8192
+_SEND_TIMEOUT_S = 60.0  # without any progress
 
 Answers = queue.SimpleQueue[dict[str, Any] | None]
 
@@ -35,6 +37,9 @@ class Link:
     def __init__(self, stream: socket.socket) -> None:
         """stream: of an attached container; closed with the link."""
         self._stream = stream
+        if isinstance(stream, socket.socket):  # over ssh it is something like one
+            wait = struct.pack("ll", int(_SEND_TIMEOUT_S), int(_SEND_TIMEOUT_S % 1 * 1e6))
+            stream.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, wait)
         self._owner_pid = os.getpid()
         self._numbers = itertools.count(1)
         self._waiting: dict[int, Answers] = {}
