@@ -13,13 +13,14 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet --retries 10 --timeout 60
 CODE := $(wildcard sandbox axpo_env axpo_algo benchmarks)
 
-.PHONY: help train test test-slow lint format clean
+.PHONY: help train test test-slow test-docker lint format clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make train      train a small policy with AXPO on the CPU     ARGS=\"algorithm=grpo\""
 	@echo "make test       the tests, without the slow ones              ARGS=\"tests/test_config.py\""
 	@echo "make test-slow  the slow tests"
+	@echo "make test-docker  those that need a Docker engine at DOCKER_HOST"
 	@echo "make lint       ruff check, ruff format --check, mypy"
 	@echo "make format     ruff, fixing what it can"
 	@echo "make clean      remove .venv and caches; runs/ stays"
@@ -28,10 +29,13 @@ train: $(VENV)/.installed-train
 	$(BIN)/python -m axpo_algo.train $(ARGS)
 
 test: $(VENV)/.installed-test
-	$(BIN)/python -m pytest -q -m "not slow" $(ARGS)
+	$(BIN)/python -m pytest -q -m "not slow and not docker" $(ARGS)
 
 test-slow: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -q -m slow $(ARGS)
+
+test-docker: $(VENV)/.installed-test
+	$(BIN)/python -m pytest -q -m docker $(ARGS)
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

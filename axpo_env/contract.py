@@ -265,8 +265,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--split", default="test")
     parser.add_argument("--difficulty", default="nano")
     parser.add_argument("--tools", default="image_zoom_in,python", help="names, comma-separated")
+    parser.add_argument("--sandbox", default="local", help="backend that the python tool runs in")
     given = parser.parse_args(arguments)
-    keywords = {"source": given.source, "split": given.split, "difficulty": given.difficulty}
+    keywords = {
+        "source": given.source,
+        "split": given.split,
+        "difficulty": given.difficulty,
+        "sandbox": given.sandbox,
+    }
     try:
         make = make_env(given.id, {**keywords, "tools": tuple(given.tools.split(","))})
         make().close()

@@ -58,21 +58,26 @@ __all__ = [
     "make_sandbox",
 ]
 
-BACKENDS = ("local", "e2b")
+BACKENDS = ("local", "docker", "e2b")
 
 
 def make_sandbox(name: str, **options: Any) -> Sandbox:
     """Start the backend called `name`.
 
-    options: that backend's own, the fields of `sandbox.local.config.LocalConfig` or
-    `sandbox.e2b.config.E2BConfig`. Raises ValueError for an unknown name or option, SandboxUnavailable if it
-    cannot start, UnisolatedRefused if it would not hold.
+    options: that backend's own, the fields of its config, such as `sandbox.local.config.LocalConfig`. Raises
+    ValueError for an unknown name or option, SandboxUnavailable if it cannot start, UnisolatedRefused if it
+    would not hold.
     """
     if name == "local":
         from sandbox.local.client import LocalSandbox
         from sandbox.local.config import LocalConfig
 
         return LocalSandbox(LocalConfig.of(options))
+    if name == "docker":
+        from sandbox.docker.client import DockerSandbox
+        from sandbox.docker.config import DockerConfig
+
+        return DockerSandbox(DockerConfig.of(options))
     if name == "e2b":
         from sandbox.e2b.config import E2BConfig
 

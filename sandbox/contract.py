@@ -1,17 +1,20 @@
 """What every backend promises, as checks that any sandbox can be put through.
 
     python -m sandbox.contract local
+    python -m sandbox.contract docker --option profile=default
 
-prints a table and exits with 1 if a promise is broken, 2 for a name it does not know. Attacks on the
-isolation are left to each backend's own tests; what a backend says of itself is printed.
+prints a table and exits with 1 if a promise is broken, 2 for a name it does not know, 3 if it cannot start.
+Attacks on the isolation are left to each backend's own tests; what a backend says of itself is printed.
 """
 
 import argparse
+import json
 import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from sandbox import BACKENDS, make_sandbox
 from sandbox import journal as journals
@@ -22,6 +25,7 @@ from sandbox.base import (
     ExecutionError,
     ReplayDiverged,
     Sandbox,
+    SandboxError,
     Session,
     SessionClosed,
     SnapshotRefused,
@@ -411,15 +415,41 @@ def run_checks(sandbox: Sandbox) -> list[tuple[Check, str, float]]:
     return results
 
 
+def _option(text: str) -> tuple[str, Any]:
+    """("key", value) of "key=value". Raises ValueError."""
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise ValueError(f"option {text!r} is not of the form key=value")
+    try:
+        return key, json.loads(value)
+    except json.JSONDecodeError:
+        return key, value
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the table for a backend. Returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m sandbox.contract", description=__doc__.splitlines()[0])
     parser.add_argument("name", help=f"a backend: {', '.join(BACKENDS)}")
-    name = parser.parse_args(arguments).name
-    if name not in BACKENDS:
-        print(unknown_name("sandbox", name, BACKENDS), file=sys.stderr)
+    parser.add_argument(
+        "--option",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="of the backend; JSON or plain text",
+    )
+    given = parser.parse_args(arguments)
+    if given.name not in BACKENDS:
+        print(unknown_name("sandbox", given.name, BACKENDS), file=sys.stderr)
         return 2
-    with make_sandbox(name) as sandbox:
+    try:
+        sandbox = make_sandbox(given.name, **dict(map(_option, given.option)))
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return 2
+    except SandboxError as error:
+        print(error, file=sys.stderr)
+        return 3
+    with sandbox:
         results = run_checks(sandbox)
         found = sandbox.isolation
     for check, trouble, seconds in results:
@@ -429,6 +459,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(f"\nisolation: tier {found.tier}")
     for layer, holds in found.layers.items():
         print(f"{'held' if holds else 'open':7} {layer}")
+    for sentence in found.open:
+        print(f"{'':7} {sentence}")
     num_broken = sum(bool(trouble) for _, trouble, _ in results)
     print(f"\n{len(results) - num_broken} of {len(results)} promises held")
     return 1 if num_broken else 0

@@ -27,7 +27,7 @@ NEVER = {
 }
 # Client libraries, each with the only file that may name it.
 ONLY_IN = {
-    "docker": "sandbox/docker.py",
+    "docker": "sandbox/docker/engine.py",
     "e2b": "sandbox/e2b/cloud.py",
     "e2b_code_interpreter": "sandbox/e2b/cloud.py",
     "httpx": "sandbox/e2b/cloud.py",
@@ -89,7 +89,7 @@ def violations(path: str, source: str) -> list[str]:
         ("sandbox/base.py", "import numpy", ["sandbox/base.py:1 imports numpy when it is imported"]),
         ("sandbox/local/zygote.py", "def f():\n  import numpy", []),
         ("sandbox/base.py", "def f():\n  import axpo_env", ["sandbox/base.py:2 imports axpo_env: against"]),
-        ("sandbox/docker.py", "import docker\nfrom docker.errors import A", []),
+        ("sandbox/docker/engine.py", "import docker\nfrom docker.errors import A", []),
         (
             "sandbox/base.py",
             "def f():\n  import e2b",

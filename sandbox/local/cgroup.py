@@ -26,7 +26,20 @@ class Cgroup:
         own = _own_groups()
         if "" in own and (ROOT / "cgroup.controllers").exists():
             self._make_second_version(ROOT / own[""].lstrip("/") / name, total_bytes, total_processes)
-            return
+        else:
+            self._make_first_version(own, name, total_bytes, total_processes)
+        if self._events < 0:  # then the group we are in may count, a container's for one
+            for folder in (
+                ROOT / "memory" / own.get("memory", "").lstrip("/"),
+                ROOT / "memory",
+                ROOT / own.get("", "").lstrip("/"),
+                ROOT,
+            ):
+                self._watch(folder)
+
+    def _make_first_version(
+        self, own: dict[str, str], name: str, total_bytes: int, total_processes: int
+    ) -> None:
         for controller, file, value in (
             ("memory", "memory.limit_in_bytes", total_bytes),
             ("pids", "pids.max", total_processes),
@@ -46,7 +59,9 @@ class Cgroup:
                 self._forget(folder)
 
     def num_oom_kills(self) -> int:
-        """How many processes of the group the kernel has killed for memory; 0 where it does not count."""
+        """How many processes the kernel has killed for memory, in this group or, where none could be made,
+        in the one we are in; 0 where it does not count.
+        """
         if self._events < 0:
             return 0
         for line in os.pread(self._events, 4096, 0).splitlines():
@@ -99,10 +114,15 @@ class Cgroup:
         except OSError:
             self._forget(folder)
             return False
+        self._watch(folder)
+        return True
+
+    def _watch(self, folder: Path) -> None:
+        """Count out-of-memory kills of the group at `folder`, if it counts any and no other is watched."""
         for name in ("memory.oom_control", "memory.events"):
             with contextlib.suppress(OSError):
-                self._events = os.open(folder / name, os.O_RDONLY | os.O_CLOEXEC)
-        return True
+                if self._events < 0:
+                    self._events = os.open(folder / name, os.O_RDONLY | os.O_CLOEXEC)
 
     def _forget(self, folder: Path) -> None:
         self._folders.remove(folder)

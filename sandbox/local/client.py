@@ -215,6 +215,11 @@ class LocalSandbox(BackendSandbox):
         return self._zygote.missing
 
     @property
+    def reasons(self) -> dict[str, str]:
+        """Stronger tiers than the one in use -> why they do not work here."""
+        return self._zygote.reasons
+
+    @property
     def zygote_pid(self) -> int:
         """Of the fork server, as this machine counts."""
         return self._zygote.pid

@@ -82,14 +82,7 @@ def probe(
     known_names: environment variables that sessions are given. Raises SandboxUnavailable if the session does
     not even run that.
     """
-    names = [name for name in os.environ if name not in known_names]
-    victim = subprocess.Popen([sys.executable, "-I", "-S", "-c", "input()"], stdin=subprocess.PIPE)
-    try:
-        succeeded = _attack(session, victim.pid, names)
-        succeeded["signals"] = victim.poll() is not None
-    finally:
-        victim.kill()
-        victim.communicate()
+    succeeded = attack(session, known_names)
     text = session.run("import os; os.getpid(), os.getuid(), os.getcwd()", timeout_s=_TIMEOUT_S).text
     layers = {
         **{name: not worked for name, worked in succeeded.items()},
@@ -102,6 +95,22 @@ def probe(
     sentences = [_OPEN[name] for name, holds in layers.items() if not holds]
     why = [f"Tier {name} does not work here: {reason}." for name, reason in reasons.items()]
     return Isolation(tier=tier, layers=layers, open=tuple(sentences + (why if sentences else [])))
+
+
+def attack(session: Session, known_names: Collection[str]) -> dict[str, bool]:
+    """Which attacks on this process and its machine succeed from a session; its own word, but for `signals`.
+
+    known_names: environment variables that sessions are given. Raises SandboxUnavailable if the session does
+    not even run that.
+    """
+    names = [name for name in os.environ if name not in known_names]
+    victim = subprocess.Popen([sys.executable, "-I", "-S", "-c", "input()"], stdin=subprocess.PIPE)
+    try:
+        succeeded = _attack(session, victim.pid, names)
+        return {**succeeded, "signals": victim.poll() is not None}
+    finally:
+        victim.kill()
+        victim.communicate()
 
 
 def _attack(session: Session, victim: int, names: list[str]) -> dict[str, bool]:
