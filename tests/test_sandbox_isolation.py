@@ -224,6 +224,63 @@ def test_system_calls_are_refused(session: LocalSession, call: str) -> None:
     assert (result, number in (1, 22)) == (-1, True)  # EPERM, or EINVAL for a user that does not exist inside
 
 
+@pytest.mark.parametrize(
+    "call",
+    [
+        "libc.syscall(56, 0x8000 | 17, 0, 0, 0, 0)",
+        "libc.syscall(302, os.getpid(), 7, 0, 0)",
+        "libc.syscall(302, 0, 6, b'\\xff' * 16, 0, 0, 0)",
+        "libc.syscall(160, 6, b'\\xff' * 16)",
+        "libc.setpriority(0, os.getpid(), 5)",
+        "libc.setpriority(2, 0, 5)",
+        "libc.syscall(251, 3, 0, 0)",
+        "libc.sched_setaffinity(os.getpid(), 8, b'\\1' + bytes(7))",
+        "libc.syscall(206, 1, ctypes.byref(ctypes.c_ulong()))",
+        "libc.inotify_init1(0)",
+    ],
+)
+@pytest.mark.skipif(os.uname().machine != "x86_64", reason="the numbers are those of x86_64")
+def test_calls_on_others_and_on_what_all_share_are_refused(session: LocalSession, call: str) -> None:
+    code = f"import ctypes, os; libc = ctypes.CDLL(None, use_errno=True); {call}, ctypes.get_errno()"
+    assert text(session, code) == "(-1, 1)"
+
+
+def test_what_code_asks_of_itself_stays_possible(session: LocalSession) -> None:
+    code = """
+import os, resource
+soft, hard = resource.getrlimit(resource.RLIMIT_NPROC)
+resource.setrlimit(resource.RLIMIT_NOFILE, (100, 200))
+os.setpriority(os.PRIO_PROCESS, 0, 3)
+os.sched_setaffinity(0, os.sched_getaffinity(0))
+0 < soft < hard, resource.getrlimit(resource.RLIMIT_NOFILE), os.nice(0)
+"""
+    assert text(session, code) == "(True, (100, 200), 3)"
+
+
+def test_code_cannot_raise_how_many_processes_it_may_have(sandbox: LocalSandbox) -> None:
+    with sandbox.session(limits={"num_processes": 20}) as session:
+        code = """
+import os, resource, time
+_, hard = resource.getrlimit(resource.RLIMIT_NPROC)
+try:
+    resource.setrlimit(resource.RLIMIT_NPROC, (hard, hard))
+except ValueError:
+    print("refused")
+started = 0
+try:
+    while started < 100:
+        if os.fork() == 0:
+            time.sleep(1000)
+        started += 1
+except BlockingIOError:
+    print("bounded")
+started
+"""
+        execution = session.run(code, timeout_s=60)
+        assert execution.stdout == "refused\nbounded\n"
+        assert 10 <= int(execution.text or "") <= 20
+
+
 def test_a_fork_bomb_is_bounded_and_ends_with_its_cell(sandbox: LocalSandbox) -> None:
     with sandbox.session(limits={"num_processes": 20}) as session:
         bomb = """

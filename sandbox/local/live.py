@@ -44,7 +44,8 @@ class Live:
         timeout_s = self._limits.timeout_s if timeout_s is None else timeout_s
         self._num_oom_kills_before = self._num_oom_kills()
         start_s = time.monotonic()
-        request = {"op": "run", "code": code, "num_others": self.process.family.num_counted()}
+        family = self.process.family
+        request = {"op": "run", "code": code, "num_others": family.num_counted(), "key": family.key}
         try:
             self.process.tell(request, max(timeout_s, 1.0))
         except TimeoutError as error:
