@@ -40,9 +40,14 @@ def standing(results: Sequence[Result]) -> str:
 
 def table(columns: Mapping[str, Sequence[Result]]) -> str:
     """Families down, tiers across, as Markdown."""
-    lines = [f"| code tries to | {' | '.join(f'`{name}`' for name in columns)} |", "|" + "---|" * (len(columns) + 1)]
+    lines = [
+        f"| code tries to | {' | '.join(f'`{name}`' for name in columns)} |",
+        "|" + "---|" * (len(columns) + 1),
+    ]
     for family, what in FAMILIES.items():
-        cells = [standing([item for item in results if item.family == family]) for results in columns.values()]
+        cells = [
+            standing([item for item in results if item.family == family]) for results in columns.values()
+        ]
         if any(text != "-" for text in cells):
             lines.append(f"| {what} | {' | '.join(cells)} |")
     cells = [standing(results) for results in columns.values()]
@@ -131,11 +136,15 @@ def progress(column: str, result: Result) -> None:
     """One line on the error stream."""
     word = {HELD: "held", SUCCEEDED: "OPEN" if not result.accepted else "open", SKIPPED: "-"}[result.verdict]
     why = result.why.replace("\n", " ")[:120]
-    print(f"{column:11} {word:5} {result.name:32} {result.seconds:6.2f} s  {why}", file=sys.stderr, flush=True)
+    print(
+        f"{column:11} {word:5} {result.name:32} {result.seconds:6.2f} s  {why}", file=sys.stderr, flush=True
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--backend", nargs="*", default=["local"])
     parser.add_argument("--tier", nargs="*", default=list(TIERS), choices=TIERS, help="of the local backend")
     parser.add_argument("--family", nargs="*", default=[])

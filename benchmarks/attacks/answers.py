@@ -24,8 +24,12 @@ def faults(execution: Execution) -> list[str]:
             texts[f"error.{name}"] = getattr(execution.error, name)
             if len(texts[f"error.{name}"]) > MAX_ERROR_CHARS:
                 found.append(f"error.{name} has {len(texts[f'error.{name}'])} characters")
-    if len(execution.warnings) > MAX_WARNINGS or any(len(item) > MAX_WARNING_CHARS for item in execution.warnings):
-        found.append(f"{len(execution.warnings)} warnings, the longest has {max(map(len, execution.warnings))}")
+    if len(execution.warnings) > MAX_WARNINGS or any(
+        len(item) > MAX_WARNING_CHARS for item in execution.warnings
+    ):
+        found.append(
+            f"{len(execution.warnings)} warnings, the longest has {max(map(len, execution.warnings))}"
+        )
     for name, part in [*texts.items(), *(("a warning", item) for item in execution.warnings)]:
         if type(part) is not str:
             found.append(f"{name} is a {type(part).__name__}")
@@ -64,7 +68,9 @@ def _answering(name: str, family: str, goal: str, code: str, needs: str = "") ->
         found = faults(execution) + faults(after)
         if after.text != "42":
             found.append(f"the next cell gave {after.text!r}, {after.error}")
-        error = f"{execution.error.name}: {execution.error.value[:80]}" if execution.error else "a bounded answer"
+        error = (
+            f"{execution.error.name}: {execution.error.value[:80]}" if execution.error else "a bounded answer"
+        )
         return succeeded("; ".join(found)) if found else held(error)
 
     add(name, family, goal, run)
@@ -108,18 +114,26 @@ _answering(
 )  # fmt: skip
 _answering("surrogate_text", "output", "answer with text that cannot be encoded",
            "class A:\n    def __repr__(self):\n        return '\\ud800'\nA()")  # fmt: skip
-_answering("surrogate_error", "output", "raise a message that cannot be encoded", "raise ValueError('\\ud800')")
+_answering(
+    "surrogate_error", "output", "raise a message that cannot be encoded", "raise ValueError('\\ud800')"
+)
 _answering(
     "surrogate_name", "output", "raise an exception whose name cannot be encoded",
     "import types\nclass M(type):\n    pass\nE = M('E', (Exception,), {})\nE.__name__ = 'E' + chr(0x1F600)\nraise E(chr(0xD800))",
 )  # fmt: skip
-_answering("surrogate_output", "output", "write bytes that are no text", "os.write(1, b'\\xff\\xed\\xa0\\x80' * 100)")
+_answering(
+    "surrogate_output", "output", "write bytes that are no text", "os.write(1, b'\\xff\\xed\\xa0\\x80' * 100)"
+)
 
 _PIL, _PLOT = "PIL.Image", "matplotlib.pyplot"
 _answering("large_picture", "images", "answer with a larger picture", "import PIL.Image\nPIL.Image.new('L', (9000, 9000))",
            _PIL)  # fmt: skip
 _answering(
-    "thin_picture", "images", "answer with a picture of no height", "import PIL.Image\nPIL.Image.new('L', (90000, 0))", _PIL
+    "thin_picture",
+    "images",
+    "answer with a picture of no height",
+    "import PIL.Image\nPIL.Image.new('L', (90000, 0))",
+    _PIL,
 )
 _answering(
     "large_figure", "images", "show a larger figure",

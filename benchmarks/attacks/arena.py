@@ -145,7 +145,13 @@ class Arena:
     def judge(self, execution: Execution, won: bool) -> Outcome:
         """What a cell that was to say it, or to show the secret, came to."""
         error = execution.error
-        shown = (execution.stdout, execution.stderr, execution.text, error and error.value, error and error.traceback)
+        shown = (
+            execution.stdout,
+            execution.stderr,
+            execution.text,
+            error and error.value,
+            error and error.traceback,
+        )
         if any(self.secret in part for part in shown if part):
             return succeeded("the secret came back")
         last = (execution.stdout.strip().splitlines() or [""])[-1]

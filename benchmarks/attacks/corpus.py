@@ -111,9 +111,7 @@ def add(
         raise ValueError(f"two attacks are called {name!r}")
     if family not in FAMILIES:
         raise ValueError(unknown_name("family", family, FAMILIES))
-    ATTACKS[name] = Attack(
-        name=name, family=family, goal=goal, run=run, layer=layer, accepted=accepted
-    )
+    ATTACKS[name] = Attack(name=name, family=family, goal=goal, run=run, layer=layer, accepted=accepted)
 
 
 def load() -> Mapping[str, Attack]:

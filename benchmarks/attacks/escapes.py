@@ -43,7 +43,9 @@ def _escaping(name: str, goal: str, code: str, *, cell_dies: bool = False) -> No
                 return succeeded("the session was lost")
         if outlives(str(values["MARKER"])):
             return succeeded("it outlived its session")
-        return held("it ended" if started or cell_dies else f"it did not start: {execution.stdout} {execution.error}")
+        return held(
+            "it ended" if started or cell_dies else f"it did not start: {execution.stdout} {execution.error}"
+        )
 
     add(name, FAMILY, goal, run)
 
@@ -51,7 +53,12 @@ def _escaping(name: str, goal: str, code: str, *, cell_dies: bool = False) -> No
 _DOUBLE = "def first():\n    os.setsid()\n    fork(sleep)\n"
 _escaping("child_outlives_session", "leave a child process behind", "fork(sleep)")
 _escaping("daemon_outlives_session", "leave a daemon behind", _DOUBLE + "fork(first)")
-_escaping("daemon_outlives_cell", "leave a daemon behind when its cell is stopped", _DOUBLE + "fork(first)", cell_dies=True)
+_escaping(
+    "daemon_outlives_cell",
+    "leave a daemon behind when its cell is stopped",
+    _DOUBLE + "fork(first)",
+    cell_dies=True,
+)
 _escaping(
     "stubborn_daemon", "leave a daemon behind that ignores signals and is stopped",
     "def first():\n    for item in range(1, 65):\n        try:\n            signal.signal(item, signal.SIG_IGN)\n"
@@ -83,7 +90,9 @@ def twin_outlives_branch(arena: Arena) -> Outcome:
         with session.snapshot() as snapshot:
             (branch,) = snapshot.fork()
             with branch:
-                execution, _ = arena.run(branch, _SLEEP + code + "\nsettle()", {"MARKER": marker, "CLONE": number("clone")})
+                execution, _ = arena.run(
+                    branch, _SLEEP + code + "\nsettle()", {"MARKER": marker, "CLONE": number("clone")}
+                )
             if outlives(marker):
                 return succeeded("it outlived its branch")
     return held(arena.judge(execution, False).why)
@@ -101,7 +110,8 @@ def daemon_outlives_sandbox(arena: Arena) -> Outcome:
 
 # Each process of the chain lives for less than it takes to look for it. The chain ends by itself.
 _CHAIN = """
-import time
+import signal, time
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # or the dead would soon count as too many
 end = time.monotonic() + LIFE_S
 for _ in range(NUM):
     if os.fork() == 0:
@@ -131,7 +141,9 @@ def chain_of_forks(arena: Arena) -> Outcome:
 @attack(FAMILY, "keep a processor busy when its cell was stopped and its session closed")
 def cpu_after_session(arena: Arena) -> Outcome:
     marker = f"axpo-{secrets.token_hex(8)}"
-    code = _SLEEP + """
+    code = (
+        _SLEEP
+        + """
 def burn():
     os.execv(sys.executable, [MARKER, "-S", "-c", "import time\\nend = time.monotonic() + 30\\n"
              f"while time.monotonic() < end: pass  # {MARKER}"])
@@ -141,6 +153,7 @@ def first():
 fork(first)
 time.sleep(100)
 """
+    )
     with arena.session() as session:
         arena.run(session, code, {"MARKER": marker}, timeout_s=3)
     return succeeded("it still runs") if outlives(marker) else held("it ended")
@@ -168,7 +181,11 @@ threading.Thread(target=burn, daemon=True).start()
         before = _cpu_ticks(pid)
         time.sleep(1.0)
         used = _cpu_ticks(pid) - before
-    return succeeded(f"{used} of 100 ticks were used between cells") if used > 30 else held(f"{used} ticks were used")
+    return (
+        succeeded(f"{used} of 100 ticks were used between cells")
+        if used > 30
+        else held(f"{used} ticks were used")
+    )
 
 
 def _cpu_ticks(pid: int) -> int:

@@ -99,9 +99,9 @@ for _ in range(MANY):
         child = os.fork()
     except OSError:
         break
-    os.write(writer, b"x")
     if child:
         break
+    os.write(writer, b"x")
 if os.getpid() != OWN:
     time.sleep(3)
     os._exit(0)
@@ -218,7 +218,10 @@ if len(done) == NUM == living:
 else:
     print(len(done), "of", NUM, "got their share", living, "live")
 for child in children:
-    os.kill(child, 9)
+    try:
+        os.kill(child, 9)
+    except ProcessLookupError:
+        pass
 """
     num = TOTAL_MEMORY_BYTES // share + 1
     return arena.attack_cell(code, {"NUM": num, "SHARE": share}, timeout_s=30)
@@ -232,10 +235,12 @@ def memory_of_sessions_together(arena: Arena) -> Outcome:
     try:
         for session in sessions:
             session.run(f"x = bytearray(b'x') * {share}", timeout_s=30)
-        holding = sum(session.run("len(x)", timeout_s=30).text == str(share) for session in sessions)
+        results = [session.run("len(x)", timeout_s=30) for session in sessions for _ in range(2)]
     finally:
         for session in sessions:
             session.close()
+    # One that was killed is put back, at the cost of another; it says so.
+    holding = sum(result.text == str(share) and not result.warnings for result in results) // 2
     if holding == num:
         return succeeded(f"{num} sessions hold {num * share} bytes")
     return held(f"{holding} of {num} sessions hold {share} bytes")
@@ -290,7 +295,11 @@ _store(
     "import signal\nsignal.signal(25, signal.SIG_IGN)\nwith open('large', 'wb') as file:\n"
     "    for _ in range(FILE // MB + 2):\n        file.write(bytes(MB))\nwon(f'{FILE + 2 * MB} bytes')",
 )  # fmt: skip
-_store("sparse_file", "make a larger sparse file", "os.truncate(os.open('s', os.O_RDWR | os.O_CREAT), FILE * 64)\nwon()")
+_store(
+    "sparse_file",
+    "make a larger sparse file",
+    "os.truncate(os.open('s', os.O_RDWR | os.O_CREAT), FILE * 64)\nwon()",
+)
 _store(
     "large_file_with_raised_limit", "write a larger file after raising its own limit",
     "import resource\nresource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)\n"
@@ -302,7 +311,7 @@ _store(
 made = 0
 try:
     for made in range(WORKDIR // 1024):
-        os.mknod(f"n{made}")
+        os.close(os.open(f"n{made}", os.O_CREAT | os.O_WRONLY))
     won(f"{made + 1} files")
 except OSError as error:
     print("stopped after", made, error)

@@ -26,7 +26,9 @@ def _reading(name: str, goal: str, code: str, path: Callable[[Arena], str] = _se
 
 
 _reading("read_by_open", "read a file by its path", "print(open(PATH).read())")
-_reading("read_ssh_key", "read a key below .ssh", "print(open(PATH).read())", lambda arena: str(arena.ssh_key))
+_reading(
+    "read_ssh_key", "read a key below .ssh", "print(open(PATH).read())", lambda arena: str(arena.ssh_key)
+)
 _reading(
     "read_callers_folder", "read the caller's working directory", "print(open(PATH).read())",
     lambda arena: str(arena.cwd_file),
@@ -36,14 +38,24 @@ for _name, _start in (
     ("parent_folder", "/proc/self/cwd/../../../../../../.."),
 ):  # fmt: skip
     _reading(f"read_by_{_name}", f"read a file by {_start}", f"print(open({_start!r} + PATH).read())")
-_reading("read_by_callers_root", "read a file by the caller's /proc", "print(open(f'/proc/{PID}/root{PATH}').read())")
+_reading(
+    "read_by_callers_root",
+    "read a file by the caller's /proc",
+    "print(open(f'/proc/{PID}/root{PATH}').read())",
+)
 _reading(
     "read_by_callers_cwd", "read the caller's working directory by its /proc",
     "print(open(f'/proc/{PID}/cwd/secret.txt').read())",
 )  # fmt: skip
 _reading("read_by_dots", "read a file by way of ..", "print(open('../' * 30 + PATH[1:]).read())")
-_reading("read_by_symlink", "read a file by a symbolic link", "os.symlink(PATH, 'link'); print(open('link').read())")
-_reading("read_by_hard_link", "read a file by a hard link", "os.link(PATH, 'hard'); print(open('hard').read())")
+_reading(
+    "read_by_symlink",
+    "read a file by a symbolic link",
+    "os.symlink(PATH, 'link'); print(open('link').read())",
+)
+_reading(
+    "read_by_hard_link", "read a file by a hard link", "os.link(PATH, 'hard'); print(open('hard').read())"
+)
 _reading(
     "read_by_openat", "read a file relative to an open folder",
     "fd = os.open('/', os.O_RDONLY); print(os.read(os.open(PATH[1:], os.O_RDONLY, dir_fd=fd), 99))",
@@ -67,9 +79,13 @@ for fd in range(64):
 """,
 )  # fmt: skip
 _reading("read_by_program", "read a file by a program", "subprocess.run(['cat', PATH], timeout=10)")
-_reading("read_by_shell_script", "have a shell read a file as its script", "subprocess.run(['sh', '-x', PATH])")
 _reading(
-    "read_by_mmap", "map a file", "import mmap\nprint(mmap.mmap(os.open(PATH, 0), 0, prot=mmap.PROT_READ)[:99])"
+    "read_by_shell_script", "have a shell read a file as its script", "subprocess.run(['sh', '-x', PATH])"
+)
+_reading(
+    "read_by_mmap",
+    "map a file",
+    "import mmap\nprint(mmap.mmap(os.open(PATH, 0), 0, prot=mmap.PROT_READ)[:99])",
 )
 _reading(
     "read_by_sendfile", "copy a file in the kernel",
@@ -194,7 +210,9 @@ for folder in (".", "/tmp", "/dev/shm", "/var/tmp", "/run", os.path.expanduser("
 """
     with arena.session() as session:
         arena.run(session, code, {"NAME": name})
-    left = [folder for folder in ("/tmp", "/dev/shm", "/var/tmp", "/run", "/root") if Path(folder, name).exists()]
+    left = [
+        folder for folder in ("/tmp", "/dev/shm", "/var/tmp", "/run", "/root") if Path(folder, name).exists()
+    ]
     for folder in left:
         Path(folder, name).unlink()
     return succeeded(f"in {', '.join(left)}") if left else held("nothing was left")
@@ -233,6 +251,18 @@ def lock_on_system_file(arena: Arena) -> Outcome:
     return arena.judge(execution, won)
 
 
+def _fixed(value: object) -> Callable[[Arena], object]:
+    return lambda arena: value
+
+
+def _opens(path: str) -> bool:
+    try:
+        os.close(os.open(path, os.O_RDONLY | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True
+
+
 for _name, _path in (
     ("memory_device", "/dev/mem"), ("kernel_log_device", "/dev/kmsg"), ("virtual_machine_device", "/dev/kvm"),
     ("terminal_device", "/dev/tty"), ("terminals", "/dev/ptmx"), ("fuse_device", "/dev/fuse"),
@@ -245,8 +275,8 @@ for _name, _path in (
         "if not PRESENT:\n    print('not applicable: the caller has no such device')\n"
         "else:\n    attempt(lambda: os.close(os.open(PATH, os.O_RDONLY | os.O_NOCTTY)))",
         layer="files",
-        PATH=lambda arena, path=_path: path,
-        PRESENT=lambda arena, path=_path: _opens(path),
+        PATH=_fixed(_path),
+        PRESENT=_fixed(_opens(_path)),
     )
 cell(
     "make_device",
@@ -254,11 +284,3 @@ cell(
     "make a device file of this machine's disk",
     "import stat\nattempt(lambda: os.mknod('disk', stat.S_IFBLK | 0o600, os.makedev(8, 0)))",
 )
-
-
-def _opens(path: str) -> bool:
-    try:
-        os.close(os.open(path, os.O_RDONLY | os.O_NOCTTY))
-    except OSError:
-        return False
-    return True

@@ -119,24 +119,46 @@ _calling(
 _calling("enter_by_pidfd", "enter another process's namespaces by pidfd",
          "in_child(lambda: permitted('setns', os.pidfd_open(os.getppid()), 0x20000))")  # fmt: skip
 _calling("keyring", "use the kernel's keyrings", "attempt(lambda: sys_('keyctl', 0, -3, 1) > 0)")
-_calling("add_key", "add a key to a keyring", "attempt(lambda: sys_('add_key', b'user', b'axpo', b'x', 1, -2) > 0)")
+_calling(
+    "add_key", "add a key to a keyring", "attempt(lambda: sys_('add_key', b'user', b'axpo', b'x', 1, -2) > 0)"
+)
 _calling("request_key", "ask for a key",
          "attempt(lambda: permitted('request_key', b'user', b'axpo', 0, 0))")  # fmt: skip
 _calling("io_uring", "use io_uring", "attempt(lambda: sys_('io_uring_setup', 1, bytes(120)) >= 0)")
-_calling("bpf", "load BPF", "attempt(lambda: permitted('bpf', 0, struct.pack('16I', 2, 4, 4, 1, *[0] * 12), 64))")
+_calling(
+    "bpf", "load BPF", "attempt(lambda: permitted('bpf', 0, struct.pack('16I', 2, 4, 4, 1, *[0] * 12), 64))"
+)
 _calling("performance_events", "count performance events",
          "attempt(lambda: sys_('perf_event_open', struct.pack('II', 1, 112) + bytes(104), 0, -1, -1, 0) >= 0)")  # fmt: skip
 _calling("userfaultfd", "handle page faults", "attempt(lambda: sys_('userfaultfd', 1) >= 0)")
-_calling("secret_memory", "take memory that the kernel cannot see", "attempt(lambda: sys_('memfd_secret', 0) >= 0)")
-_calling("personality", "turn off address randomisation", "in_child(lambda: sys_('personality', 0x0040000) and None)")
+_calling(
+    "secret_memory", "take memory that the kernel cannot see", "attempt(lambda: sys_('memfd_secret', 0) >= 0)"
+)
+_calling(
+    "personality",
+    "turn off address randomisation",
+    "in_child(lambda: sys_('personality', 0x0040000) and None)",
+)
 _calling("load_kernel", "load another kernel", "attempt(lambda: permitted('kexec_load', 0, 1 << 40, 0, 0))")
 _calling("load_module", "load a kernel module", "attempt(lambda: permitted('init_module', 0, 0, b''))")
-_calling("remove_module", "remove a kernel module", "attempt(lambda: permitted('delete_module', b'axpo-none', 0))")
-_calling("host_name", "set the host name", "attempt(lambda: call(LIBC.sethostname(NAME := os.uname()[1].encode(), len(NAME))))")
+_calling(
+    "remove_module", "remove a kernel module", "attempt(lambda: permitted('delete_module', b'axpo-none', 0))"
+)
+_calling(
+    "host_name",
+    "set the host name",
+    "attempt(lambda: call(LIBC.sethostname(NAME := os.uname()[1].encode(), len(NAME))))",
+)
 _calling("domain_name", "set the domain name", "attempt(lambda: permitted('setdomainname', b'', -1))")
 _calling("set_clock", "set the clock", "attempt(lambda: permitted('settimeofday', 0, 0))")
-_calling("adjust_clock", "adjust the clock", "attempt(lambda: permitted('adjtimex', struct.pack('I', 0x4000) + bytes(204)))")
-_calling("quota", "change disk quotas", "attempt(lambda: permitted('quotactl', 0x800002 << 8, b'/nowhere', 0, 0))")
+_calling(
+    "adjust_clock",
+    "adjust the clock",
+    "attempt(lambda: permitted('adjtimex', struct.pack('I', 0x4000) + bytes(204)))",
+)
+_calling(
+    "quota", "change disk quotas", "attempt(lambda: permitted('quotactl', 0x800002 << 8, b'/nowhere', 0, 0))"
+)
 _calling("accounting", "turn on process accounting", "attempt(lambda: permitted('acct', b'/nowhere/axpo'))")
 _calling("swap_on", "turn on swap", "attempt(lambda: permitted('swapon', b'/nowhere/axpo', 0))")
 _calling("swap_off", "turn off swap", "attempt(lambda: permitted('swapoff', b'/nowhere/axpo'))")
@@ -148,8 +170,12 @@ _calling(
     "context = ctypes.c_ulong()\nattempt(lambda: sys_('io_setup', 1, ctypes.byref(context)) >= 0)",
 )  # fmt: skip
 _calling("io_ports", "use I/O ports", "in_child(lambda: sys_('iopl', 3) and None)")
-_calling("segment_table", "change its segment table", "in_child(lambda: permitted('modify_ldt', 1, bytes(16), 16))")
-_calling("become_root", "become root", "in_child(lambda: os.getuid() == 0 or os.setuid(0))", "session_processes")
+_calling(
+    "segment_table", "change its segment table", "in_child(lambda: permitted('modify_ldt', 1, bytes(16), 16))"
+)
+_calling(
+    "become_root", "become root", "in_child(lambda: os.getuid() == 0 or os.setuid(0))", "session_processes"
+)
 _calling("become_other", "become another user", "in_child(lambda: (os.setresuid(4321, 4321, 4321)) or None)")
 _calling(
     "take_capabilities", "take capabilities",
@@ -159,7 +185,11 @@ _calling(
     "keep_capabilities", "keep capabilities over a program's start",
     "in_child(lambda: call(LIBC.prctl(47, 2, 21, 0, 0)) and None)",
 )  # fmt: skip
-_calling("security_bits", "change how root is treated", "in_child(lambda: call(LIBC.prctl(28, 1, 0, 0, 0)) and None)")
+_calling(
+    "security_bits",
+    "change how root is treated",
+    "in_child(lambda: call(LIBC.prctl(28, 1, 0, 0, 0)) and None)",
+)
 _calling(
     "gain_by_program", "gain rights by a setuid program",
     "status = open('/proc/self/status').read()\nattempt(lambda: 'NoNewPrivs:\\t0' in status)",

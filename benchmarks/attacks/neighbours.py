@@ -19,12 +19,17 @@ def _values(arena: Arena) -> dict[str, object]:
     return {
         "MARK": secrets.token_hex(8),
         "KEY": secrets.randbits(30) + 1,
-        "NUMBERS": {**{name: NUMBERS.get(name, -1) for name in names}, "inotify_init1": number("inotify_init1")},
+        "NUMBERS": {
+            **{name: NUMBERS.get(name, -1) for name in names},
+            "inotify_init1": number("inotify_init1"),
+        },
         "RUNTIME": sys.base_prefix,
     }
 
 
-def _between_sessions(name: str, goal: str, first: str, second: str, family: str = "neighbours", again: str = "") -> None:
+def _between_sessions(
+    name: str, goal: str, first: str, second: str, family: str = "neighbours", again: str = ""
+) -> None:
     """Register an attack from one session on another that lives beside it, or starts after it.
 
     The second one's cell says whether the first one's mark came through. again: a cell of the first in between.
@@ -216,7 +221,9 @@ for folder in {os.path.dirname(json.__file__), os.path.dirname(os.__file__)}:
 )  # fmt: skip
 
 
-def _between_branches(name: str, goal: str, before: str, left_code: str, right_code: str, accepted: str = "") -> None:
+def _between_branches(
+    name: str, goal: str, before: str, left_code: str, right_code: str, accepted: str = ""
+) -> None:
     """Register an attack by what a session made before its snapshot: left writes, right must not see it.
 
     The frozen snapshot and its session must not either: right_code is asked of a later branch and of the session too.
@@ -232,7 +239,11 @@ def _between_branches(name: str, goal: str, before: str, left_code: str, right_c
                     written, _ = arena.run(left, left_code, values)
                     (later,) = snapshot.fork()
                     with later:
-                        for who, where in (("the sibling", right), ("a later branch", later), ("the session", session)):
+                        for who, where in (
+                            ("the sibling", right),
+                            ("a later branch", later),
+                            ("the session", session),
+                        ):
                             execution, won = arena.run(where, right_code, values)
                             if won:
                                 return succeeded(f"{who} sees it")

@@ -92,9 +92,7 @@ _reaching(
     "mptcp_loopback", "connect by multipath TCP", socket.AF_INET, _STREAM, _v4,
     _CONNECT.format(family="AF_INET", protocol=262),
 )  # fmt: skip
-_reaching(
-    "udp_loopback", "send UDP", socket.AF_INET, _DGRAM, _v4, _SEND.format(family="AF_INET")
-)
+_reaching("udp_loopback", "send UDP", socket.AF_INET, _DGRAM, _v4, _SEND.format(family="AF_INET"))
 _reaching(
     "udp_loopback_v6", "send UDP over IPv6", socket.AF_INET6, _DGRAM, _v6, _SEND.format(family="AF_INET6")
 )
@@ -198,13 +196,22 @@ def received_bytes(line: socket.socket) -> bool:
         return False
 
 
-for _name, _family in (("packet_socket", 17), ("netlink_socket", 16), ("vsock_socket", 40), ("alg_socket", 38)):
+def _fixed(value: int) -> Callable[[Arena], int]:
+    return lambda arena: value
+
+
+for _name, _family, _kind in (
+    ("packet_socket", 17, 3),
+    ("netlink_socket", 16, 3),
+    ("vsock_socket", 40, 1),
+    ("alg_socket", 38, 5),
+):
     cell(
         _name,
         "network",
         f"make a socket of the family {_name.split('_')[0]}",
-        "import socket\nattempt(lambda: socket.socket(FAMILY, socket.SOCK_SEQPACKET if FAMILY == 38 else KIND))",
+        "import socket\nattempt(lambda: socket.socket(FAMILY, KIND))",
         layer="network",
-        FAMILY=lambda arena, family=_family: family,
-        KIND=lambda arena, family=_family: 1 if family == 40 else 3,
+        FAMILY=_fixed(_family),
+        KIND=_fixed(_kind),
     )

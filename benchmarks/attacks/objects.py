@@ -23,7 +23,9 @@ _watching = False
 
 
 def _watch(event: str, arguments: tuple[Any, ...]) -> None:
-    if _watching and (event == "pickle.find_class" or (event in ("open", "os.system") and "axpo-touch" in repr(arguments))):
+    if _watching and (
+        event == "pickle.find_class" or (event in ("open", "os.system") and "axpo-touch" in repr(arguments))
+    ):
         _seen.append(f"{event} {arguments!r}"[:200])
 
 
@@ -63,7 +65,9 @@ def _answering(name: str, goal: str, code: str) -> None:
         trusted = list(_seen)
         if trusted:
             return succeeded(f"on the trusted side: {trusted[0]}")
-        error = f"{execution.error.name}: {execution.error.value[:80]}" if execution.error else "a bounded answer"
+        error = (
+            f"{execution.error.name}: {execution.error.value[:80]}" if execution.error else "a bounded answer"
+        )
         return succeeded("; ".join(found)) if found else held(error)
 
     add(name, FAMILY, goal, run)
@@ -80,9 +84,21 @@ class Text(str):
     def __reduce__(self):
         return open, (PATH, "w")
 """
-_answering("repr_subclass", "answer with another kind of text", "class A:\n    def __repr__(self):\n        return Text('x')\nA()")
-_answering("repr_raises", "raise from __repr__", "class A:\n    def __repr__(self):\n        raise SystemExit(3)\nA()")
-_answering("repr_recurses", "recurse from __repr__", "class A:\n    def __repr__(self):\n        return repr(self)\nA()")
+_answering(
+    "repr_subclass",
+    "answer with another kind of text",
+    "class A:\n    def __repr__(self):\n        return Text('x')\nA()",
+)
+_answering(
+    "repr_raises",
+    "raise from __repr__",
+    "class A:\n    def __repr__(self):\n        raise SystemExit(3)\nA()",
+)
+_answering(
+    "repr_recurses",
+    "recurse from __repr__",
+    "class A:\n    def __repr__(self):\n        return repr(self)\nA()",
+)
 _answering("class_that_lies", "answer with an object that lies about its class",
            "class A:\n    @property\n    def __class__(self):\n        return str\nA()")  # fmt: skip
 _answering("reduced_value", "answer with an object that says how it is unpickled",
@@ -101,7 +117,11 @@ _answering("error_cycle", "raise errors that cause each other",
 _answering("metaclass_name", "raise an error whose class lies about its name",
            "class M(type):\n    @property\n    def __name__(cls):\n        return {'not': 'text'}\n"
            "class E(Exception, metaclass=M):\n    pass\nraise E()")  # fmt: skip
-_answering("error_called_timeout", "raise an error called Timeout", "class Timeout(Exception):\n    pass\nraise Timeout('x')")
+_answering(
+    "error_called_timeout",
+    "raise an error called Timeout",
+    "class Timeout(Exception):\n    pass\nraise Timeout('x')",
+)
 _answering("exit_in_finalizer", "exit when an object goes",
            "class A:\n    def __del__(self):\n        raise SystemExit(3)\nA()\nNone")  # fmt: skip
 _answering("replaced_streams", "put other objects in the place of its streams",
@@ -127,7 +147,9 @@ def _journal(name: str, goal: str, forge: Callable[[dict[str, Any], str], Any]) 
                 real = json.loads(snapshot.to_bytes())
         data = forge(real, str(touched))
         try:
-            made = arena.sandbox.snapshot_from_bytes(data if isinstance(data, bytes) else json.dumps(data).encode())
+            made = arena.sandbox.snapshot_from_bytes(
+                data if isinstance(data, bytes) else json.dumps(data).encode()
+            )
         except (ValueError, SandboxError) as error:
             outcome = held(f"{type(error).__name__}: {error}")
         else:
@@ -155,8 +177,12 @@ _journal("journal_deep_entries", "nest a snapshot's entries deeply",
          lambda real, path: json.dumps({**real, "entries": []}).replace("[]", "[" * 100_000 + "]" * 100_000).encode())  # fmt: skip
 _journal("journal_not_text", "give bytes that are no text", lambda real, path: b"\xff\xfe\x00")
 _journal("journal_endless_seed", "give a seed without end", lambda real, path: {**real, "seed": float("inf")})
-_journal("journal_seed_nan", "give a seed that is no number", lambda real, path: {**real, "seed": float("nan")})
-_journal("journal_huge_seed", "give a seed of a million digits", lambda real, path: {**real, "seed": 1 << 12_000})
+_journal(
+    "journal_seed_nan", "give a seed that is no number", lambda real, path: {**real, "seed": float("nan")}
+)
+_journal(
+    "journal_huge_seed", "give a seed of a million digits", lambda real, path: {**real, "seed": 1 << 12_000}
+)
 _journal("journal_list_for_code", "give a list for code", _entry(code=["x"]))
 _journal("journal_surrogate_code", "give code that cannot be encoded", _entry(code="x = '\ud800'"))
 _journal("journal_endless_time", "give a cell time without end", _entry(timeout_s=float("inf")))
@@ -165,13 +191,25 @@ _journal("journal_negative_time", "give a cell less than no time", _entry(timeou
 _journal("journal_huge_time", "give a cell more time than a clock holds", _entry(timeout_s=1e300))
 _journal("journal_path_up", "write an input file beside the working folder",
          lambda real, path: {**real, "entries": [_file("../../../../../../../.." + path)]})  # fmt: skip
-_journal("journal_absolute_path", "write an input file anywhere", lambda real, path: {**real, "entries": [_file(path)]})
-_journal("journal_null_path", "give a file name with a null", lambda real, path: {**real, "entries": [_file("a\0b")]})
+_journal(
+    "journal_absolute_path",
+    "write an input file anywhere",
+    lambda real, path: {**real, "entries": [_file(path)]},
+)
+_journal(
+    "journal_null_path",
+    "give a file name with a null",
+    lambda real, path: {**real, "entries": [_file("a\0b")]},
+)
 _journal("journal_surrogate_path", "give a file name that cannot be encoded",
          lambda real, path: {**real, "entries": [_file("a\ud800")]})  # fmt: skip
 _journal("journal_unknown_limits", "give limits that are not known",
          lambda real, path: {**real, "limits": {**real["limits"], "__class__": 1}})  # fmt: skip
-_journal("journal_wrong_limits", "give limits of other types", lambda real, path: {**real, "limits": [["timeout_s", 1]]})
+_journal(
+    "journal_wrong_limits",
+    "give limits of other types",
+    lambda real, path: {**real, "limits": [["timeout_s", 1]]},
+)
 _journal("journal_endless_limits", "give limits without end",
          lambda real, path: {**real, "limits": {**real["limits"], "timeout_s": float("inf"), "memory_bytes": 1 << 70}})  # fmt: skip
 _journal("journal_unknown_kind", "give an entry of another kind",

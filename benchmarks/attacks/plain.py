@@ -85,7 +85,7 @@ class PlainSession:
             if not data:
                 return _failure(bytes(output), EXITED)
             output += data
-            before, found, after = bytes(output[-(1 << 20) :]).partition(b"\n" + self._end.encode())
+            _, found, after = bytes(output[-(1 << 20) :]).partition(b"\n" + self._end.encode())
             if found and after.endswith(b"\n"):
                 whole = bytes(output)[: len(output) - len(found) - len(after)]
                 return _answer(whole, json.loads(after))
@@ -99,7 +99,7 @@ class PlainSession:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
 
-    def snapshot(self) -> Snapshot:
+    def snapshot(self, *, strict: bool = False) -> Snapshot:
         """An ordinary interpreter has none."""
         raise NotImplementedError("an ordinary interpreter has no snapshots")
 
@@ -113,7 +113,7 @@ class PlainSession:
                     stream.close()
         self._folder.cleanup()
 
-    def __enter__(self) -> "PlainSession":
+    def __enter__(self) -> Session:
         return self
 
     def __exit__(

@@ -41,7 +41,9 @@ for name in filter(str.isdigit, os.listdir("/proc")):
 """,
 )  # fmt: skip
 _looking(
-    "parents_environment", "read its parent's environment", "print(open(f'/proc/{os.getppid()}/environ').read())"
+    "parents_environment",
+    "read its parent's environment",
+    "print(open(f'/proc/{os.getppid()}/environ').read())",
 )
 _looking(
     "callers_memory_file", "read the caller's memory by /proc",
@@ -67,12 +69,12 @@ _looking(
 import gc
 def texts(value):
     if isinstance(value, dict):
-        yield from (str(item) for pair in value.items() for item in pair if isinstance(item, (str, bytes)))
+        yield from (f"{key}={item}" for key, item in value.items() if isinstance(item, (str, bytes)))
     elif isinstance(value, (list, tuple, set)):
         yield from (str(item) for item in value if isinstance(item, (str, bytes)))
 for value in gc.get_objects() + [sys.argv, getattr(sys, "orig_argv", [])]:
     for text in texts(value):
-        if NAME + "=" in text or text == NAME:
+        if NAME + "=" in text:
             print("found", text)
 """,
 )  # fmt: skip
@@ -108,4 +110,8 @@ def callers_working_directory(arena: Arena) -> Outcome:
 def processes_seen(arena: Arena) -> Outcome:
     with arena.session() as session, arena.victim() as victim:
         execution, _ = arena.run(session, "print(os.path.exists(f'/proc/{PID}/stat'))", {"PID": victim.pid})
-    return succeeded("a process of ours is seen") if "True" in execution.stdout else held(execution.stdout.strip())
+    return (
+        succeeded("a process of ours is seen")
+        if "True" in execution.stdout
+        else held(execution.stdout.strip())
+    )

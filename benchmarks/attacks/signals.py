@@ -4,7 +4,6 @@ Where a signal could reach anything else, it is signal 0, which asks and does no
 """
 
 import contextlib
-import ctypes
 import os
 import resource
 import time
@@ -78,7 +77,13 @@ _killing(
 
 cell("signal_caller", "signals", "signal the caller", "attempt(lambda: os.kill(PID, 0))", layer="signals",
      PID=lambda arena: os.getpid())  # fmt: skip
-cell("signal_everybody", "signals", "signal every process it may", "attempt(lambda: os.kill(-1, 0))", layer="signals")
+cell(
+    "signal_everybody",
+    "signals",
+    "signal every process it may",
+    "attempt(lambda: os.kill(-1, 0))",
+    layer="signals",
+)
 cell("signal_parent", "signals", "signal the process that watches over it", "attempt(lambda: os.kill(os.getppid(), 0))",
      layer="branch_signals")  # fmt: skip
 
@@ -162,7 +167,9 @@ def on_sibling(name: str, goal: str, code: str, judge: str = "True", layer: str 
 
 on_sibling("kill_sibling", "kill a sibling branch", "os.kill(PID, 9)")
 on_sibling(
-    "kill_siblings_all", "kill all branches of its snapshot that it sees", _KILL_RELATIVES.format(mine="os.getppid()")
+    "kill_siblings_all",
+    "kill all branches of its snapshot that it sees",
+    _KILL_RELATIVES.format(mine="os.getppid()"),
 )
 on_sibling(
     "starve_sibling", "end a sibling branch by a limit on its processor time",
@@ -200,7 +207,11 @@ on_sibling(
 )  # fmt: skip
 
 
-@attack("neighbours", "read its session's memory when the session has made itself traceable", layer="branch_signals")
+@attack(
+    "neighbours",
+    "read its session's memory when the session has made itself traceable",
+    layer="branch_signals",
+)
 def read_traceable_session(arena: Arena) -> Outcome:
     with arena.session() as session:
         session.run("import ctypes, os; ctypes.CDLL(None).prctl(4, 1, 0, 0, 0); kept = 1")
@@ -254,8 +265,17 @@ _tracing(
     "attach_to_process", "attach to a process by ptrace",
     "attempt(lambda: call(LIBC.ptrace(16, PID, 0, 0)) or call(LIBC.ptrace(17, PID, 0, 0)) == 0)",
 )  # fmt: skip
-_tracing("seize_process", "attach to a process by PTRACE_SEIZE", "attempt(lambda: call(LIBC.ptrace(0x4206, PID, 0, 0)))")
-_tracing("traced_by_parent", "have itself traced", "in_child(lambda: call(LIBC.ptrace(0, 0, 0, 0)))", "system_calls")
+_tracing(
+    "seize_process",
+    "attach to a process by PTRACE_SEIZE",
+    "attempt(lambda: call(LIBC.ptrace(0x4206, PID, 0, 0)))",
+)
+_tracing(
+    "traced_by_parent",
+    "have itself traced",
+    "in_child(lambda: call(LIBC.ptrace(0, 0, 0, 0)))",
+    "system_calls",
+)
 _tracing(
     "read_memory_of_caller", "read the caller's memory by process_vm_readv",
     """
@@ -298,5 +318,3 @@ def _writable_address(pid: int) -> int | None:
             if " rw-p " in line:
                 return int(line.split("-")[0], 16)
     return None
-
-
