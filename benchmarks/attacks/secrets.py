@@ -1,10 +1,11 @@
 """Attacks that look for what the caller knows: environment, arguments, descriptors, memory."""
 
+import hashlib
 import os
 from pathlib import Path
 
 from benchmarks.attacks.arena import SECRET_NAME, Arena
-from benchmarks.attacks.corpus import Outcome, attack, cell, held, succeeded
+from benchmarks.attacks.corpus import Outcome, add, attack, cell, held, succeeded
 
 FAMILY = "secrets"
 
@@ -27,24 +28,6 @@ _looking(
     "environment_in_c", "find it in the C library's environment",
     "LIBC.getenv.restype = ctypes.c_char_p\nprint(LIBC.getenv(NAME.encode()))",
 )  # fmt: skip
-_looking("callers_environment", "read the caller's environment", "print(open(f'/proc/{PID}/environ').read())")
-_looking(
-    "all_environments", "find it in the environment of any process",
-    """
-for name in filter(str.isdigit, os.listdir("/proc")):
-    try:
-        text = open(f"/proc/{name}/environ").read()
-    except OSError:
-        continue
-    if NAME + "=" in text:
-        print(text)
-""",
-)  # fmt: skip
-_looking(
-    "parents_environment",
-    "read its parent's environment",
-    "print(open(f'/proc/{os.getppid()}/environ').read())",
-)
 _looking(
     "callers_memory_file", "read the caller's memory by /proc",
     "fd = os.open(f'/proc/{PID}/mem', 0); print(os.pread(fd, 64, ADDRESS))",
@@ -78,6 +61,40 @@ for value in gc.get_objects() + [sys.argv, getattr(sys, "orig_argv", [])]:
             print("found", text)
 """,
 )  # fmt: skip
+
+
+def _environment_of(name: str, goal: str, code: str) -> None:
+    """Register an attack whose proof is the digest of the environment that the caller was started with."""
+
+    def run(arena: Arena) -> Outcome:
+        digest = hashlib.sha256(Path("/proc/self/environ").read_bytes()).hexdigest()
+        show = "import hashlib\ndef show(path):\n    print(hashlib.sha256(open(path, 'rb').read()).hexdigest())\n"
+        with arena.session() as session:
+            execution, won = arena.run(session, show + code, {"PID": os.getpid()})
+        return (
+            succeeded("its digest came back") if digest in execution.stdout else arena.judge(execution, won)
+        )
+
+    add(name, FAMILY, goal, run, layer="environment")
+
+
+_environment_of("callers_environment", "read the caller's environment", "show(f'/proc/{PID}/environ')")
+_environment_of(
+    "parents_environment",
+    "find the caller's environment in its parent",
+    "show(f'/proc/{os.getppid()}/environ')",
+)
+_environment_of(
+    "all_environments",
+    "find the caller's environment in any process",
+    """
+for name in filter(str.isdigit, os.listdir("/proc")):
+    try:
+        show(f"/proc/{name}/environ")
+    except OSError:
+        pass
+""",
+)
 
 
 @attack(FAMILY, "read the caller's command line", layer="environment")
