@@ -102,15 +102,19 @@ def with_block(text: str, new: str) -> str:
 def user_id(name: str) -> int:
     """Of user `name`, who must be able to run this interpreter. Raises SystemExit saying what is in the way."""
     number = pwd.getpwnam(name).pw_uid
-    tried = subprocess.run(
-        [sys.executable, "-c", "import benchmarks.attacks.run"],
-        cwd=Path(__file__).resolve().parent.parent,
-        user=number,
-        group=number,
-        extra_groups=[],
-        capture_output=True,
-        text=True,
-    ) if os.getuid() == 0 else None  # fmt: skip
+    tried = (
+        subprocess.run(
+            [sys.executable, "-c", "import benchmarks.attacks.run"],
+            cwd=Path(__file__).resolve().parent.parent,
+            user=number,
+            group=number,
+            extra_groups=[],
+            capture_output=True,
+            text=True,
+        )
+        if os.getuid() == 0
+        else None
+    )
     if tried is None:
         raise SystemExit("--user needs root")
     if tried.returncode:

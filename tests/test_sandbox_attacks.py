@@ -33,7 +33,7 @@ FAST = """
     patch_builtins write_site_packages
     deep_frame many_empty_lists wrong_id send_descriptors
     reduced_value planted_pickles journal_pickle journal_deep journal_path_up
-""".split()
+""".split()  # noqa: SIM905 - one name a line would hide what the list is
 
 # Harmless where nothing isolates: they read what is planted, reach listeners and victims made for them, or make a call
 # that changes nothing.
@@ -41,7 +41,7 @@ CONTROLS = """
     tcp_loopback unix_dgram_abstract inherited_connection read_by_open read_by_symlink read_own_source write_over
     own_environment callers_environment inherited_descriptor callers_command_line kill_process limit_process
     slow_process fork_bomb many_open_files machine_wide_aio child_outlives_session shared_folder traced_by_parent
-""".split()
+""".split()  # noqa: SIM905 - one name a line would hide what the list is
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +124,9 @@ def test_what_an_attack_does_to_the_trusted_side_is_judged(open_ground: Arena) -
     assert "the trusted side grew by" in verdicts[2].why
 
 
-def test_a_sandbox_that_no_longer_works_is_a_success_of_the_attack_and_is_replaced(open_ground: Arena) -> None:
+def test_a_sandbox_that_no_longer_works_is_a_success_of_the_attack_and_is_replaced(
+    open_ground: Arena,
+) -> None:
     class Broken:
         def session(self, **_: object) -> object:
             raise SandboxUnavailable("it is gone")

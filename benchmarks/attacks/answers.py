@@ -78,56 +78,88 @@ def _answering(name: str, family: str, goal: str, code: str, needs: str = "") ->
 
 for _stream in ("stdout", "stderr"):
     _answering(
-        f"{_stream}_flood", "output", f"write to {_stream} without end",
+        f"{_stream}_flood",
+        "output",
+        f"write to {_stream} without end",
         f"while True:\n    os.write(sys.{_stream}.fileno(), b'x' * 65536)",
-    )  # fmt: skip
+    )
 _answering("print_flood", "output", "print more", "for _ in range(200):\n    print('x' * 65536)")
 _answering(
-    "program_flood", "output", "have a program write without end",
-    "import subprocess\nsubprocess.run(['sh', '-c', 'while :; do echo xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx; done'])",
-)  # fmt: skip
+    "program_flood",
+    "output",
+    "have a program write without end",
+    "import subprocess\n"
+    "subprocess.run(['sh', '-c', 'while :; do echo xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx; done'])",
+)
 _answering(
-    "flood_after_the_cell", "output", "write without end from a process that outlives its cell",
+    "flood_after_the_cell",
+    "output",
+    "write without end from a process that outlives its cell",
     "if os.fork() == 0:\n    data = b'y' * 65536\n    import time\n    end = time.monotonic() + 20\n"
     "    while time.monotonic() < end:\n        os.write(1, data)\n    os._exit(0)",
-)  # fmt: skip
+)
 _answering("text_flood", "output", "answer with a longer value", "'x' * (64 << 20)")
 _answering("error_flood", "output", "raise a longer message", "raise ValueError('x' * (16 << 20))")
-_answering("error_name_flood", "output", "raise an exception with a longer name",
-           "raise type('E' * (8 << 20), (Exception,), {})()")  # fmt: skip
 _answering(
-    "traceback_flood", "output", "raise from deeper",
+    "error_name_flood",
+    "output",
+    "raise an exception with a longer name",
+    "raise type('E' * (8 << 20), (Exception,), {})()",
+)
+_answering(
+    "traceback_flood",
+    "output",
+    "raise from deeper",
     "def f(n):\n    return f(n - 1) if n else 1 / 0\nsys.setrecursionlimit(20000)\nf(15000)",
-)  # fmt: skip
+)
 _answering(
-    "cause_flood", "output", "raise with a longer chain of causes",
-    "error = None\nfor _ in range(20000):\n    new = ValueError('x' * 100)\n    new.__cause__ = error\n    error = new\n"
+    "cause_flood",
+    "output",
+    "raise with a longer chain of causes",
+    "error = None\nfor _ in range(20000):\n    new = ValueError('x' * 100)\n"
+    "    new.__cause__ = error\n    error = new\n"
     "raise error",
-)  # fmt: skip
+)
 _answering(
-    "group_flood", "output", "raise a larger group of exceptions",
+    "group_flood",
+    "output",
+    "raise a larger group of exceptions",
     "raise ExceptionGroup('x', [ExceptionGroup('y', [ValueError('z')] * 300) for _ in range(300)])",
-)  # fmt: skip
+)
 _answering(
-    "source_flood", "output", "fail in a longer line",
+    "source_flood",
+    "output",
+    "fail in a longer line",
     "exec(compile('1/0 #' + 'x' * (4 << 20), '<cell 1>', 'exec'))",
-)  # fmt: skip
-_answering("surrogate_text", "output", "answer with text that cannot be encoded",
-           "class A:\n    def __repr__(self):\n        return '\\ud800'\nA()")  # fmt: skip
+)
+_answering(
+    "surrogate_text",
+    "output",
+    "answer with text that cannot be encoded",
+    "class A:\n    def __repr__(self):\n        return '\\ud800'\nA()",
+)
 _answering(
     "surrogate_error", "output", "raise a message that cannot be encoded", "raise ValueError('\\ud800')"
 )
 _answering(
-    "surrogate_name", "output", "raise an exception whose name cannot be encoded",
-    "import types\nclass M(type):\n    pass\nE = M('E', (Exception,), {})\nE.__name__ = 'E' + chr(0x1F600)\nraise E(chr(0xD800))",
-)  # fmt: skip
+    "surrogate_name",
+    "output",
+    "raise an exception whose name cannot be encoded",
+    "import types\nclass M(type):\n    pass\nE = M('E', (Exception,), {})\n"
+    "E.__name__ = 'E' + chr(0x1F600)\nraise E(chr(0xD800))",
+)
 _answering(
     "surrogate_output", "output", "write bytes that are no text", "os.write(1, b'\\xff\\xed\\xa0\\x80' * 100)"
 )
 
 _PIL, _PLOT = "PIL.Image", "matplotlib.pyplot"
-_answering("large_picture", "images", "answer with a larger picture", "import PIL.Image\nPIL.Image.new('L', (9000, 9000))",
-           _PIL)  # fmt: skip
+_answering(
+    "large_picture",
+    "images",
+    "answer with a larger picture",
+    "import PIL.Image\nPIL.Image.new('L', (9000, 9000))",
+    _PIL,
+)
 _answering(
     "thin_picture",
     "images",
@@ -136,27 +168,43 @@ _answering(
     _PIL,
 )
 _answering(
-    "large_figure", "images", "show a larger figure",
-    "import matplotlib.pyplot as plt\nplt.figure(figsize=(300, 300), dpi=100); plt.show()", _PLOT,
-)  # fmt: skip
+    "large_figure",
+    "images",
+    "show a larger figure",
+    "import matplotlib.pyplot as plt\nplt.figure(figsize=(300, 300), dpi=100); plt.show()",
+    _PLOT,
+)
 _answering(
-    "many_figures", "images", "leave more figures open",
-    "import matplotlib.pyplot as plt\nfor _ in range(40):\n    plt.figure(figsize=(1, 1), dpi=50)", _PLOT,
-)  # fmt: skip
+    "many_figures",
+    "images",
+    "leave more figures open",
+    "import matplotlib.pyplot as plt\nfor _ in range(40):\n    plt.figure(figsize=(1, 1), dpi=50)",
+    _PLOT,
+)
 _answering(
-    "many_large_figures", "images", "be warned about more figures",
-    "import matplotlib.pyplot as plt\nfor _ in range(300):\n    plt.figure(figsize=(300, 300)); plt.show()", _PLOT,
-)  # fmt: skip
+    "many_large_figures",
+    "images",
+    "be warned about more figures",
+    "import matplotlib.pyplot as plt\nfor _ in range(300):\n    plt.figure(figsize=(300, 300)); plt.show()",
+    _PLOT,
+)
 _answering(
-    "figure_that_lies", "images", "show a figure that lies about its size",
+    "figure_that_lies",
+    "images",
+    "show a figure that lies about its size",
     "import matplotlib.pyplot as plt\nclass F(plt.Figure):\n    def get_size_inches(self):\n        return (1.0, 1.0)\n"
-    "plt.figure(FigureClass=F, figsize=(40, 40), dpi=100); None", _PLOT,
-)  # fmt: skip
+    "plt.figure(FigureClass=F, figsize=(40, 40), dpi=100); None",
+    _PLOT,
+)
 _answering(
-    "picture_that_lies", "images", "answer with a picture that lies about its size",
-    "import PIL.Image\nclass P(PIL.Image.Image):\n    size = (1, 1)\n    mode = 'L'\n    def save(self, file, format):\n"
-    "        PIL.Image.new('L', (2000, 2000)).save(file, format='PNG')\nP()", _PIL,
-)  # fmt: skip
+    "picture_that_lies",
+    "images",
+    "answer with a picture that lies about its size",
+    "import PIL.Image\nclass P(PIL.Image.Image):\n    size = (1, 1)\n"
+    "    mode = 'L'\n    def save(self, file, format):\n"
+    "        PIL.Image.new('L', (2000, 2000)).save(file, format='PNG')\nP()",
+    _PIL,
+)
 _FORGED = """
 import PIL.Image, struct, zlib
 class P(PIL.Image.Image):
@@ -175,14 +223,27 @@ for _name, _goal, _bytes in (
     ("picture_header_alone", "answer with a picture that ends after its header", "START + header(1, 1)"),
     ("picture_of_nothing", "answer with a picture of 0 x 0 px", "START + header(0, 0) + chunk(b'IEND', b'')"),
     ("picture_too_wide", "answer with a header of 2 ** 31 px", "START + header(2 ** 31 - 1, 1) + bytes(99)"),
-    ("picture_two_headers", "answer with a second, larger header",
-     "START + header(1, 1) + header(60000, 60000) + chunk(b'IDAT', zlib.compress(bytes(9 << 20))) + chunk(b'IEND', b'')"),
-    ("picture_bomb", "answer with a picture that unpacks to more than its size",
-     "START + header(500, 500) + chunk(b'IDAT', zlib.compress(bytes(200 << 20))) + chunk(b'IEND', b'')"),
-    ("picture_text_bomb", "answer with a picture whose comment unpacks to more",
-     "START + header(1, 1) + chunk(b'zTXt', b'k\\0\\0' + zlib.compress(bytes(200 << 20))) + chunk(b'IDAT', "
-     "zlib.compress(bytes(2))) + chunk(b'IEND', b'')"),
-    ("picture_with_a_tail", "answer with a picture and megabytes behind it",
-     "START + header(1, 1) + chunk(b'IDAT', zlib.compress(bytes(2))) + chunk(b'IEND', b'') + bytes(60 << 20)"),
-):  # fmt: skip
+    (
+        "picture_two_headers",
+        "answer with a second, larger header",
+        "START + header(1, 1) + header(60000, 60000) + chunk(b'IDAT', "
+        "zlib.compress(bytes(9 << 20))) + chunk(b'IEND', b'')",
+    ),
+    (
+        "picture_bomb",
+        "answer with a picture that unpacks to more than its size",
+        "START + header(500, 500) + chunk(b'IDAT', zlib.compress(bytes(200 << 20))) + chunk(b'IEND', b'')",
+    ),
+    (
+        "picture_text_bomb",
+        "answer with a picture whose comment unpacks to more",
+        "START + header(1, 1) + chunk(b'zTXt', b'k\\0\\0' + zlib.compress(bytes(200 << 20))) + chunk(b'IDAT', "
+        "zlib.compress(bytes(2))) + chunk(b'IEND', b'')",
+    ),
+    (
+        "picture_with_a_tail",
+        "answer with a picture and megabytes behind it",
+        "START + header(1, 1) + chunk(b'IDAT', zlib.compress(bytes(2))) + chunk(b'IEND', b'') + bytes(60 << 20)",
+    ),
+):
     _answering(_name, "images", _goal, _FORGED + f"BYTES = {_bytes}\nP()", _PIL)

@@ -116,8 +116,19 @@ def add(
 
 def load() -> Mapping[str, Attack]:
     """All attacks by name, in the order of their families."""
-    for module in ("network", "files", "secrets", "signals", "exhaustion", "answers", "escapes", "kernel",
-                   "neighbours", "protocol", "objects"):  # fmt: skip
+    for module in (
+        "network",
+        "files",
+        "secrets",
+        "signals",
+        "exhaustion",
+        "answers",
+        "escapes",
+        "kernel",
+        "neighbours",
+        "protocol",
+        "objects",
+    ):
         importlib.import_module(f"benchmarks.attacks.{module}")
     order = list(FAMILIES)
     return dict(sorted(ATTACKS.items(), key=lambda item: order.index(item[1].family)))

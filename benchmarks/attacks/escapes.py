@@ -50,6 +50,13 @@ def _escaping(name: str, goal: str, code: str, *, cell_dies: bool = False) -> No
     add(name, FAMILY, goal, run)
 
 
+_TWIN = """
+if syscall(CLONE, 0x8000 | 17, 0, 0, 0, 0) == 0:
+    try:
+        sleep()
+    finally:
+        os._exit(0)
+"""
 _DOUBLE = "def first():\n    os.setsid()\n    fork(sleep)\n"
 _escaping("child_outlives_session", "leave a child process behind", "fork(sleep)")
 _escaping("daemon_outlives_session", "leave a daemon behind", _DOUBLE + "fork(first)")
@@ -60,38 +67,42 @@ _escaping(
     cell_dies=True,
 )
 _escaping(
-    "stubborn_daemon", "leave a daemon behind that ignores signals and is stopped",
+    "stubborn_daemon",
+    "leave a daemon behind that ignores signals and is stopped",
     "def first():\n    for item in range(1, 65):\n        try:\n            signal.signal(item, signal.SIG_IGN)\n"
     "        except (OSError, ValueError):\n            pass\n    os.setsid()\n    fork(sleep)\nfork(first)",
     cell_dies=True,
-)  # fmt: skip
+)
 _escaping(
-    "daemon_without_reaper", "leave a daemon behind after it is no longer the one who inherits orphans",
-    "LIBC.prctl(36, 0, 0, 0, 0)\n" + _DOUBLE + "fork(first)", cell_dies=True,
-)  # fmt: skip
+    "daemon_without_reaper",
+    "leave a daemon behind after it is no longer the one who inherits orphans",
+    "LIBC.prctl(36, 0, 0, 0, 0)\n" + _DOUBLE + "fork(first)",
+    cell_dies=True,
+)
 _escaping(
-    "program_daemon", "leave a program behind by setsid and nohup",
+    "program_daemon",
+    "leave a program behind by setsid and nohup",
     "import subprocess\nsubprocess.run(['sh', '-c', f'exec 3>&-; (exec -a {MARKER} sleep 60) & exit'], "
     "start_new_session=True)\nsubprocess.run(['bash', '-c', f'(setsid bash -c \"exec -a {MARKER} sleep 60\") & exit'])",
-)  # fmt: skip
+)
 _escaping(
-    "twin_outlives_cell", "start a process that counts as its parent's child, not as its own",
-    "if syscall(CLONE, 0x8000 | 17, 0, 0, 0, 0) == 0:\n    try:\n        sleep()\n    finally:\n        os._exit(0)",
+    "twin_outlives_cell",
+    "start a process that counts as its parent's child, not as its own",
+    _TWIN,
     cell_dies=True,
-)  # fmt: skip
+)
 
 
 @attack(FAMILY, "leave a process behind when its branch is closed")
 def twin_outlives_branch(arena: Arena) -> Outcome:
     marker = f"axpo-{secrets.token_hex(8)}"
-    code = "if syscall(CLONE, 0x8000 | 17, 0, 0, 0, 0) == 0:\n    try:\n        sleep()\n    finally:\n        os._exit(0)"
     with arena.session() as session:
         session.run("kept = 1")
         with session.snapshot() as snapshot:
             (branch,) = snapshot.fork()
             with branch:
                 execution, _ = arena.run(
-                    branch, _SLEEP + code + "\nsettle()", {"MARKER": marker, "CLONE": number("clone")}
+                    branch, _SLEEP + _TWIN + "\nsettle()", {"MARKER": marker, "CLONE": number("clone")}
                 )
             if outlives(marker):
                 return succeeded("it outlived its branch")

@@ -43,13 +43,22 @@ def end():
 
 
 def _bomb(name: str, goal: str, code: str, many: int = _MANY) -> None:
-    cell(name, "processes", goal, _BOMB + code, layer="session_processes", MANY=_value(many),
-         LIMIT=_value(LIMITS.num_processes), CLONE=lambda arena: number("clone"))  # fmt: skip
+    cell(
+        name,
+        "processes",
+        goal,
+        _BOMB + code,
+        layer="session_processes",
+        MANY=_value(many),
+        LIMIT=_value(LIMITS.num_processes),
+        CLONE=lambda arena: number("clone"),
+    )
 
 
 _bomb("fork_bomb", "start more processes", "count(forked)\nend()")
 _bomb(
-    "thread_bomb", "start more threads",
+    "thread_bomb",
+    "start more threads",
     """
 stop = threading.Event()
 def thread():
@@ -59,13 +68,15 @@ def thread():
 count(thread)
 stop.set()
 """,
-)  # fmt: skip
+)
 _bomb(
-    "program_bomb", "start more programs",
+    "program_bomb",
+    "start more programs",
     "count(lambda: subprocess.Popen(['sleep', '20']).pid)\nend()",
-)  # fmt: skip
+)
 _bomb(
-    "fork_bomb_with_raised_limit", "start more processes after raising its own limit",
+    "fork_bomb_with_raised_limit",
+    "start more processes after raising its own limit",
     """
 import resource
 _, hard = resource.getrlimit(resource.RLIMIT_NPROC)
@@ -76,9 +87,10 @@ except OSError as error:
 count(forked)
 end()
 """,
-)  # fmt: skip
+)
 _bomb(
-    "fork_bomb_by_syscall", "start more processes by clone",
+    "fork_bomb_by_syscall",
+    "start more processes by clone",
     """
 def cloned():
     child = syscall(CLONE, 17, 0, 0, 0, 0)
@@ -89,9 +101,10 @@ def cloned():
 count(cloned)
 end()
 """,
-)  # fmt: skip
+)
 _bomb(
-    "nested_fork_bomb", "start more processes, each by the one before",
+    "nested_fork_bomb",
+    "start more processes, each by the one before",
     """
 reader, writer = os.pipe()
 for _ in range(MANY):
@@ -112,7 +125,7 @@ if num >= MANY:
 else:
     print("stopped after", num)
 """.replace("reader, writer", "OWN = os.getpid()\nreader, writer"),
-)  # fmt: skip
+)
 
 _PAST = LIMITS.memory_bytes + 96 * MB
 
@@ -124,36 +137,43 @@ def _hog(name: str, goal: str, code: str, past: int = _PAST) -> None:
 
 _hog("memory_by_bytes", "hold more in one object", "x = bytearray(b'x') * PAST\nwon(f'{len(x)} bytes')")
 _hog(
-    "memory_by_small_objects", "hold more in many objects",
+    "memory_by_small_objects",
+    "hold more in many objects",
     "x = []\nwhile len(x) * 65536 < PAST:\n    x.append(os.urandom(1) * 65536)\nwon(f'{len(x) * 65536} bytes')",
-)  # fmt: skip
+)
 _hog(
-    "memory_by_mmap", "map more",
+    "memory_by_mmap",
+    "map more",
     "x = mmap.mmap(-1, PAST, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)\n"
     "for at in range(0, PAST, 4096):\n    x[at] = 1\nwon(f'{PAST} bytes')",
-)  # fmt: skip
+)
 _hog(
-    "memory_by_shared_mmap", "map more, shared",
+    "memory_by_shared_mmap",
+    "map more, shared",
     "x = mmap.mmap(-1, PAST)\nfor at in range(0, PAST, 4096):\n    x[at] = 1\nwon(f'{PAST} bytes')",
-)  # fmt: skip
+)
 _hog(
-    "memory_by_malloc", "take more from the C library",
+    "memory_by_malloc",
+    "take more from the C library",
     "LIBC.malloc.restype = ctypes.c_void_p\nx = LIBC.malloc(ctypes.c_size_t(PAST))\n"
     "if x:\n    ctypes.memset(x, 1, PAST)\n    won(f'{PAST} bytes')\nelse:\n    print('refused')",
-)  # fmt: skip
+)
 _hog(
-    "memory_by_numpy", "hold more in an array",
+    "memory_by_numpy",
+    "hold more in an array",
     "try:\n    import numpy\nexcept ImportError:\n    print('not applicable: no numpy')\n"
     "else:\n    x = numpy.ones(PAST // 8)\n    won(f'{x.nbytes} bytes')",
-)  # fmt: skip
+)
 _hog(
-    "memory_with_raised_limit", "hold more after raising its own limit",
+    "memory_with_raised_limit",
+    "hold more after raising its own limit",
     "import resource\nfor kind in (resource.RLIMIT_AS, resource.RLIMIT_DATA):\n    try:\n"
     "        resource.setrlimit(kind, (resource.RLIM_INFINITY,) * 2)\n    except (OSError, ValueError) as error:\n"
     "        print(error)\nx = bytearray(b'x') * PAST\nwon(f'{len(x)} bytes')",
-)  # fmt: skip
+)
 _hog(
-    "memory_by_memfd", "hold more in a file without a name",
+    "memory_by_memfd",
+    "hold more in a file without a name",
     """
 fds = []
 while len(fds) * 4 * MB < PAST:
@@ -161,17 +181,21 @@ while len(fds) * 4 * MB < PAST:
     os.write(fds[-1], bytes(4 * MB))
 won(f"{len(fds) * 4 * MB} bytes in {len(fds)} files")
 """,
-)  # fmt: skip
+)
 _hog(
-    "memory_by_shared_segment", "hold more in a System V segment",
+    "memory_by_shared_segment",
+    "hold more in a System V segment",
     "x = call(LIBC.shmget(0, ctypes.c_size_t(PAST), 0o1600))\ncall(LIBC.shmctl(x, 0, None))\nwon(f'{PAST} bytes')",
-)  # fmt: skip
+)
 _hog(
-    "memory_locked", "lock memory", "x = mmap.mmap(-1, MB)\nattempt(lambda: call(LIBC.mlock(ctypes.c_void_p("
+    "memory_locked",
+    "lock memory",
+    "x = mmap.mmap(-1, MB)\nattempt(lambda: call(LIBC.mlock(ctypes.c_void_p("
     "ctypes.addressof(ctypes.c_char.from_buffer(x))), ctypes.c_size_t(MB))))",
-)  # fmt: skip
+)
 _hog(
-    "memory_in_pipes", "hold more in pipes",
+    "memory_in_pipes",
+    "hold more in pipes",
     """
 import fcntl
 held, pipes = 0, []
@@ -185,7 +209,7 @@ try:
 except OSError as error:
     print("stopped after", held, error)
 """,
-)  # fmt: skip
+)
 
 
 @attack("memory", "hold more than the whole sandbox may, in several processes", layer="total_memory")
@@ -247,8 +271,16 @@ def memory_of_sessions_together(arena: Arena) -> Outcome:
 
 
 def _store(name: str, goal: str, code: str) -> None:
-    cell(name, "storage", goal, code, WORKDIR=_value(LIMITS.workdir_bytes), FILE=_value(LIMITS.file_bytes),
-         OPEN=_value(LIMITS.num_open_files), MB=_value(MB))  # fmt: skip
+    cell(
+        name,
+        "storage",
+        goal,
+        code,
+        WORKDIR=_value(LIMITS.workdir_bytes),
+        FILE=_value(LIMITS.file_bytes),
+        OPEN=_value(LIMITS.num_open_files),
+        MB=_value(MB),
+    )
 
 
 _FILL = """
@@ -271,16 +303,21 @@ KEEP_OPEN, kept = False, []
 """
 _store("fill_working_folder", "write more to its working folder", _FILL + "fill('.', WORKDIR + 4 * MB)")
 _store(
-    "fill_all_folders", "write more to all folders together",
-    _FILL + "for folder in ('.', os.environ.get('TMPDIR', '/tmp'), '/dev/shm'):\n    fill(folder, WORKDIR + 4 * MB)",
-)  # fmt: skip
+    "fill_all_folders",
+    "write more to all folders together",
+    _FILL
+    + "for folder in ('.', os.environ.get('TMPDIR', '/tmp'), '/dev/shm'):\n    fill(folder, WORKDIR + 4 * MB)",
+)
 _store(
-    "fill_with_deleted_files", "write more to files that it deletes and keeps open",
+    "fill_with_deleted_files",
+    "write more to files that it deletes and keeps open",
     _FILL + "KEEP_OPEN = True\nfill('.', WORKDIR + 4 * MB)",
-)  # fmt: skip
+)
 _store(
-    "fill_from_children", "write more from child processes",
-    _FILL + """
+    "fill_from_children",
+    "write more from child processes",
+    _FILL
+    + """
 for index in range(3):
     os.makedirs(str(index))
     if os.fork() == 0:
@@ -289,24 +326,27 @@ for index in range(3):
         os._exit(0)
     os.wait()
 """,
-)  # fmt: skip
+)
 _store(
-    "large_file", "write a larger file",
+    "large_file",
+    "write a larger file",
     "import signal\nsignal.signal(25, signal.SIG_IGN)\nwith open('large', 'wb') as file:\n"
     "    for _ in range(FILE // MB + 2):\n        file.write(bytes(MB))\nwon(f'{FILE + 2 * MB} bytes')",
-)  # fmt: skip
+)
 _store(
     "sparse_file",
     "make a larger sparse file",
     "os.truncate(os.open('s', os.O_RDWR | os.O_CREAT), FILE * 64)\nwon()",
 )
 _store(
-    "large_file_with_raised_limit", "write a larger file after raising its own limit",
+    "large_file_with_raised_limit",
+    "write a larger file after raising its own limit",
     "import resource\nresource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)\n"
     "with open('large', 'wb') as file:\n    for _ in range(FILE // MB + 2):\n        file.write(bytes(MB))\nwon()",
-)  # fmt: skip
+)
 _store(
-    "many_files", "make more files than its folder's size has room for",
+    "many_files",
+    "make more files than its folder's size has room for",
     """
 made = 0
 try:
@@ -316,9 +356,10 @@ try:
 except OSError as error:
     print("stopped after", made, error)
 """,
-)  # fmt: skip
+)
 _store(
-    "many_open_files", "open more files",
+    "many_open_files",
+    "open more files",
     """
 files = []
 try:
@@ -328,15 +369,17 @@ try:
 except OSError as error:
     print("stopped after", len(files), error)
 """,
-)  # fmt: skip
+)
 _store(
-    "open_files_with_raised_limit", "open more files after raising its own limit",
+    "open_files_with_raised_limit",
+    "open more files after raising its own limit",
     "import resource\ntry:\n    resource.setrlimit(resource.RLIMIT_NOFILE, (4096, 4096))\n"
     "except (OSError, ValueError) as error:\n    print(error)\n"
     "files = [os.open('/dev/null', 0) for _ in range(OPEN + 8)]\nwon(f'{len(files)} open')",
-)  # fmt: skip
+)
 _store(
-    "parked_descriptors", "park more open files in sockets",
+    "parked_descriptors",
+    "park more open files in sockets",
     """
 import socket
 parked, pairs = 0, []
@@ -351,11 +394,14 @@ try:
 except OSError as error:
     print("stopped after", parked, error)
 """,
-)  # fmt: skip
+)
 
 
-@attack("storage", "write more to a file system that it mounts with the agent's own key",
-        accepted="code that takes over its interpreter can find the key of its own mounts")  # fmt: skip
+@attack(
+    "storage",
+    "write more to a file system that it mounts with the agent's own key",
+    accepted="code that takes over its interpreter can find the key of its own mounts",
+)
 def fill_own_mount(arena: Arena) -> Outcome:
     watch = """
 import sandbox.local.namespaces as spaces

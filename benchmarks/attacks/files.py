@@ -30,13 +30,17 @@ _reading(
     "read_ssh_key", "read a key below .ssh", "print(open(PATH).read())", lambda arena: str(arena.ssh_key)
 )
 _reading(
-    "read_callers_folder", "read the caller's working directory", "print(open(PATH).read())",
+    "read_callers_folder",
+    "read the caller's working directory",
+    "print(open(PATH).read())",
     lambda arena: str(arena.cwd_file),
-)  # fmt: skip
+)
 for _name, _start in (
-    ("first_root", "/proc/1/root"), ("own_root", "/proc/self/root"), ("thread_root", "/proc/thread-self/root"),
+    ("first_root", "/proc/1/root"),
+    ("own_root", "/proc/self/root"),
+    ("thread_root", "/proc/thread-self/root"),
     ("parent_folder", "/proc/self/cwd/../../../../../../.."),
-):  # fmt: skip
+):
     _reading(f"read_by_{_name}", f"read a file by {_start}", f"print(open({_start!r} + PATH).read())")
 _reading(
     "read_by_callers_root",
@@ -44,9 +48,10 @@ _reading(
     "print(open(f'/proc/{PID}/root{PATH}').read())",
 )
 _reading(
-    "read_by_callers_cwd", "read the caller's working directory by its /proc",
+    "read_by_callers_cwd",
+    "read the caller's working directory by its /proc",
     "print(open(f'/proc/{PID}/cwd/secret.txt').read())",
-)  # fmt: skip
+)
 _reading("read_by_dots", "read a file by way of ..", "print(open('../' * 30 + PATH[1:]).read())")
 _reading(
     "read_by_symlink",
@@ -57,19 +62,23 @@ _reading(
     "read_by_hard_link", "read a file by a hard link", "os.link(PATH, 'hard'); print(open('hard').read())"
 )
 _reading(
-    "read_by_openat", "read a file relative to an open folder",
+    "read_by_openat",
+    "read a file relative to an open folder",
     "fd = os.open('/', os.O_RDONLY); print(os.read(os.open(PATH[1:], os.O_RDONLY, dir_fd=fd), 99))",
-)  # fmt: skip
+)
 _reading(
-    "read_by_openat2", "read a file by openat2",
+    "read_by_openat2",
+    "read a file by openat2",
     "import struct\nfd = syscall(437, -100, PATH.encode(), struct.pack('QQQ', 0, 0, 0), 24)\nprint(os.read(fd, 99))",
-)  # fmt: skip
+)
 _reading(
-    "read_by_descriptor_path", "read a file by way of an open folder's /proc entry",
+    "read_by_descriptor_path",
+    "read a file by way of an open folder's /proc entry",
     "fd = os.open('/usr', os.O_PATH); print(open(f'/proc/self/fd/{fd}/..{PATH}').read())",
-)  # fmt: skip
+)
 _reading(
-    "read_by_inherited_folder", "read a file by a folder that came open",
+    "read_by_inherited_folder",
+    "read a file by a folder that came open",
     """
 for fd in range(64):
     try:
@@ -77,7 +86,7 @@ for fd in range(64):
     except OSError as error:
         print(error)
 """,
-)  # fmt: skip
+)
 _reading("read_by_program", "read a file by a program", "subprocess.run(['cat', PATH], timeout=10)")
 _reading(
     "read_by_shell_script", "have a shell read a file as its script", "subprocess.run(['sh', '-x', PATH])"
@@ -88,12 +97,14 @@ _reading(
     "import mmap\nprint(mmap.mmap(os.open(PATH, 0), 0, prot=mmap.PROT_READ)[:99])",
 )
 _reading(
-    "read_by_sendfile", "copy a file in the kernel",
+    "read_by_sendfile",
+    "copy a file in the kernel",
     "out = os.open('copy', os.O_RDWR | os.O_CREAT)\nos.sendfile(out, os.open(PATH, 0), 0, 99)\n"
     "print(open('copy').read())",
-)  # fmt: skip
+)
 _reading(
-    "read_by_handle", "open a file by its handle",
+    "read_by_handle",
+    "open a file by its handle",
     """
 handle = ctypes.create_string_buffer((128).to_bytes(4, "little") + bytes(132))
 mount = ctypes.c_int()
@@ -102,12 +113,13 @@ def by_handle(path):
     return call(LIBC.open_by_handle_at(os.open("/", 0), handle, 0))
 print(os.read(by_handle(PATH), 99))
 """,
-)  # fmt: skip
+)
 _reading(
-    "read_by_loader", "have the dynamic linker show a file",
+    "read_by_loader",
+    "have the dynamic linker show a file",
     "subprocess.run(['/bin/true'], env={'LD_PRELOAD': PATH, 'LD_LIBRARY_PATH': PATH})\n"
     "subprocess.run(['/lib64/ld-linux-x86-64.so.2', PATH])\nprint(open(PATH).read())",
-)  # fmt: skip
+)
 
 
 @attack("files", "read this machine's password hashes", layer="files")
@@ -264,10 +276,14 @@ def _opens(path: str) -> bool:
 
 
 for _name, _path in (
-    ("memory_device", "/dev/mem"), ("kernel_log_device", "/dev/kmsg"), ("virtual_machine_device", "/dev/kvm"),
-    ("terminal_device", "/dev/tty"), ("terminals", "/dev/ptmx"), ("fuse_device", "/dev/fuse"),
+    ("memory_device", "/dev/mem"),
+    ("kernel_log_device", "/dev/kmsg"),
+    ("virtual_machine_device", "/dev/kvm"),
+    ("terminal_device", "/dev/tty"),
+    ("terminals", "/dev/ptmx"),
+    ("fuse_device", "/dev/fuse"),
     ("disk_device", "/dev/vda"),
-):  # fmt: skip
+):
     cell(
         f"open_{_name}",
         "files",

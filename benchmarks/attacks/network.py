@@ -85,43 +85,79 @@ def _abstract(arena: Arena) -> Address:
 _connect4 = _CONNECT.format(family="AF_INET", protocol=0)
 _reaching("tcp_loopback", "connect to a TCP port", socket.AF_INET, _STREAM, _v4, _connect4)
 _reaching(
-    "tcp_loopback_v6", "connect to a TCP port over IPv6", socket.AF_INET6, _STREAM, _v6,
+    "tcp_loopback_v6",
+    "connect to a TCP port over IPv6",
+    socket.AF_INET6,
+    _STREAM,
+    _v6,
     _CONNECT.format(family="AF_INET6", protocol=0),
-)  # fmt: skip
+)
 _reaching(
-    "mptcp_loopback", "connect by multipath TCP", socket.AF_INET, _STREAM, _v4,
+    "mptcp_loopback",
+    "connect by multipath TCP",
+    socket.AF_INET,
+    _STREAM,
+    _v4,
     _CONNECT.format(family="AF_INET", protocol=262),
-)  # fmt: skip
+)
 _reaching("udp_loopback", "send UDP", socket.AF_INET, _DGRAM, _v4, _SEND.format(family="AF_INET"))
 _reaching(
     "udp_loopback_v6", "send UDP over IPv6", socket.AF_INET6, _DGRAM, _v6, _SEND.format(family="AF_INET6")
 )
 _reaching(
-    "unix_stream_by_path", "connect to a unix socket in the file system", socket.AF_UNIX, _STREAM, _path,
+    "unix_stream_by_path",
+    "connect to a unix socket in the file system",
+    socket.AF_UNIX,
+    _STREAM,
+    _path,
     _CONNECT.format(family="AF_UNIX", protocol=0),
-)  # fmt: skip
+)
 _reaching(
-    "unix_dgram_by_path", "send to a unix socket in the file system", socket.AF_UNIX, _DGRAM, _path,
+    "unix_dgram_by_path",
+    "send to a unix socket in the file system",
+    socket.AF_UNIX,
+    _DGRAM,
+    _path,
     _SEND.format(family="AF_UNIX"),
-)  # fmt: skip
+)
 _reaching(
-    "unix_stream_abstract", "connect to an abstract unix socket", socket.AF_UNIX, _STREAM, _abstract,
+    "unix_stream_abstract",
+    "connect to an abstract unix socket",
+    socket.AF_UNIX,
+    _STREAM,
+    _abstract,
     _CONNECT.format(family="AF_UNIX", protocol=0),
-)  # fmt: skip
+)
 _reaching(
-    "unix_dgram_abstract", "send to an abstract unix socket", socket.AF_UNIX, _DGRAM, _abstract,
+    "unix_dgram_abstract",
+    "send to an abstract unix socket",
+    socket.AF_UNIX,
+    _DGRAM,
+    _abstract,
     _SEND.format(family="AF_UNIX"),
-)  # fmt: skip
+)
 _reaching(
-    "unix_pair_by_path", "send to a unix socket in the file system from a socket pair", socket.AF_UNIX, _DGRAM,
-    _path, _SEND_FROM_PAIR,
-)  # fmt: skip
+    "unix_pair_by_path",
+    "send to a unix socket in the file system from a socket pair",
+    socket.AF_UNIX,
+    _DGRAM,
+    _path,
+    _SEND_FROM_PAIR,
+)
 _reaching(
-    "unix_pair_abstract", "send to an abstract unix socket from a socket pair", socket.AF_UNIX, _DGRAM,
-    _abstract, _SEND_FROM_PAIR,
-)  # fmt: skip
+    "unix_pair_abstract",
+    "send to an abstract unix socket from a socket pair",
+    socket.AF_UNIX,
+    _DGRAM,
+    _abstract,
+    _SEND_FROM_PAIR,
+)
 _reaching(
-    "tcp_by_ctypes", "connect to a TCP port by the C library", socket.AF_INET, _STREAM, _v4,
+    "tcp_by_ctypes",
+    "connect to a TCP port by the C library",
+    socket.AF_INET,
+    _STREAM,
+    _v4,
     """
 def reach():
     fd = call(LIBC.socket(2, 1, 0))
@@ -129,20 +165,28 @@ def reach():
     call(LIBC.connect(fd, address, 16))
 attempt(reach)
 """,
-)  # fmt: skip
+)
 _reaching(
-    "tcp_from_a_program", "connect to a TCP port from a shell", socket.AF_INET, _STREAM, _v4,
+    "tcp_from_a_program",
+    "connect to a TCP port from a shell",
+    socket.AF_INET,
+    _STREAM,
+    _v4,
     'subprocess.run(["bash", "-c", f"echo > /dev/tcp/127.0.0.1/{ADDRESS[1]}"], timeout=10)',
-)  # fmt: skip
+)
 _reaching(
-    "tcp_fast_open", "connect by sending", socket.AF_INET, _STREAM, _v4,
+    "tcp_fast_open",
+    "connect by sending",
+    socket.AF_INET,
+    _STREAM,
+    _v4,
     """
 def reach():
     with socket.socket() as client:
         client.sendto(b"x", 0x20000000, ADDRESS)
 attempt(reach)
 """,
-)  # fmt: skip
+)
 
 
 @attack("network", "serve a TCP port of this machine", layer="network")

@@ -99,38 +99,74 @@ _answering(
     "recurse from __repr__",
     "class A:\n    def __repr__(self):\n        return repr(self)\nA()",
 )
-_answering("class_that_lies", "answer with an object that lies about its class",
-           "class A:\n    @property\n    def __class__(self):\n        return str\nA()")  # fmt: skip
-_answering("reduced_value", "answer with an object that says how it is unpickled",
-           "class A:\n    def __reduce__(self):\n        return open, (PATH, 'w')\nA()")  # fmt: skip
-_answering("error_raises", "raise from an error's __str__",
-           "class E(Exception):\n    def __str__(self):\n        raise KeyboardInterrupt\nraise E()")  # fmt: skip
-_answering("error_subclass", "answer with another kind of message",
-           "class E(Exception):\n    def __str__(self):\n        return Text('x')\nraise E()")  # fmt: skip
-_answering("error_with_attributes", "raise an error whose attributes lie",
-           "class E(SyntaxError):\n    text = Text('x')\n    lineno = 10 ** 30\n    offset = -5\n    filename = '<cell 1>'\n"
-           "    end_lineno = 'x'\nraise E('x')")  # fmt: skip
-_answering("error_with_notes", "raise an error with other kinds of notes",
-           "e = ValueError('x')\ne.__notes__ = [Text('x' * 100), 5, object()] * 1000\nraise e")  # fmt: skip
-_answering("error_cycle", "raise errors that cause each other",
-           "a, b = ValueError('a'), ValueError('b')\na.__cause__, b.__cause__ = b, a\nraise a")  # fmt: skip
-_answering("metaclass_name", "raise an error whose class lies about its name",
-           "class M(type):\n    @property\n    def __name__(cls):\n        return {'not': 'text'}\n"
-           "class E(Exception, metaclass=M):\n    pass\nraise E()")  # fmt: skip
+_answering(
+    "class_that_lies",
+    "answer with an object that lies about its class",
+    "class A:\n    @property\n    def __class__(self):\n        return str\nA()",
+)
+_answering(
+    "reduced_value",
+    "answer with an object that says how it is unpickled",
+    "class A:\n    def __reduce__(self):\n        return open, (PATH, 'w')\nA()",
+)
+_answering(
+    "error_raises",
+    "raise from an error's __str__",
+    "class E(Exception):\n    def __str__(self):\n        raise KeyboardInterrupt\nraise E()",
+)
+_answering(
+    "error_subclass",
+    "answer with another kind of message",
+    "class E(Exception):\n    def __str__(self):\n        return Text('x')\nraise E()",
+)
+_answering(
+    "error_with_attributes",
+    "raise an error whose attributes lie",
+    "class E(SyntaxError):\n    text = Text('x')\n    lineno = 10 ** 30\n    offset = -5\n    filename = '<cell 1>'\n"
+    "    end_lineno = 'x'\nraise E('x')",
+)
+_answering(
+    "error_with_notes",
+    "raise an error with other kinds of notes",
+    "e = ValueError('x')\ne.__notes__ = [Text('x' * 100), 5, object()] * 1000\nraise e",
+)
+_answering(
+    "error_cycle",
+    "raise errors that cause each other",
+    "a, b = ValueError('a'), ValueError('b')\na.__cause__, b.__cause__ = b, a\nraise a",
+)
+_answering(
+    "metaclass_name",
+    "raise an error whose class lies about its name",
+    "class M(type):\n    @property\n    def __name__(cls):\n        return {'not': 'text'}\n"
+    "class E(Exception, metaclass=M):\n    pass\nraise E()",
+)
 _answering(
     "error_called_timeout",
     "raise an error called Timeout",
     "class Timeout(Exception):\n    pass\nraise Timeout('x')",
 )
-_answering("exit_in_finalizer", "exit when an object goes",
-           "class A:\n    def __del__(self):\n        raise SystemExit(3)\nA()\nNone")  # fmt: skip
-_answering("replaced_streams", "put other objects in the place of its streams",
-           "class S:\n    def __getattr__(self, name):\n        raise MemoryError\nsys.stdout = sys.stderr = S()\n1")  # fmt: skip
-_answering("excepthook", "replace the hooks for errors",
-           "import threading\nsys.excepthook = threading.excepthook = lambda *_: hide(PATH)\n1 / 0")  # fmt: skip
-_answering("planted_pickles", "plant pickles where a trusted program might look",
-           "for name in ('state.pkl', 'snapshot', 'journal', 'checkpoint.pt', '.cache', '__pycache__'):\n"
-           "    open(name, 'wb').write(PICKLE)\n1")  # fmt: skip
+_answering(
+    "exit_in_finalizer",
+    "exit when an object goes",
+    "class A:\n    def __del__(self):\n        raise SystemExit(3)\nA()\nNone",
+)
+_answering(
+    "replaced_streams",
+    "put other objects in the place of its streams",
+    "class S:\n    def __getattr__(self, name):\n        raise MemoryError\nsys.stdout = sys.stderr = S()\n1",
+)
+_answering(
+    "excepthook",
+    "replace the hooks for errors",
+    "import threading\nsys.excepthook = threading.excepthook = lambda *_: hide(PATH)\n1 / 0",
+)
+_answering(
+    "planted_pickles",
+    "plant pickles where a trusted program might look",
+    "for name in ('state.pkl', 'snapshot', 'journal', 'checkpoint.pt', '.cache', '__pycache__'):\n"
+    "    open(name, 'wb').write(PICKLE)\n1",
+)
 _answering("pickle_as_text", "answer with the bytes of a pickle", "PICKLE")
 _answering("pickle_as_output", "write a pickle to its output", "os.write(1, PICKLE)\nos.write(2, PICKLE)")
 
@@ -173,8 +209,13 @@ def _file(path: str) -> dict[str, Any]:
 
 _journal("journal_pickle", "have a pickle unpickled as a snapshot", lambda real, path: touching_pickle(path))
 _journal("journal_deep", "nest a snapshot deeply", lambda real, path: b"[" * 1_000_000)
-_journal("journal_deep_entries", "nest a snapshot's entries deeply",
-         lambda real, path: json.dumps({**real, "entries": []}).replace("[]", "[" * 100_000 + "]" * 100_000).encode())  # fmt: skip
+_journal(
+    "journal_deep_entries",
+    "nest a snapshot's entries deeply",
+    lambda real, path: (
+        json.dumps({**real, "entries": []}).replace("[]", "[" * 100_000 + "]" * 100_000).encode()
+    ),
+)
 _journal("journal_not_text", "give bytes that are no text", lambda real, path: b"\xff\xfe\x00")
 _journal("journal_endless_seed", "give a seed without end", lambda real, path: {**real, "seed": float("inf")})
 _journal(
@@ -189,8 +230,11 @@ _journal("journal_endless_time", "give a cell time without end", _entry(timeout_
 _journal("journal_no_time", "give a cell a time that is no number", _entry(timeout_s=float("nan")))
 _journal("journal_negative_time", "give a cell less than no time", _entry(timeout_s=-1e9))
 _journal("journal_huge_time", "give a cell more time than a clock holds", _entry(timeout_s=1e300))
-_journal("journal_path_up", "write an input file beside the working folder",
-         lambda real, path: {**real, "entries": [_file("../../../../../../../.." + path)]})  # fmt: skip
+_journal(
+    "journal_path_up",
+    "write an input file beside the working folder",
+    lambda real, path: {**real, "entries": [_file("../../../../../../../.." + path)]},
+)
 _journal(
     "journal_absolute_path",
     "write an input file anywhere",
@@ -201,18 +245,33 @@ _journal(
     "give a file name with a null",
     lambda real, path: {**real, "entries": [_file("a\0b")]},
 )
-_journal("journal_surrogate_path", "give a file name that cannot be encoded",
-         lambda real, path: {**real, "entries": [_file("a\ud800")]})  # fmt: skip
-_journal("journal_unknown_limits", "give limits that are not known",
-         lambda real, path: {**real, "limits": {**real["limits"], "__class__": 1}})  # fmt: skip
+_journal(
+    "journal_surrogate_path",
+    "give a file name that cannot be encoded",
+    lambda real, path: {**real, "entries": [_file("a\ud800")]},
+)
+_journal(
+    "journal_unknown_limits",
+    "give limits that are not known",
+    lambda real, path: {**real, "limits": {**real["limits"], "__class__": 1}},
+)
 _journal(
     "journal_wrong_limits",
     "give limits of other types",
     lambda real, path: {**real, "limits": [["timeout_s", 1]]},
 )
-_journal("journal_endless_limits", "give limits without end",
-         lambda real, path: {**real, "limits": {**real["limits"], "timeout_s": float("inf"), "memory_bytes": 1 << 70}})  # fmt: skip
-_journal("journal_unknown_kind", "give an entry of another kind",
-         lambda real, path: {**real, "entries": [{"kind": "__reduce__", "code": path}]})  # fmt: skip
+_journal(
+    "journal_endless_limits",
+    "give limits without end",
+    lambda real, path: {
+        **real,
+        "limits": {**real["limits"], "timeout_s": float("inf"), "memory_bytes": 1 << 70},
+    },
+)
+_journal(
+    "journal_unknown_kind",
+    "give an entry of another kind",
+    lambda real, path: {**real, "entries": [{"kind": "__reduce__", "code": path}]},
+)
 _journal("journal_wrong_entries", "give a number for entries", lambda real, path: {**real, "entries": 5})
 _journal("journal_wrong_digests", "give numbers for digests", _entry(digests=5))

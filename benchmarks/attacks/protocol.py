@@ -1,7 +1,7 @@
 """Attacks that write to the channel to the trusted side what the agent would not.
 
-A forged answer is nothing but a wrong answer: what must not happen is that the trusted side fails, hangs, grows, or takes
-an answer for that to another request.
+A forged answer is nothing but a wrong answer: what must not happen is that the trusted side fails, hangs, grows, or
+takes an answer for that to another request.
 """
 
 import time
@@ -90,8 +90,11 @@ def _forging(name: str, goal: str, code: str, *, wait: bool = True) -> None:
 
 _forging("huge_length", "announce a frame of 4 GB", "forge(b'x', 0xFFFFFFFF)")
 _forging("long_silence", "announce a frame and send nothing", "send(struct.pack('!I', 1 << 20))")
-_forging("slow_frame", "send a frame byte by byte",
-         "send(struct.pack('!I', 1 << 20))\nwhile True:\n    send(b' ')\n    time.sleep(0.01)")  # fmt: skip
+_forging(
+    "slow_frame",
+    "send a frame byte by byte",
+    "send(struct.pack('!I', 1 << 20))\nwhile True:\n    send(b' ')\n    time.sleep(0.01)",
+)
 _forging("empty_frame", "send an empty frame", "forge(b'')")
 _forging(
     "many_empty_texts",
@@ -115,12 +118,19 @@ _forging(
     "send a number of millions of digits",
     "forge(b'{\"id\": ' + b'9' * (32 << 20) + b'}')",
 )
-_forging("many_whole_numbers", "send many long numbers",
-         "forge(b'{\"id\": [' + b','.join([b'9' * 4000] * 8000) + b']}')")  # fmt: skip
-_forging("duplicate_keys", "send one key many times",
-         "forge(b'{' + b','.join([b'\"id\":1'] * 2_000_000) + b'}')")  # fmt: skip
-_forging("many_keys", "send millions of keys",
-         "body = b','.join(b'\"%d\":0' % n for n in range(2_000_000))\nforge(b'{' + body + b'}')")  # fmt: skip
+_forging(
+    "many_whole_numbers",
+    "send many long numbers",
+    "forge(b'{\"id\": [' + b','.join([b'9' * 4000] * 8000) + b']}')",
+)
+_forging(
+    "duplicate_keys", "send one key many times", "forge(b'{' + b','.join([b'\"id\":1'] * 2_000_000) + b'}')"
+)
+_forging(
+    "many_keys",
+    "send millions of keys",
+    "body = b','.join(b'\"%d\":0' % n for n in range(2_000_000))\nforge(b'{' + body + b'}')",
+)
 _forging(
     "many_empty_lists",
     "send a frame that unpacks to thirty times its size",
@@ -137,41 +147,81 @@ _forging(
 _forging("wrong_id", "answer another request", "forge({**good, 'id': 1})")
 _forging("no_id", "answer no request", "forge({'text': 'x', 'error': None, 'images': [], 'warnings': []})")
 _forging("true_for_id", "answer with a truth for a number", "forge({**good, 'id': True})")
-_forging("answer_for_the_next", "answer the next request, too",
-         "forge(filled(text='forged'))\nforge(filled(text='forged'))\nforge({**good, 'id': good['id'] + 1, 'text': 'forged'})",
-         wait=False)  # fmt: skip
+_forging(
+    "answer_for_the_next",
+    "answer the next request, too",
+    "forge(filled(text='forged'))\nforge(filled(text='forged'))\n"
+    "forge({**good, 'id': good['id'] + 1, 'text': 'forged'})",
+    wait=False,
+)
 _forging("answers_without_end", "answer without end", "while True:\n    forge(filled(text='forged'))")
+_forging("answer_and_go_on", "answer and never end its cell", "forge(filled(text='forged'))")
 _forging("half_a_frame", "send half a frame and exit", "send(struct.pack('!I', 1000) + b'{')\nos._exit(0)")
 _forging("closed_channel", "close the channel", "os.close(channel)")
-_forging("shut_channel", "shut the channel down",
-         "socket.socket(fileno=os.dup(channel)).shutdown(socket.SHUT_RDWR)")  # fmt: skip
-_forging("child_holds_channel", "exit while a child holds the channel",
-         "if os.fork() == 0:\n    time.sleep(30)\n    os._exit(0)\nos._exit(0)")  # fmt: skip
-_forging("garbage_everywhere", "write garbage to every descriptor",
-         "for fd in range(256):\n    try:\n        os.set_blocking(fd, False)\n        os.write(fd, b'\\xff' * 65536)\n"
-         "    except OSError:\n        pass")  # fmt: skip
-_forging("wrong_types", "send fields of other types",
-         "forge({**good, 'text': {'a': 1}, 'error': [1], 'images': {'a': 1}, 'warnings': 'x'})")  # fmt: skip
+_forging(
+    "shut_channel",
+    "shut the channel down",
+    "socket.socket(fileno=os.dup(channel)).shutdown(socket.SHUT_RDWR)",
+)
+_forging(
+    "child_holds_channel",
+    "exit while a child holds the channel",
+    "if os.fork() == 0:\n    time.sleep(30)\n    os._exit(0)\nos._exit(0)",
+)
+_forging(
+    "garbage_everywhere",
+    "write garbage to every descriptor",
+    "for fd in range(256):\n    try:\n        os.set_blocking(fd, False)\n        os.write(fd, b'\\xff' * 65536)\n"
+    "    except OSError:\n        pass",
+)
+_forging(
+    "wrong_types",
+    "send fields of other types",
+    "forge({**good, 'text': {'a': 1}, 'error': [1], 'images': {'a': 1}, 'warnings': 'x'})",
+)
 _forging(
     "error_of_numbers",
     "send an error of numbers",
     "forge({**good, 'error': {'name': 1, 'value': 2, 'traceback': 3}})",
 )
-_forging("error_of_surrogates", "send an error that cannot be encoded",
-         "bad = chr(0xD800)\nforge({**good, 'error': {'name': bad, 'value': bad, 'traceback': bad}})")  # fmt: skip
-_forging("text_of_surrogates", "send text and warnings that cannot be encoded",
-         "bad = chr(0xD800)\nforge({**good, 'text': bad, 'warnings': [bad]})")  # fmt: skip
-_forging("fatal_error_name", "answer that it was killed, and live",
-         "forge({**good, 'error': {'name': 'Killed', 'value': '', 'traceback': ''}})\nglobals()['kept'] = 2", wait=False)  # fmt: skip
-_forging("many_warnings", "send a million warnings", "forge(filled(warnings=['x' * 50] * 1_000_000))")
+_forging(
+    "error_of_surrogates",
+    "send an error that cannot be encoded",
+    "bad = chr(0xD800)\nforge({**good, 'error': {'name': bad, 'value': bad, 'traceback': bad}})",
+    wait=False,
+)
+_forging(
+    "text_of_surrogates",
+    "send text and warnings that cannot be encoded",
+    "bad = chr(0xD800)\nforge({**good, 'text': bad, 'warnings': [bad]})",
+    wait=False,
+)
+_forging(
+    "fatal_error_name",
+    "answer that it was killed, and live",
+    "forge({**good, 'error': {'name': 'Killed', 'value': '', 'traceback': ''}})\nglobals()['kept'] = 2",
+    wait=False,
+)
+_forging(
+    "many_warnings",
+    "send ninety thousand warnings",
+    "forge(filled(warnings=['x' * 50] * 90_000))",
+    wait=False,
+)
 _forging("many_images", "send many images", "forge(filled(images=['iVBORw0KGgo='] * 100_000))")
 _forging("image_not_base64", "send images that are no base64", "forge(filled(images=['?' * 1000]))")
-_forging("send_descriptors", "send descriptors until the caller's table is full",
-         "line = socket.socket(fileno=os.dup(channel))\nfor _ in range(100):\n"
-         "    socket.send_fds(line, [struct.pack('!I', 0)[:1]], [0] * 200)")  # fmt: skip
-_forging("forged_credentials", "send as another process",
-         "line = socket.socket(fileno=os.dup(channel))\nline.sendmsg([struct.pack('!I', 2) + b'{}'], "
-         "[(socket.SOL_SOCKET, 2, struct.pack('3i', 1, 0, 0))])")  # fmt: skip
+_forging(
+    "send_descriptors",
+    "send descriptors until the caller's table is full",
+    "line = socket.socket(fileno=os.dup(channel))\nfor _ in range(100):\n"
+    "    socket.send_fds(line, [struct.pack('!I', 0)[:1]], [0] * 200)",
+)
+_forging(
+    "forged_credentials",
+    "send as another process",
+    "line = socket.socket(fileno=os.dup(channel))\nline.sendmsg([struct.pack('!I', 2) + b'{}'], "
+    "[(socket.SOL_SOCKET, 2, struct.pack('3i', 1, 0, 0))])",
+)
 
 
 @attack(FAMILY, "have the caller take another process for a branch of it")

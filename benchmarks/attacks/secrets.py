@@ -15,29 +15,44 @@ def _pid(arena: Arena) -> int:
 
 
 def _looking(name: str, goal: str, code: str, layer: str = "environment") -> None:
-    cell(name, FAMILY, goal, code, layer=layer, PID=_pid, ADDRESS=lambda arena: arena.address,
-         HIDDEN=lambda arena: arena.hidden.fileno(), NAME=lambda arena: SECRET_NAME)  # fmt: skip
+    cell(
+        name,
+        FAMILY,
+        goal,
+        code,
+        layer=layer,
+        PID=_pid,
+        ADDRESS=lambda arena: arena.address,
+        HIDDEN=lambda arena: arena.hidden.fileno(),
+        NAME=lambda arena: SECRET_NAME,
+    )
 
 
 _looking("own_environment", "find it in its environment", "print(os.environ.get(NAME), dict(os.environ))")
 _looking(
-    "initial_environment", "find it in the environment it was started with",
+    "initial_environment",
+    "find it in the environment it was started with",
     "print(open('/proc/self/environ').read())",
-)  # fmt: skip
+)
 _looking(
-    "environment_in_c", "find it in the C library's environment",
+    "environment_in_c",
+    "find it in the C library's environment",
     "LIBC.getenv.restype = ctypes.c_char_p\nprint(LIBC.getenv(NAME.encode()))",
-)  # fmt: skip
+)
 _looking(
-    "callers_memory_file", "read the caller's memory by /proc",
+    "callers_memory_file",
+    "read the caller's memory by /proc",
     "fd = os.open(f'/proc/{PID}/mem', 0); print(os.pread(fd, 64, ADDRESS))",
-)  # fmt: skip
+)
 _looking(
-    "callers_descriptor", "open a deleted file that the caller holds",
-    "print(open(f'/proc/{PID}/fd/{HIDDEN}').read())", layer="files",
-)  # fmt: skip
+    "callers_descriptor",
+    "open a deleted file that the caller holds",
+    "print(open(f'/proc/{PID}/fd/{HIDDEN}').read())",
+    layer="files",
+)
 _looking(
-    "inherited_descriptor", "read a descriptor that the caller left inheritable",
+    "inherited_descriptor",
+    "read a descriptor that the caller left inheritable",
     """
 for fd in range(3, 256):
     try:
@@ -45,9 +60,10 @@ for fd in range(3, 256):
     except OSError:
         pass
 """,
-)  # fmt: skip
+)
 _looking(
-    "own_objects", "find it among the objects it was forked with",
+    "own_objects",
+    "find it among the objects it was forked with",
     """
 import gc
 def texts(value):
@@ -60,7 +76,7 @@ for value in gc.get_objects() + [sys.argv, getattr(sys, "orig_argv", [])]:
         if NAME + "=" in text:
             print("found", text)
 """,
-)  # fmt: skip
+)
 
 
 def _environment_of(name: str, goal: str, code: str) -> None:

@@ -16,10 +16,17 @@ from sandbox.local.syscalls import NUMBERS
 
 # x86_64, aarch64
 MORE_NUMBERS = {
-    "tkill": (200, 130), "tgkill": (234, 131), "rt_sigqueueinfo": (129, 138), "rt_tgsigqueueinfo": (297, 240),
-    "ioprio_set": (251, 30), "sched_setscheduler": (144, 119), "getpid": (39, 172), "io_setup": (206, 0),
-    "inotify_init1": (294, 26), "fanotify_init": (300, 262),
-}  # fmt: skip
+    "tkill": (200, 130),
+    "tgkill": (234, 131),
+    "rt_sigqueueinfo": (129, 138),
+    "rt_tgsigqueueinfo": (297, 240),
+    "ioprio_set": (251, 30),
+    "sched_setscheduler": (144, 119),
+    "getpid": (39, 172),
+    "io_setup": (206, 0),
+    "inotify_init1": (294, 26),
+    "fanotify_init": (300, 262),
+}
 
 
 def number(name: str) -> int:
@@ -51,15 +58,18 @@ _killing("tkill_thread", "kill a thread by tkill", "syscall(NUMBERS['tkill'], PI
 _killing("tgkill_thread", "kill a thread by tgkill", "syscall(NUMBERS['tgkill'], PID, PID, 9)")
 _killing("kill_by_pidfd", "kill a process by pidfd", "signal.pidfd_send_signal(os.pidfd_open(PID), 9)")
 _killing(
-    "kill_by_queue", "kill a process by rt_sigqueueinfo",
+    "kill_by_queue",
+    "kill a process by rt_sigqueueinfo",
     "syscall(NUMBERS['rt_sigqueueinfo'], PID, 9, struct.pack('iii', 9, 0, -1) + bytes(116))",
-)  # fmt: skip
+)
 _killing(
-    "kill_by_thread_queue", "kill a process by rt_tgsigqueueinfo",
+    "kill_by_thread_queue",
+    "kill a process by rt_tgsigqueueinfo",
     "syscall(NUMBERS['rt_tgsigqueueinfo'], PID, PID, 9, struct.pack('iii', 9, 0, -1) + bytes(116))",
-)  # fmt: skip
+)
 _killing(
-    "kill_by_descriptor_owner", "kill a process as the owner of a descriptor",
+    "kill_by_descriptor_owner",
+    "kill a process as the owner of a descriptor",
     """
 import fcntl, socket, time
 ours, theirs = socket.socketpair()
@@ -69,14 +79,21 @@ fcntl.fcntl(ours, fcntl.F_SETFL, os.O_ASYNC | os.O_NONBLOCK)
 theirs.send(b"x")
 time.sleep(0.2)
 """,
-)  # fmt: skip
+)
 _killing(
-    "kill_by_cpu_limit", "end a process by a limit on its processor time",
+    "kill_by_cpu_limit",
+    "end a process by a limit on its processor time",
     "import resource\nresource.prlimit(PID, resource.RLIMIT_CPU, (0, 0))\nos.kill(PID, 18)",
-)  # fmt: skip
+)
 
-cell("signal_caller", "signals", "signal the caller", "attempt(lambda: os.kill(PID, 0))", layer="signals",
-     PID=lambda arena: os.getpid())  # fmt: skip
+cell(
+    "signal_caller",
+    "signals",
+    "signal the caller",
+    "attempt(lambda: os.kill(PID, 0))",
+    layer="signals",
+    PID=lambda arena: os.getpid(),
+)
 cell(
     "signal_everybody",
     "signals",
@@ -84,8 +101,13 @@ cell(
     "attempt(lambda: os.kill(-1, 0))",
     layer="signals",
 )
-cell("signal_parent", "signals", "signal the process that watches over it", "attempt(lambda: os.kill(os.getppid(), 0))",
-     layer="branch_signals")  # fmt: skip
+cell(
+    "signal_parent",
+    "signals",
+    "signal the process that watches over it",
+    "attempt(lambda: os.kill(os.getppid(), 0))",
+    layer="branch_signals",
+)
 
 
 @attack("signals", "signal the fork server", layer="signals")
@@ -172,39 +194,50 @@ on_sibling(
     _KILL_RELATIVES.format(mine="os.getppid()"),
 )
 on_sibling(
-    "starve_sibling", "end a sibling branch by a limit on its processor time",
+    "starve_sibling",
+    "end a sibling branch by a limit on its processor time",
     "import resource\nresource.prlimit(PID, resource.RLIMIT_CPU, (0, 0))",
-)  # fmt: skip
+)
 on_sibling(
-    "limit_sibling", "take a sibling branch its open files",
+    "limit_sibling",
+    "take a sibling branch its open files",
     "import resource\nresource.prlimit(PID, resource.RLIMIT_NOFILE, (17, 17))",
     "resource.getrlimit(resource.RLIMIT_NOFILE)[0] > 17",
-)  # fmt: skip
+)
 on_sibling(
-    "slow_sibling", "lower a sibling branch's priority", "os.setpriority(os.PRIO_PROCESS, PID, 19)",
+    "slow_sibling",
+    "lower a sibling branch's priority",
+    "os.setpriority(os.PRIO_PROCESS, PID, 19)",
     "os.getpriority(os.PRIO_PROCESS, 0) < 19",
-)  # fmt: skip
+)
 on_sibling(
-    "slow_siblings_user", "lower the priority of all of its user's processes",
-    "os.setpriority(os.PRIO_USER, os.getuid(), 19)", "os.getpriority(os.PRIO_PROCESS, 0) < 19",
-)  # fmt: skip
+    "slow_siblings_user",
+    "lower the priority of all of its user's processes",
+    "os.setpriority(os.PRIO_USER, os.getuid(), 19)",
+    "os.getpriority(os.PRIO_PROCESS, 0) < 19",
+)
 on_sibling(
-    "schedule_sibling", "have a sibling branch run only when nothing else does",
+    "schedule_sibling",
+    "have a sibling branch run only when nothing else does",
     "os.sched_setscheduler(PID, os.SCHED_IDLE, os.sched_param(0))",
     "os.sched_getscheduler(0) != os.SCHED_IDLE",
-)  # fmt: skip
+)
 on_sibling(
-    "pin_sibling", "pin a sibling branch to one processor", "os.sched_setaffinity(PID, {0})",
+    "pin_sibling",
+    "pin a sibling branch to one processor",
+    "os.sched_setaffinity(PID, {0})",
     "os.cpu_count() == 1 or len(os.sched_getaffinity(0)) > 1",
-)  # fmt: skip
+)
 on_sibling(
-    "read_sibling_memory", "read a sibling branch's memory",
+    "read_sibling_memory",
+    "read a sibling branch's memory",
     "fd = os.open(f'/proc/{PID}/mem', 0)\naddress = id(os)\nattempt(lambda: len(os.pread(fd, 8, address)) == 8)",
-)  # fmt: skip
+)
 on_sibling(
-    "read_sibling_files", "read a sibling branch's files by /proc",
+    "read_sibling_files",
+    "read a sibling branch's files by /proc",
     "attempt(lambda: os.listdir(f'/proc/{PID}/root') is not None)",
-)  # fmt: skip
+)
 
 
 @attack(
@@ -262,9 +295,10 @@ def _tracing(name: str, goal: str, code: str, layer: str = "signals") -> None:
 
 
 _tracing(
-    "attach_to_process", "attach to a process by ptrace",
+    "attach_to_process",
+    "attach to a process by ptrace",
     "attempt(lambda: call(LIBC.ptrace(16, PID, 0, 0)) or call(LIBC.ptrace(17, PID, 0, 0)) == 0)",
-)  # fmt: skip
+)
 _tracing(
     "seize_process",
     "attach to a process by PTRACE_SEIZE",
@@ -277,7 +311,8 @@ _tracing(
     "system_calls",
 )
 _tracing(
-    "read_memory_of_caller", "read the caller's memory by process_vm_readv",
+    "read_memory_of_caller",
+    "read the caller's memory by process_vm_readv",
     """
 buffer = ctypes.create_string_buffer(LENGTH)
 class Vector(ctypes.Structure):
@@ -286,20 +321,23 @@ ours, theirs = Vector(ctypes.addressof(buffer), LENGTH), Vector(ADDRESS, LENGTH)
 syscall(NUMBERS["process_vm_readv"], CALLER, ctypes.byref(ours), 1, ctypes.byref(theirs), 1, 0)
 print(buffer.raw.decode())
 """,
-)  # fmt: skip
+)
 _tracing(
-    "take_descriptor_of_caller", "take a descriptor of the caller's by pidfd_getfd",
+    "take_descriptor_of_caller",
+    "take a descriptor of the caller's by pidfd_getfd",
     "fd = syscall(NUMBERS['pidfd_getfd'], os.pidfd_open(CALLER), HIDDEN, 0)\nprint(os.pread(fd, 64, 0).decode())",
-)  # fmt: skip
+)
 _tracing(
-    "compare_with_process", "compare kernel objects with a process's by kcmp",
+    "compare_with_process",
+    "compare kernel objects with a process's by kcmp",
     "attempt(lambda: syscall(NUMBERS['kcmp'], os.getpid(), PID, 1, 0, 0) >= 0)",
-)  # fmt: skip
+)
 _tracing(
-    "advise_process", "advise the kernel on a process's memory by process_madvise",
+    "advise_process",
+    "advise the kernel on a process's memory by process_madvise",
     "attempt(lambda: syscall(NUMBERS['process_madvise'], os.pidfd_open(PID), ctypes.create_string_buffer("
     "struct.pack('QQ', ADDRESS & ~4095, 4096)), 1, 20, 0) >= 0)",
-)  # fmt: skip
+)
 
 
 @attack("tracing", "write into a process's memory by /proc", layer="signals")
