@@ -75,7 +75,7 @@ class Agent:
             flush_streams()
             return answer
         if operation == "check":
-            limit_processes(self.limits, message["num_others"])
+            limit_processes(self.limits, message["num_others"], message.pop("key"))
             refresh_streams()
             return {"ok": run_cell("", {}, 0, self.limits)["error"] is None}
         if operation == "fork":
