@@ -1,10 +1,13 @@
 """Branches share nothing with each other, their session or its snapshot, whatever was open or mapped before."""
 
+import mmap
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from sandbox import Sandbox, Session, make_sandbox
+from sandbox.local import apart
 
 
 @pytest.fixture(scope="module")
@@ -13,6 +16,29 @@ def sandbox() -> Iterator[Sandbox]:
         if made.isolation.tier != "namespaces":
             pytest.skip(f"the strongest tier here is {made.isolation.tier}: {made.isolation.open}")
         yield made
+
+
+def test_the_kernel_s_answer_and_its_list_name_the_same_memory(tmp_path: Path) -> None:
+    (tmp_path / "file with a space").write_bytes(bytes(9000))
+    with open(tmp_path / "file with a space", "r+b") as file:
+        whole = mmap.mmap(file.fileno(), 0)
+        part = mmap.mmap(file.fileno(), 808, access=mmap.ACCESS_READ, offset=8192)
+        nameless = mmap.mmap(-1, 5000)
+        private = mmap.mmap(-1, 5000, flags=mmap.MAP_PRIVATE)
+    listed = list(apart._listed(Path("/proc/self/maps").read_bytes()))
+    found = {(item.length, item.protection, item.offset, item.path) for item in listed}
+    path = str(tmp_path / "file with a space")
+    assert {(12288, 3, 0, path), (4096, 1, 8192, path)} <= found
+    assert any(item.path == "/dev/zero (deleted)" and item.length >= 8192 for item in listed)
+    with open("/proc/self/maps", "rb") as maps:
+        try:
+            assert list(apart._asked(maps.fileno())) == listed
+        except OSError:
+            pytest.skip("this kernel does not answer")
+    own = apart.shared_mappings((str(tmp_path),))
+    assert [item for item in own if item.path == path] == [item for item in listed if item.path == path]
+    for item in (whole, part, nameless, private):
+        item.close()
 
 
 def text(session: Session, code: str) -> str | None:

@@ -3,7 +3,7 @@
 import struct
 
 from benchmarks.attacks.arena import LIMITS, Arena
-from benchmarks.attacks.corpus import Outcome, add, held, skipped, succeeded
+from benchmarks.attacks.corpus import Outcome, add, attack, held, skipped, succeeded
 from sandbox import Execution
 
 MAX_ERROR_CHARS = 32_768
@@ -53,7 +53,23 @@ def _image_faults(execution: Execution) -> list[str]:
         width, height = struct.unpack("!II", image[16:24])
         if not 0 < width * height <= LIMITS.image_pixels:
             found.append(f"an image of {width} x {height} px")
+        found += _decoding_fault(image)
     return found
+
+
+def _decoding_fault(image: bytes) -> list[str]:
+    """What happens where the environments decode it, which say ValueError to bytes they cannot read."""
+    try:
+        from axpo_env.views import decode_image
+    except ImportError:
+        return []  # without numpy and Pillow
+    try:
+        decode_image(image, max_pixels=LIMITS.image_pixels)
+    except ValueError:
+        pass
+    except Exception as error:
+        return [f"decoding an image raised {type(error).__name__}: {error}"]
+    return []
 
 
 def _answering(name: str, family: str, goal: str, code: str, needs: str = "") -> None:
@@ -167,6 +183,27 @@ _answering(
     "import PIL.Image\nPIL.Image.new('L', (90000, 0))",
     _PIL,
 )
+_FUZZ = """
+import random
+random.seed(7)
+good = START + header(9, 9) + chunk(b"IDAT", zlib.compress(bytes(90))) + chunk(b"IEND", b"")
+kinds = [b"tRNS", b"PLTE", b"gAMA", b"cHRM", b"iCCP", b"zTXt", b"iTXt", b"tEXt", b"pHYs", b"eXIf", b"acTL", b"fcTL",
+         b"fdAT", b"sBIT", b"bKGD", b"sRGB"]
+def spoilt():
+    parts = [chunk(random.choice(kinds), random.randbytes(random.choice((0, 1, 2, 5, 20, 26)))) for _ in range(3)]
+    depth, colour = random.choice((1, 2, 4, 8, 16, 3)), random.choice((0, 2, 3, 4, 6, 1))
+    head = chunk(b"IHDR", struct.pack("!IIBBBBB", 9, 9, depth, colour, 0, 0, random.randrange(3)))
+    data = chunk(b"IDAT", random.choice((zlib.compress(bytes(400)), random.randbytes(20), b"")))
+    return START + head + b"".join(parts) + random.choice((data, parts[0], data + data)) + chunk(b"IEND", b"")
+import matplotlib.figure
+class F(matplotlib.figure.Figure):
+    def savefig(self, file, format):
+        file.write(spoilt())
+import matplotlib.pyplot as plt
+for _ in range(4):
+    plt.figure(FigureClass=F, figsize=(1, 1), dpi=50)
+None
+"""
 _answering(
     "large_figure",
     "images",
@@ -247,3 +284,17 @@ for _name, _goal, _bytes in (
     ),
 ):
     _answering(_name, "images", _goal, _FORGED + f"BYTES = {_bytes}\nP()", _PIL)
+
+
+@attack("images", "answer with broken pictures that trip whoever decodes them")
+def spoilt_pictures(arena: Arena) -> Outcome:
+    with arena.session() as session:
+        if session.run(f"import {_PIL}, {_PLOT}", timeout_s=60).error is not None:
+            return skipped("no matplotlib")
+        for round_ in range(25):
+            code = _FORGED + _FUZZ.replace("seed(7)", f"seed({round_})")
+            execution, _ = arena.run(session, code, {"BYTES": b""})
+            found = faults(execution)
+            if found:
+                return succeeded("; ".join(found))
+    return held("what cannot be read is refused as such")

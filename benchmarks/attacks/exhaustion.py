@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from benchmarks.attacks.arena import LIMITS, TOTAL_MEMORY_BYTES, Arena
-from benchmarks.attacks.corpus import Outcome, attack, cell, held, succeeded
+from benchmarks.attacks.corpus import Outcome, add, attack, cell, held, succeeded
 from benchmarks.attacks.signals import number
 
 MB = 1 << 20
@@ -42,17 +42,13 @@ def end():
 """
 
 
-def _bomb(name: str, goal: str, code: str, many: int = _MANY) -> None:
-    cell(
-        name,
-        "processes",
-        goal,
-        _BOMB + code,
-        layer="session_processes",
-        MANY=_value(many),
-        LIMIT=_value(LIMITS.num_processes),
-        CLONE=lambda arena: number("clone"),
-    )
+def _bomb(name: str, goal: str, code: str) -> None:
+    def run(arena: Arena) -> Outcome:
+        values = {"MANY": _MANY, "LIMIT": LIMITS.num_processes, "CLONE": number("clone")}
+        # Stacks of threads take room in the address space: that must not be what stops them.
+        return arena.attack_cell(_BOMB + code, values, memory_bytes=16 << 30)
+
+    add(name, "processes", goal, run, layer="session_processes")
 
 
 _bomb("fork_bomb", "start more processes", "count(forked)\nend()")

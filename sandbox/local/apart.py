@@ -8,8 +8,10 @@ import contextlib
 import ctypes
 import fcntl
 import os
+import re
 import stat
-from collections.abc import Collection, Iterable
+import struct
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 
 from sandbox.local.syscalls import libc
@@ -21,6 +23,18 @@ _FAILED = ctypes.c_void_p(-1).value
 _DELETED = " (deleted)"  # what the kernel adds to the name of a file, and of memory, that has none
 _COPY_BYTES = 1 << 20
 _NOT_AGAIN = os.O_CREAT | os.O_EXCL | os.O_TRUNC | os.O_NOFOLLOW | (os.O_TMPFILE & ~os.O_DIRECTORY)
+
+# struct procmap_query: size, flags, address; start, end, flags, page size, offset, inode; device; sizes; addresses.
+_QUERY = struct.Struct("=9Q4I2Q")
+_PROCMAP_QUERY = 3 << 30 | _QUERY.size << 16 | ord("f") << 8 | 17
+_NEXT, _SHARED_FLAG = 0x10, 0x08
+_NAME_BYTES = 4096
+# A line of /proc/self/maps: addresses, permissions, offset, device, inode, name.
+_SHARED = re.compile(
+    rb"^(?P<start>[0-9a-f]+)-(?P<end>[0-9a-f]+) (?P<permissions>[r-][w-][x-])s (?P<offset>[0-9a-f]+) \S+ \d+ *"
+    rb"(?P<path>.*)$",
+    re.MULTILINE,
+)
 
 libc.mmap.restype = libc.mremap.restype = ctypes.c_void_p
 
@@ -38,24 +52,56 @@ class Mapping:
 
 def shared_mappings(folders: Collection[str]) -> list[Mapping]:
     """Those of this process, but for files outside `folders`, which nobody can write. [] without /proc."""
-    found = []
-    with contextlib.suppress(OSError), open("/proc/self/maps", errors="surrogateescape") as file:
-        for line in file:
-            span, permissions, offset, _, _, *name = line.rstrip("\n").split(None, 5)
-            if permissions[3] != "s":
-                continue
-            path = name[0] if name else ""
-            if not path.endswith(_DELETED) and not any(path.startswith(folder + "/") for folder in folders):
-                continue
-            start, end = (int(part, 16) for part in span.split("-"))
-            bits = zip("rwx", (_PROT_READ, _PROT_WRITE, _PROT_EXEC), strict=True)
-            protection = sum(bit for letter, bit in bits if letter in permissions)
-            found.append(
-                Mapping(
-                    start=start, length=end - start, protection=protection, offset=int(offset, 16), path=path
-                )
+    try:
+        with open("/proc/self/maps", "rb", buffering=0) as file:
+            try:
+                found = list(_asked(file.fileno()))
+            except OSError:  # before Linux 6.11; writing all of it out takes milliseconds
+                found = list(_listed(file.readall()))
+    except OSError:
+        return []
+    return [
+        mapping
+        for mapping in found
+        if mapping.path.endswith(_DELETED) or any(mapping.path.startswith(folder + "/") for folder in folders)
+    ]
+
+
+def _asked(maps: int) -> Iterator[Mapping]:
+    """Shared mappings, one system call each. Raises OSError where the kernel does not know it."""
+    name = ctypes.create_string_buffer(_NAME_BYTES)
+    address = 0
+    while True:
+        query = bytearray(
+            _QUERY.pack(
+                _QUERY.size,
+                _NEXT | _SHARED_FLAG,
+                address,
+                *[0] * 8,
+                _NAME_BYTES,
+                0,
+                ctypes.addressof(name),
+                0,
             )
-    return found
+        )
+        try:
+            fcntl.ioctl(maps, _PROCMAP_QUERY, query)
+        except FileNotFoundError:
+            return
+        _, _, _, start, end, flags, _, offset, *_, name_size, _, _, _ = _QUERY.unpack(query)
+        path = os.fsdecode(name.value) if name_size else ""
+        yield Mapping(start=start, length=end - start, protection=flags & 7, offset=offset, path=path)
+        address = end
+
+
+def _listed(text: bytes) -> Iterator[Mapping]:
+    """Shared mappings in what /proc says of all of them."""
+    for line in _SHARED.finditer(text):
+        start, end, offset = (int(line[part], 16) for part in ("start", "end", "offset"))
+        bits = zip(b"rwx", (_PROT_READ, _PROT_WRITE, _PROT_EXEC), strict=True)
+        protection = sum(bit for letter, bit in bits if letter in line["permissions"])
+        path = os.fsdecode(line["path"])
+        yield Mapping(start=start, length=end - start, protection=protection, offset=offset, path=path)
 
 
 def part_memory(mappings: Iterable[Mapping]) -> None:
