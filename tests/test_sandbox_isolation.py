@@ -61,7 +61,7 @@ def eventually(condition: Callable[[], bool]) -> bool:
 def test_all_layers_hold_but_those_that_need_a_cgroup(sandbox: LocalSandbox) -> None:
     open_layers = {name for name, holds in sandbox.isolation.layers.items() if not holds}
     assert open_layers <= {"total_memory", "total_processes"}
-    assert len(sandbox.isolation.layers) == 11
+    assert len(sandbox.isolation.layers) == 12
 
 
 def test_files_of_the_machine_cannot_be_read(session: LocalSession, tmp_path: Path) -> None:
@@ -111,6 +111,18 @@ def test_no_network_not_even_loopback(session: LocalSession) -> None:
         with pytest.raises(BlockingIOError):
             listener.accept()
     assert text(session, "a, b = socket.socketpair(); a.send(b'x'); b.recv(1)") == "b'x'"
+
+
+def test_pairs_of_sockets_carry_streams_alone(session: LocalSession) -> None:
+    assert (
+        error_name(session, "import socket; socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)")
+        == "PermissionError"
+    )
+    for kind in ("SOCK_STREAM", "SOCK_STREAM | socket.SOCK_NONBLOCK", "SOCK_SEQPACKET"):
+        assert (
+            text(session, f"a, b = socket.socketpair(socket.AF_UNIX, socket.{kind}); a.send(b'x'); b.recv(1)")
+            == "b'x'"
+        )
 
 
 def test_no_secret_of_the_environment(session: LocalSession) -> None:

@@ -272,6 +272,7 @@ def _store(name: str, goal: str, code: str) -> None:
         "storage",
         goal,
         code,
+        layer="session_files" if name.startswith(("fill", "many_files")) else "",
         WORKDIR=_value(LIMITS.workdir_bytes),
         FILE=_value(LIMITS.file_bytes),
         OPEN=_value(LIMITS.num_open_files),

@@ -296,7 +296,7 @@ def _between_branches(
                                 return succeeded(f"{who} sees it")
         return held(f"{written.stdout.strip()} {written.error or ''}; {arena.judge(execution, False).why}")
 
-    add(name, "neighbours", goal, run, accepted=accepted)
+    add(name, "neighbours", goal, run, layer="branch_files", accepted=accepted)
 
 
 _between_branches(

@@ -26,6 +26,7 @@ _AT_NUMBER, _AT_ARCH, _AT_ARGUMENTS = 0, 4, 16
 _CLONE_NEWNS = 0x00020000
 _CLONE_NEW_ANY = 0x7E020080
 _CLONE_PARENT = 0x00008000  # a child of the caller's parent, which does not end with the caller
+_DGRAM_BIT = 2  # of the kinds of sockets, datagrams (2) and raw ones (3) have it, streams (1) do not
 _X32_BIT = 0x40000000
 _SECCOMP_MODE_FILTER = 2
 
@@ -33,7 +34,7 @@ _SECCOMP_MODE_FILTER = 2
 KEYED = ("mount", "umount2", "unshare")
 # `socket` is refused for every family: no network of any kind, and no abstract or named unix socket of
 # others.
-# socketpair stays, for subprocess, multiprocessing and asyncio.
+# socketpair stays, for subprocess, multiprocessing and asyncio; not of datagrams, which can be sent elsewhere.
 DENIED = (
     "ptrace", "setns", "pivot_root", "chroot", "bpf", "perf_event_open", "process_vm_readv",
     "process_vm_writev", "keyctl", "add_key", "request_key", "kexec_load", "kexec_file_load", "init_module",
@@ -74,6 +75,7 @@ def program(key: int, *, mounts: bool) -> bytes:
         if name in NUMBERS:
             code += [_jump(_EQUAL, NUMBERS[name], 0, 1), _fail(_EPERM)]
     code += [_jump(_EQUAL, NUMBERS["socket"], 0, 1), _fail(_EAFNOSUPPORT)]
+    code += _when("socketpair", [*_argument(1), _jump(_ANY_BIT, _DGRAM_BIT, 0, 1), _fail(_EPERM)])
     # clone3 hides its flags behind a pointer; without it the C library falls back to clone.
     code += [_jump(_EQUAL, NUMBERS["clone3"], 0, 1), _fail(_ENOSYS)]
     code += _when(
