@@ -41,8 +41,9 @@ def checked_answer(frame: Mapping[str, Any], limits: Limits) -> CellAnswer:
     warnings = frame.get("warnings")
     if not isinstance(warnings, list) or not all(isinstance(item, str) for item in warnings):
         raise ValueError("warnings is not a list of strings")
-    short = [item[:_MAX_WARNING_CHARS] for item in warnings[:_MAX_WARNINGS]]
+    short = [_encodable(item[:_MAX_WARNING_CHARS]) for item in warnings[:_MAX_WARNINGS]]
     pictures = tuple(_checked_png(image, limits.image_pixels) for image in images)
+    text = None if text is None else _encodable(text)
     return CellAnswer(text, pictures, _checked_error(frame.get("error")), short)
 
 
@@ -52,8 +53,13 @@ def _checked_error(raw: Any) -> ExecutionError | None:
     fields = ("name", "value", "traceback")
     if not isinstance(raw, dict) or not all(isinstance(raw.get(name), str) for name in fields):
         raise ValueError("error is not a name, a value and a traceback")
-    name, value, trace = (raw[field][:_MAX_ERROR_CHARS] for field in fields)
+    name, value, trace = (_encodable(raw[field][:_MAX_ERROR_CHARS]) for field in fields)
     return ExecutionError(name=name, value=value, traceback=trace or f"{name}: {value}\n")
+
+
+def _encodable(text: str) -> str:
+    """`text` with a question mark for each half of a character, which JSON can carry and UTF-8 cannot."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def _checked_png(encoded: Any, max_pixels: int) -> bytes:

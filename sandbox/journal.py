@@ -22,6 +22,7 @@ FORMAT = "axpo-sandbox-journal"
 VERSION = 1
 # A cell that finished in time once may be slower elsewhere.
 REPLAY_SLACK_FACTOR = 3.0
+MAX_TIMEOUT_S = 1e6  # what poll and sockets can wait
 REPLAY_SLACK_S = 5.0
 
 _ADDRESS = re.compile(r"\b0x[0-9a-f]{6,16}\b")
@@ -162,7 +163,7 @@ def from_bytes(data: bytes) -> Journal:
     """The journal that `to_bytes` wrote. Raises ValueError for anything else, saying what is wrong."""
     try:
         raw = json.loads(data)
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # JSON that is none, or not UTF-8, or nested without end
         raise ValueError(f"not a sandbox journal: {error}") from error
     if not isinstance(raw, dict) or raw.get("format") != FORMAT:
         raise ValueError(f"not a sandbox journal: no format {FORMAT!r}")
@@ -175,7 +176,7 @@ def from_bytes(data: bytes) -> Journal:
             entries=tuple(_entry_from_json(entry) for entry in raw["entries"]),
             origin={str(key): str(value) for key, value in raw["origin"].items()},
         )
-    except (KeyError, TypeError, AttributeError, binascii.Error) as error:
+    except (KeyError, TypeError, AttributeError, OverflowError, binascii.Error) as error:
         raise ValueError(f"broken sandbox journal: {type(error).__name__}: {error}") from error
 
 
@@ -197,7 +198,12 @@ def _entry_from_json(raw: Mapping[str, Any]) -> Entry:
     kind = raw["kind"]
     if kind == "cell":
         found = {str(name): str(digest) for name, digest in raw["digests"].items()}
-        return Cell(code=str(raw["code"]), timeout_s=float(raw["timeout_s"]), digests=found)
+        timeout_s = float(raw["timeout_s"])
+        if not 0 < timeout_s <= MAX_TIMEOUT_S:
+            raise ValueError(
+                f"a cell's timeout_s must be positive and at most {MAX_TIMEOUT_S:g}, not {timeout_s}"
+            )
+        return Cell(code=str(raw["code"]), timeout_s=timeout_s, digests=found)
     if kind == "files":
         decoded = {name: base64.b64decode(text, validate=True) for name, text in raw["base64"].items()}
         return Files(files=check_names(decoded))

@@ -61,7 +61,7 @@ def eventually(condition: Callable[[], bool]) -> bool:
 def test_all_layers_hold_but_those_that_need_a_cgroup(sandbox: LocalSandbox) -> None:
     open_layers = {name for name, holds in sandbox.isolation.layers.items() if not holds}
     assert open_layers <= {"total_memory", "total_processes"}
-    assert len(sandbox.isolation.layers) == 11
+    assert len(sandbox.isolation.layers) == 12
 
 
 def test_files_of_the_machine_cannot_be_read(session: LocalSession, tmp_path: Path) -> None:
@@ -111,6 +111,18 @@ def test_no_network_not_even_loopback(session: LocalSession) -> None:
         with pytest.raises(BlockingIOError):
             listener.accept()
     assert text(session, "a, b = socket.socketpair(); a.send(b'x'); b.recv(1)") == "b'x'"
+
+
+def test_pairs_of_sockets_carry_streams_alone(session: LocalSession) -> None:
+    assert (
+        error_name(session, "import socket; socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)")
+        == "PermissionError"
+    )
+    for kind in ("SOCK_STREAM", "SOCK_STREAM | socket.SOCK_NONBLOCK", "SOCK_SEQPACKET"):
+        assert (
+            text(session, f"a, b = socket.socketpair(socket.AF_UNIX, socket.{kind}); a.send(b'x'); b.recv(1)")
+            == "b'x'"
+        )
 
 
 def test_no_secret_of_the_environment(session: LocalSession) -> None:
@@ -222,6 +234,63 @@ def test_system_calls_are_refused(session: LocalSession, call: str) -> None:
     code = f"import ctypes, os; libc = ctypes.CDLL(None, use_errno=True); {call}, ctypes.get_errno()"
     result, number = eval(text(session, code) or "")
     assert (result, number in (1, 22)) == (-1, True)  # EPERM, or EINVAL for a user that does not exist inside
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "libc.syscall(56, 0x8000 | 17, 0, 0, 0, 0)",
+        "libc.syscall(302, os.getpid(), 7, 0, 0)",
+        "libc.syscall(302, 0, 6, b'\\xff' * 16, 0, 0, 0)",
+        "libc.syscall(160, 6, b'\\xff' * 16)",
+        "libc.setpriority(0, os.getpid(), 5)",
+        "libc.setpriority(2, 0, 5)",
+        "libc.syscall(251, 3, 0, 0)",
+        "libc.sched_setaffinity(os.getpid(), 8, b'\\1' + bytes(7))",
+        "libc.syscall(206, 1, ctypes.byref(ctypes.c_ulong()))",
+        "libc.inotify_init1(0)",
+    ],
+)
+@pytest.mark.skipif(os.uname().machine != "x86_64", reason="the numbers are those of x86_64")
+def test_calls_on_others_and_on_what_all_share_are_refused(session: LocalSession, call: str) -> None:
+    code = f"import ctypes, os; libc = ctypes.CDLL(None, use_errno=True); {call}, ctypes.get_errno()"
+    assert text(session, code) == "(-1, 1)"
+
+
+def test_what_code_asks_of_itself_stays_possible(session: LocalSession) -> None:
+    code = """
+import os, resource
+soft, hard = resource.getrlimit(resource.RLIMIT_NPROC)
+resource.setrlimit(resource.RLIMIT_NOFILE, (100, 200))
+os.setpriority(os.PRIO_PROCESS, 0, 3)
+os.sched_setaffinity(0, os.sched_getaffinity(0))
+0 < soft < hard, resource.getrlimit(resource.RLIMIT_NOFILE), os.nice(0)
+"""
+    assert text(session, code) == "(True, (100, 200), 3)"
+
+
+def test_code_cannot_raise_how_many_processes_it_may_have(sandbox: LocalSandbox) -> None:
+    with sandbox.session(limits={"num_processes": 20}) as session:
+        code = """
+import os, resource, time
+_, hard = resource.getrlimit(resource.RLIMIT_NPROC)
+try:
+    resource.setrlimit(resource.RLIMIT_NPROC, (hard, hard))
+except ValueError:
+    print("refused")
+started = 0
+try:
+    while started < 100:
+        if os.fork() == 0:
+            time.sleep(1000)
+        started += 1
+except BlockingIOError:
+    print("bounded")
+started
+"""
+        execution = session.run(code, timeout_s=60)
+        assert execution.stdout == "refused\nbounded\n"
+        assert 10 <= int(execution.text or "") <= 20
 
 
 def test_a_fork_bomb_is_bounded_and_ends_with_its_cell(sandbox: LocalSandbox) -> None:

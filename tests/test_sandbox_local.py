@@ -73,6 +73,7 @@ def test_lower_tiers_keep_the_contract_too(tier: str) -> None:
         assert weaker.isolation.layers["files"] == (tier == "landlock")
         assert weaker.isolation.layers["network"] == (tier == "landlock")
         assert not weaker.isolation.layers["branch_files"]
+        assert not weaker.isolation.layers["session_files"]
         for check in contract.CHECKS:
             if check.name != "images":
                 check.run(weaker)

@@ -14,6 +14,7 @@ import random
 import resource
 import signal
 import socket
+import struct
 import sys
 import warnings
 from collections.abc import Iterable
@@ -23,7 +24,7 @@ from sandbox.local import landlock
 from sandbox.local.cell import new_namespace, run_cell
 from sandbox.local.folders import PlainFolders
 from sandbox.local.namespaces import MountedFolders
-from sandbox.local.syscalls import PR_SET_CHILD_SUBREAPER, prctl
+from sandbox.local.syscalls import NUMBERS, PR_SET_CHILD_SUBREAPER, prctl, syscall
 from sandbox.local.wire import WireError, receive, send
 
 Folders = MountedFolders | PlainFolders
@@ -68,13 +69,13 @@ class Agent:
         operation = message["op"]
         if operation == "run":
             self.num_cells += 1
-            limit_processes(self.limits, message["num_others"])
+            limit_processes(self.limits, message["num_others"], message.pop("key"))
             refresh_streams()
             answer = run_cell(message["code"], self.namespace, self.num_cells, self.limits)
             flush_streams()
             return answer
         if operation == "check":
-            limit_processes(self.limits, message["num_others"])
+            limit_processes(self.limits, message["num_others"], message.pop("key"))
             refresh_streams()
             return {"ok": run_cell("", {}, 0, self.limits)["error"] is None}
         if operation == "fork":
@@ -95,7 +96,7 @@ class Agent:
             return {"failed": f"{len(fds)} of {3 * len(numbers)} descriptors arrived: too many are open"}
         flush_streams()
         lacking = self._lacking(fds) if message["frozen"] and not self.frozen else {}
-        allow_family()
+        allow_family(key)
         for index, number in enumerate(numbers):
             try:
                 child = fork_alike()
@@ -241,19 +242,27 @@ class _Stream(io.TextIOWrapper):
         super().__init__(io.BufferedWriter(raw), "utf-8", "backslashreplace", line_buffering=True)
 
 
-def limit_processes(limits: dict[str, Any], num_others: int) -> None:
+def limit_processes(limits: dict[str, Any], num_others: int, key: int) -> None:
     """Hold the number of processes. On top come `num_others`: the family's snapshots and branches, or where no
     user namespace counts apart, all that the user runs.
     """
     _, hard = resource.getrlimit(resource.RLIMIT_NPROC)
     soft = int(limits["num_processes"]) + num_others
-    resource.setrlimit(resource.RLIMIT_NPROC, (soft if hard < 0 else min(soft, hard), hard))
+    _set_process_limit(soft if hard < 0 else min(soft, hard), hard, key)
 
 
-def allow_family() -> None:
+def allow_family(key: int) -> None:
     """Lift the limit of `limit_processes` as far as it goes: a fork for us is not one of the code's."""
     _, hard = resource.getrlimit(resource.RLIMIT_NPROC)
-    resource.setrlimit(resource.RLIMIT_NPROC, (hard, hard))
+    _set_process_limit(hard, hard, key)
+
+
+def _set_process_limit(soft: int, hard: int, key: int) -> None:
+    if "prlimit64" not in NUMBERS:  # then there is no filter either
+        resource.setrlimit(resource.RLIMIT_NPROC, (soft, hard))
+        return
+    both = struct.pack("=QQ", *(value & (1 << 64) - 1 for value in (soft, hard)))
+    syscall("prlimit64", 0, resource.RLIMIT_NPROC, both, None, 0, key)
 
 
 def limit_resources(limits: dict[str, Any]) -> None:

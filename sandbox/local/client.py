@@ -7,7 +7,6 @@ import contextlib
 import dataclasses
 import os
 import secrets
-import shutil
 import socket
 import subprocess
 import threading
@@ -28,7 +27,7 @@ from sandbox.local.forks import freeze, thaw
 from sandbox.local.live import Live
 from sandbox.local.probe import probe
 from sandbox.local.process import Family, Node, Process, hang_up, spawn
-from sandbox.local.runfolder import RunFolder, sweep
+from sandbox.local.runfolder import RunFolder, remove_tree, sweep
 from sandbox.sessions import BackendSession
 
 _REQUEST_TIMEOUT_S = 30.0
@@ -326,4 +325,4 @@ def environment(run_folder: str) -> dict[str, str]:
 
 def _remove_folders(run_folder: str, family: str) -> None:
     with contextlib.suppress(OSError):
-        shutil.rmtree(f"{run_folder}/boxes/{family}", ignore_errors=True)
+        remove_tree(f"{run_folder}/boxes/{family}")

@@ -63,10 +63,10 @@ def leave_root(run_folder: str) -> None:
 
 def confine(tier: str, run_folder: str, session: dict[str, Any]) -> Confined:
     """Put a session's process behind all layers of its tier. session: limits, key, family. Raises OSError."""
-    limits = session["limits"]
+    limits, key = session["limits"], session.pop("key")
     prctl(PR_SET_CHILD_SUBREAPER, 1)
     if tier == "namespaces":
-        return _confine_namespaces(limits, session.pop("key"))
+        return _confine_namespaces(limits, key)
     prctl(PR_SET_DUMPABLE, 1)
     _volunteer()
     limit_resources(limits)
@@ -77,7 +77,7 @@ def confine(tier: str, run_folder: str, session: dict[str, Any]) -> Confined:
     if tier == "landlock":
         devices = [f"/dev/{name}" for name in namespaces.DEVICES]
         landlock.files(read_only=readable_paths() + devices, read_write=[base, "/dev/null"])
-        seccomp.install(key=None)
+        seccomp.install(key, mounts=False)
     return Confined(folders=folders, scoped=tier == "landlock" and landlock.abi() >= 6)
 
 
@@ -94,7 +94,7 @@ def _confine_namespaces(limits: dict[str, Any], key: int) -> Confined:
     scoped = landlock.abi() >= 6
     if scoped:
         landlock.scope()
-    seccomp.install(key)
+    seccomp.install(key, mounts=True)
     prctl(PR_SET_DUMPABLE, 0)
     return Confined(folders=folders, scoped=scoped)
 

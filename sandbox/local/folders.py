@@ -4,7 +4,7 @@
 another path, kept apart by convention alone.
 """
 
-import contextlib
+import dataclasses
 import fcntl
 import os
 import resource
@@ -12,6 +12,8 @@ import select
 import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+
+from sandbox.local.apart import part_descriptors, part_memory, shared_mappings
 
 BOX = "/box"
 
@@ -62,7 +64,7 @@ def _copy_file(source: str, target: str) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class OpenFile:
-    """A regular file this process holds open, found below one of the folders to be copied."""
+    """A regular file or folder this process holds open, found below one of the folders to be copied."""
 
     fd: int
     path: str
@@ -71,38 +73,40 @@ class OpenFile:
 
 
 def find_open_files(folders: Iterable[str], keep_fds: set[int]) -> list[OpenFile]:
-    """Open regular files below `folders`, except `keep_fds`. Deleted files are not found."""
+    """Open files and folders below `folders`, except `keep_fds`. Needs no /proc; deleted files are not found."""
     candidates: dict[tuple[int, int], list[int]] = {}
-    for fd in _open_fds():
+    for fd in open_fds():
         if fd > 2 and fd not in keep_fds:
-            with contextlib.suppress(OSError):  # the listing's own is closed by now
-                status = os.fstat(fd)
-                if stat.S_ISREG(status.st_mode):
-                    candidates.setdefault((status.st_dev, status.st_ino), []).append(fd)
+            status = os.fstat(fd)
+            if stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode):
+                candidates.setdefault((status.st_dev, status.st_ino), []).append(fd)
     if not candidates:
         return []
     found = []
     for path, status in (item for folder in folders for item in _files_below(folder)):
         for fd in candidates.pop((status.st_dev, status.st_ino), ()):
             flags = fcntl.fcntl(fd, fcntl.F_GETFL)
-            found.append(OpenFile(fd=fd, path=path, flags=flags, offset=os.lseek(fd, 0, os.SEEK_CUR)))
+            offset = 0 if flags & os.O_PATH else os.lseek(fd, 0, os.SEEK_CUR)
+            found.append(OpenFile(fd=fd, path=path, flags=flags, offset=offset))
     return found
 
 
-def _open_fds() -> list[int]:
+def open_fds() -> list[int]:
+    """Descriptors of this process."""
     try:
-        return [int(name) for name in os.listdir("/proc/self/fd")]
-    except OSError:  # without /proc, one system call tells of all
+        candidates = [int(name) for name in os.listdir("/proc/self/fd")]
+    except OSError:
         num_fds, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        poller = select.poll()
-        candidates = range(min(num_fds, _MAX_FDS))
-        for fd in candidates:
-            poller.register(fd, 0)
-        closed = {fd for fd, event in poller.poll(0) if event & select.POLLNVAL}
-        return [fd for fd in candidates if fd not in closed]
+        candidates = list(range(min(num_fds, _MAX_FDS)))
+    poller = select.poll()  # one system call tells which are; the listing's own is not any more
+    for fd in candidates:
+        poller.register(fd, 0)
+    closed = {fd for fd, event in poller.poll(0) if event & select.POLLNVAL}
+    return sorted(set(candidates) - closed)
 
 
 def _files_below(folder: str) -> Iterator[tuple[str, os.stat_result]]:
+    yield folder, os.lstat(folder)
     with os.scandir(folder) as entries:
         for entry in entries:
             if entry.is_dir(follow_symlinks=False):
@@ -111,21 +115,30 @@ def _files_below(folder: str) -> Iterator[tuple[str, os.stat_result]]:
                 yield entry.path, os.lstat(entry.path)
 
 
-def reopen_files(files: Iterable[OpenFile], moved: tuple[str, str] = ("", "")) -> None:
-    """Make each descriptor point to the copy of its file: same number, flags and offset.
+def reopen_files(files: Iterable[OpenFile], moved: tuple[str, str] = ("", "")) -> set[int]:
+    """Make each descriptor point to the copy of its file: same number, flags and offset. Returns those that do.
 
     moved: (old prefix, new prefix) where the copies lie elsewhere. A file that cannot be opened again keeps
     pointing to the original.
     """
     old, new = moved
+    done = set()
     for file in files:
         try:
             again = os.open(new + file.path[len(old) :], file.flags & ~_NOT_AGAIN)
         except OSError:
             continue
-        os.lseek(again, file.offset, os.SEEK_SET)
+        if file.offset:
+            os.lseek(again, file.offset, os.SEEK_SET)
         os.dup2(again, file.fd, inheritable=os.get_inheritable(file.fd))
         os.close(again)
+        done.add(file.fd)
+    return done
+
+
+def leftover_fds(done: set[int]) -> list[int]:
+    """Descriptors beside `done` and the output streams."""
+    return [fd for fd in open_fds() if fd not in done and fd not in (1, 2)]
 
 
 class PlainFolders:
@@ -147,14 +160,16 @@ class PlainFolders:
         self._move_in(self.box)
 
     def branch(self, keep_fds: set[int], number: int) -> None:
-        """Copies under another number; open files go on in them. Raises OSError."""
+        """Copies under another number; open files go on in them, and nothing else is shared. Raises OSError."""
         old, new = f"{self._base}/{self._number}", f"{self._base}/{number}"
         cwd = os.getcwd()
         files = find_open_files((old,), keep_fds)
+        mappings = shared_mappings((old,))
         copy_tree(old, new)
         self._number = number
         self._move_in(new + cwd[len(old) :] if cwd.startswith(old + "/") else cwd)
-        reopen_files(files, (old, new))
+        part_descriptors(leftover_fds(keep_fds | reopen_files(files, (old, new))), self.box, -1)
+        part_memory(dataclasses.replace(item, path=new + item.path[len(old) :]) for item in mappings)
 
     def _move_in(self, cwd: str) -> None:
         os.chdir(cwd)

@@ -44,7 +44,7 @@ class Live:
         timeout_s = self._limits.timeout_s if timeout_s is None else timeout_s
         self._num_oom_kills_before = self._num_oom_kills()
         start_s = time.monotonic()
-        request = {"op": "run", "code": code, "num_others": self.process.family.num_counted()}
+        request = {"op": "run", "code": code, **self._process_limit()}
         try:
             self.process.tell(request, max(timeout_s, 1.0))
         except TimeoutError as error:
@@ -72,13 +72,15 @@ class Live:
     def check(self) -> None:
         """See `sandbox.backend.Live.check`."""
         try:
-            answer = self.process.ask(
-                {"op": "check", "num_others": self.process.family.num_counted()}, _CHECK_TIMEOUT_S
-            )
+            answer = self.process.ask({"op": "check", **self._process_limit()}, _CHECK_TIMEOUT_S)
         except TimeoutError as error:
             raise Dead("it does not answer") from error
         if answer.get("ok") is not True:
             raise Dead("it cannot run cells any more")
+
+    def _process_limit(self) -> dict[str, int]:
+        """What the agent needs to say how many processes a cell may start."""
+        return {"num_others": self.process.family.num_counted(), "key": self.process.family.key}
 
     def kill(self) -> None:
         """See `sandbox.backend.Live.kill`."""

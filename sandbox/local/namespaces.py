@@ -11,7 +11,8 @@ import os
 import signal
 import struct
 
-from sandbox.local.folders import BOX, copy_tree, find_open_files, reopen_files
+from sandbox.local.apart import part_descriptors, part_memory, shared_mappings
+from sandbox.local.folders import BOX, copy_tree, find_open_files, leftover_fds, reopen_files
 from sandbox.local.syscalls import PR_CAPBSET_DROP, PR_SET_DUMPABLE, prctl, syscall
 
 NEWNS, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET = (
@@ -134,13 +135,19 @@ class MountedFolders:
         os.chdir(BOX)
 
     def branch(self, keep_fds: set[int], key: int) -> None:
-        """Copies of what is there; open files go on at the same number and offset. Raises OSError."""
+        """Copies of what is there; open files go on at the same number and offset, and nothing else is shared.
+
+        Raises OSError.
+        """
         cwd = os.getcwd()
         files = find_open_files(self._writable, keep_fds)
+        mappings = shared_mappings(self._writable)
+        left_device = os.stat(BOX).st_dev
         unshare(NEWNS, key)
         self._replace(copy=True, key=key)
         os.chdir(cwd)
-        reopen_files(files)
+        part_descriptors(leftover_fds(keep_fds | reopen_files(files)), BOX, left_device)
+        part_memory(mappings)
 
     def _replace(self, *, copy: bool, key: int) -> None:
         mount("tmpfs", _STAGE, "tmpfs", _NOSUID | _NODEV, self._options, key)

@@ -64,6 +64,7 @@ _OPEN = {
     "branch_signals": "Branches of one session can signal each other; Linux 6.12 closes this.",
     "total_memory": "Memory is limited per process but not in total; a writable memory cgroup closes this.",
     "total_processes": "Processes are limited per session but not in total; a pids cgroup closes this.",
+    "session_files": f"A session may write until this machine's disk is full; {_NAMESPACES}",
     "session_processes": "Code runs as root, whose processes are not counted; run as an ordinary user.",
 }
 
@@ -88,6 +89,8 @@ def probe(
         **{name: not worked for name, worked in succeeded.items()},
         "process_tree": text is not None and not text.startswith(f"({process_id},"),
         "branch_files": text is not None and text.endswith(f", {BOX!r})"),
+        "session_files": text is not None
+        and text.endswith(f", {BOX!r})"),  # there it is a file system of its own
         "session_processes": text is not None and ", 0, " not in text,
         "total_memory": cgroup.memory,
         "total_processes": cgroup.processes,

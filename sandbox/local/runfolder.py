@@ -7,12 +7,14 @@ import contextlib
 import fcntl
 import os
 import secrets
-import shutil
+import stat
 import tempfile
+import time
 from pathlib import Path
 
 _PREFIX = "axpo-sandbox-"
 _LOCK = "lock"
+_REMOVE_TIMEOUT_S = 60.0  # what still runs could go on making files
 
 
 class RunFolder:
@@ -28,7 +30,7 @@ class RunFolder:
 
     def close(self) -> None:
         """Remove it. Idempotent."""
-        shutil.rmtree(self.path, ignore_errors=True)
+        remove_tree(self.path)
         lock, self._lock = self._lock, -1
         if lock >= 0:
             os.close(lock)
@@ -46,6 +48,65 @@ def _remove_if_free(folder: Path) -> None:
     lock = os.open(folder / _LOCK, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        shutil.rmtree(folder, ignore_errors=True)
+        remove_tree(str(folder))
     finally:
         os.close(lock)
+
+
+def remove_tree(path: str) -> None:
+    """Remove a folder that untrusted code wrote to, as far as it goes: nested without end, without permissions.
+
+    Links are removed, not followed. Neither the stack nor the length of a path grows with its depth: what lies in
+    a folder is first moved up to the top.
+    """
+    try:
+        top = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    except OSError:
+        return
+    try:
+        kept: set[str] = set()
+        deadline = time.monotonic() + _REMOVE_TIMEOUT_S
+        while names := [name for name in os.listdir(top) if name not in kept]:
+            if time.monotonic() > deadline:
+                break
+            for name in names:
+                try:
+                    _remove_entry(top, name)
+                except OSError:
+                    kept.add(name)
+    finally:
+        os.close(top)
+    with contextlib.suppress(OSError):
+        os.rmdir(path)
+
+
+def _remove_entry(top: int, name: str) -> None:
+    if not stat.S_ISDIR(os.lstat(name, dir_fd=top).st_mode):
+        os.unlink(name, dir_fd=top)
+        return
+    try:
+        folder = _open_folder(top, name)
+    except PermissionError:
+        os.chmod(name, 0o700, dir_fd=top)
+        folder = _open_folder(top, name)
+    try:
+        os.fchmod(folder, 0o700)
+        for inner in os.listdir(folder):
+            if stat.S_ISDIR(os.lstat(inner, dir_fd=folder).st_mode):
+                _let_move(folder, inner)
+                os.rename(inner, f"moved-{secrets.token_hex(8)}", src_dir_fd=folder, dst_dir_fd=top)
+            else:
+                os.unlink(inner, dir_fd=folder)
+    finally:
+        os.close(folder)
+    os.rmdir(name, dir_fd=top)
+
+
+def _open_folder(parent: int, name: str) -> int:
+    return os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=parent)
+
+
+def _let_move(parent: int, name: str) -> None:
+    # Moving a folder changes what its .. is: that takes the right to write to it.
+    with contextlib.suppress(OSError):
+        os.chmod(name, 0o700, dir_fd=parent)

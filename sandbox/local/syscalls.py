@@ -22,7 +22,9 @@ _NUMBERS: dict[str, dict[str, int]] = {
         "quotactl": 179, "kcmp": 312, "syslog": 103, "personality": 135, "fanotify_init": 300, "vhangup": 153,
         "shmget": 29, "msgget": 68, "semget": 64, "mq_open": 240, "memfd_create": 319, "mknod": 133,
         "mknodat": 259, "iopl": 172, "ioperm": 173, "modify_ldt": 154, "uselib": 134, "nfsservctl": 180,
-        "capset": 126,
+        "capset": 126, "prlimit64": 302, "setrlimit": 160, "setpriority": 141, "ioprio_set": 251,
+        "sched_setaffinity": 203, "sched_setscheduler": 144, "sched_setparam": 142, "sched_setattr": 314,
+        "socketpair": 53, "io_setup": 206, "inotify_init": 253, "inotify_init1": 294,
     },
     "aarch64": {
         "socket": 198, "clone": 220, "kill": 129, "prctl": 167, "mount": 40, "umount2": 39, "unshare": 97,
@@ -34,7 +36,9 @@ _NUMBERS: dict[str, dict[str, int]] = {
         "clock_settime": 112, "clock_adjtime": 266, "adjtimex": 171, "sethostname": 161, "setdomainname": 162,
         "quotactl": 60, "kcmp": 272, "syslog": 116, "personality": 92, "fanotify_init": 262, "vhangup": 58,
         "shmget": 194, "msgget": 186, "semget": 190, "mq_open": 180, "memfd_create": 279, "mknodat": 33,
-        "nfsservctl": 42, "capset": 91,
+        "nfsservctl": 42, "capset": 91, "prlimit64": 261, "setrlimit": 164, "setpriority": 140, "ioprio_set": 30,
+        "sched_setaffinity": 122, "sched_setscheduler": 119, "sched_setparam": 118, "sched_setattr": 274,
+        "socketpair": 199, "io_setup": 0, "inotify_init1": 26,
     },
 }  # fmt: skip
 _EVERYWHERE = {

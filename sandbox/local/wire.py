@@ -8,6 +8,7 @@ import array
 import contextlib
 import json
 import os
+import re
 import select
 import socket
 import struct
@@ -18,7 +19,9 @@ HEADER = struct.Struct("!I")
 MAX_FDS = 24  # that travel with one request
 MAX_REQUEST_BYTES = 1 << 30  # trusted -> sandboxed
 MAX_REPLY_BYTES = 96 << 20  # sandboxed -> trusted: images of one cell, in base64
+MAX_REPLY_VALUES = 100_000  # a short empty list becomes thirty times as long in memory
 _CHUNK_BYTES = 1 << 18
+_STRING_OR_COMMA = re.compile(rb'"(?:[^"\\]++|\\.)*+"|,', re.DOTALL)
 _CREDENTIALS = struct.Struct("3i")
 _SO_PASSPIDFD = 76  # Linux 6.5
 _SCM_PIDFD = 4
@@ -165,6 +168,8 @@ class Receiver:
             return None
         body = bytes(self._buffer[HEADER.size : HEADER.size + length])
         del self._buffer[: HEADER.size + length]
+        if _has_many_values(body):
+            raise WireError(f"a frame of more than {MAX_REPLY_VALUES} values")
         try:
             frame = json.loads(body)
         except (ValueError, RecursionError) as error:
@@ -178,3 +183,16 @@ def _descriptors(content: bytes) -> list[int]:
     numbers = array.array("i")
     numbers.frombytes(content[: len(content) - len(content) % numbers.itemsize])
     return list(numbers)
+
+
+def _has_many_values(body: bytes) -> bool:
+    """Whether JSON text has more than MAX_REPLY_VALUES, nesting aside, without making any of them."""
+    if body.count(b",") <= MAX_REPLY_VALUES:
+        return False
+    num_commas = 0
+    for num_found, found in enumerate(_STRING_OR_COMMA.finditer(body)):
+        num_commas += found.end() - found.start() == 1
+        # In JSON there is a comma or a colon between two strings.
+        if num_commas > MAX_REPLY_VALUES or num_found > 4 * MAX_REPLY_VALUES:
+            return True
+    return False
