@@ -7,6 +7,7 @@ afresh when it dies, as Jupyter's does. `Server.fail` injects faults.
 
 import base64
 import contextlib
+import dataclasses
 import email
 import email.policy
 import json
@@ -26,10 +27,11 @@ from typing import Any
 import pytest
 
 from sandbox import make_sandbox
-from sandbox.backend import Dead, Point
-from sandbox.base import Limits
+from sandbox.backend import Dead, Point, survived
+from sandbox.base import Execution, Limits
 from sandbox.local.client import LocalSandbox
 from sandbox.local.live import Live
+from sandbox.local.process import Answer
 
 KEY = "e2b_" + "0123456789" * 4
 ENVD_PORT, JUPYTER_PORT = "49983", "49999"
@@ -433,28 +435,38 @@ class Handler(BaseHTTPRequestHandler):
 
     def _execute(self, machine: Machine, code: str) -> None:
         """Run a kernel cell; its output is sent while it runs. Goes on when the client hangs up, as Jupyter does."""
-        process = machine.live.process
         try:
-            process.tell({"op": "run", "code": code, "num_family": len(process.family)}, 10)
+            done = self._run_streaming(machine.live, code)
         except Dead:
             self.cloud.restart_kernel(machine)
-            process = machine.live.process
-            process.tell({"op": "run", "code": code, "num_family": len(process.family)}, 10)
-        answer = process.await_answer(_SLICE_S, LIMITS.output_bytes)
-        while answer.failure == "timeout":
-            self._pass_on(answer.outputs)
-            answer = process.await_answer(_SLICE_S, LIMITS.output_bytes)
-        self._pass_on(answer.outputs)
+            done = self._run_streaming(machine.live, code)
         if machine.state == "gone" or self.cut:
             self._drop()
-        if answer.frame is None:
+        if not survived(done.error):
             self.cloud.restart_kernel(machine)
             self._line(type="error", name="ContextRestarting", value="Context was restarted", traceback="")
             return
-        if answer.frame["error"] is not None:
-            self._line(type="error", **answer.frame["error"])
-        if answer.frame["text"] is not None:
-            self._line(type="result", text=answer.frame["text"], is_main_result=True)
+        if done.error is not None:
+            self._line(type="error", **dataclasses.asdict(done.error))
+        if done.text is not None:
+            self._line(type="result", text=done.text, is_main_result=True)
+
+    def _run_streaming(self, live: Live, code: str) -> Execution:
+        """`live.run`, whose waiting for the end is cut into slices, after each of which output is passed on."""
+        wait = live.process.await_answer
+
+        def await_answer(timeout_s: float, max_bytes: int) -> Answer:
+            while True:
+                answer = wait(_SLICE_S, max_bytes)
+                self._pass_on(answer.outputs)
+                if answer.failure != "timeout":
+                    return answer
+
+        live.process.await_answer = await_answer  # type: ignore[method-assign]
+        try:
+            return live.run(code, timeout_s=1.0)
+        finally:
+            live.process.await_answer = wait  # type: ignore[method-assign]
 
     def _pass_on(self, outputs: Any) -> None:
         for name, data in zip(("stdout", "stderr"), outputs, strict=True):
