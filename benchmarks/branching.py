@@ -23,7 +23,7 @@ from typing import Any
 from axpo_algo.tables import markdown_table, write_json
 from sandbox import Sandbox, Session, Snapshot, make_sandbox
 from sandbox.local.client import LocalSession
-from sandbox.local.config import PRELOAD
+from sandbox.options import PRELOAD
 
 COLUMNS = ("what", "median", "p99", "unit", "num", "fresh / this", "kernel / this")
 KERNEL = "Jupyter kernel, same imports"

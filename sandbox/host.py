@@ -5,17 +5,16 @@ import threading
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from types import TracebackType
 from typing import Any, ClassVar
 
 from sandbox import journal as journals
 from sandbox.backend import Dead, Endable, Live, Point
-from sandbox.base import Isolation, Limits, ReplayDiverged, SandboxClosed, SandboxError, SessionLost
+from sandbox.base import Closing, Isolation, Limits, ReplayDiverged, SandboxClosed, SandboxError, SessionLost
 from sandbox.journal import Journal
 from sandbox.sessions import BackendSession, BackendSnapshot
 
 
-class BackendSandbox(ABC):
+class BackendSandbox(Closing, ABC):
     """See `sandbox.base.Sandbox`; `sandbox.backend.Backend` is what subclasses implement."""
 
     name: ClassVar[str]
@@ -114,11 +113,3 @@ class BackendSandbox(ABC):
         for item in items:
             item.end()
         self.shut_down()
-
-    def __enter__(self) -> "BackendSandbox":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()

@@ -15,15 +15,17 @@ import threading
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Any
 
 from sandbox import make_sandbox
 from sandbox.base import (
+    Closing,
     Divergence,
     Execution,
     Isolation,
     Limits,
+    Releasing,
     Sandbox,
     SandboxClosed,
     SandboxUnavailable,
@@ -38,7 +40,7 @@ from sandbox.fair import FairGate
 _closed_by_sigterm: "weakref.WeakSet[SandboxPool]" = weakref.WeakSet()
 
 
-class SandboxPool:
+class SandboxPool(Closing):
     """See `sandbox.base.Sandbox`. Threads may share it."""
 
     def __init__(
@@ -155,14 +157,6 @@ class SandboxPool:
         for sandbox in self._sandboxes:
             sandbox.close()
 
-    def __enter__(self) -> "SandboxPool":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
     def _check_open(self) -> None:
         if self._closed:
             raise SandboxClosed("this pool was closed")
@@ -223,7 +217,7 @@ class SandboxPool:
         return False
 
 
-class PooledSession:
+class PooledSession(Closing):
     """See `sandbox.base.Session`."""
 
     def __init__(self, pool: SandboxPool, session: Session, index: int) -> None:
@@ -257,16 +251,8 @@ class PooledSession:
         """See `sandbox.base.Session.close`."""
         self._finalizer()
 
-    def __enter__(self) -> "PooledSession":
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-
-class PooledSnapshot:
+class PooledSnapshot(Releasing):
     """See `sandbox.base.Snapshot`: a frozen process, or only its journal if it was not used for long."""
 
     def __init__(self, pool: SandboxPool, snapshot: Snapshot, index: int) -> None:
@@ -338,14 +324,6 @@ class PooledSnapshot:
             self._released = True
             self._frozen = None
             self._finalizer()
-
-    def __enter__(self) -> "PooledSnapshot":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.release()
 
     def _check_open(self) -> None:
         if self._released:

@@ -9,15 +9,16 @@ import dataclasses
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from types import TracebackType
 from typing import Any
 
 from sandbox import journal as journals
 from sandbox.base import (
+    Closing,
     Divergence,
     Execution,
     Isolation,
     Limits,
+    Releasing,
     ReplayDiverged,
     SandboxClosed,
     Session,
@@ -45,7 +46,7 @@ Answer = Execution | str
 Script = Mapping[str, Answer] | Callable[[str, Moment], Answer]
 
 
-class ScriptedSandbox:
+class ScriptedSandbox(Closing):
     """See `sandbox.base.Sandbox`. Answers must depend on code and moment alone, or replays diverge."""
 
     def __init__(self, script: Script) -> None:
@@ -110,16 +111,8 @@ class ScriptedSandbox:
         for session in list(self._sessions):
             session.close()
 
-    def __enter__(self) -> "ScriptedSandbox":
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-
-class ScriptedSession:
+class ScriptedSession(Closing):
     """See `sandbox.base.Session`."""
 
     def __init__(self, sandbox: ScriptedSandbox, journal: Journal, moment: Moment) -> None:
@@ -159,21 +152,13 @@ class ScriptedSession:
         """See `sandbox.base.Session.close`."""
         self.closed = True
 
-    def __enter__(self) -> "ScriptedSession":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
     def _check_open(self) -> None:
         if self.closed:
             raise SessionClosed("this session was closed")
 
 
 @dataclass(kw_only=True)
-class ScriptedSnapshot:
+class ScriptedSnapshot(Releasing):
     """See `sandbox.base.Snapshot`."""
 
     sandbox: ScriptedSandbox
@@ -202,11 +187,3 @@ class ScriptedSnapshot:
     def release(self) -> None:
         """See `sandbox.base.Snapshot.release`."""
         self.released = True
-
-    def __enter__(self) -> "ScriptedSnapshot":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.release()

@@ -11,7 +11,6 @@ import dataclasses
 import threading
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
-from types import TracebackType
 from typing import ClassVar
 
 from sandbox import journal as journals
@@ -20,9 +19,11 @@ from sandbox.base import (
     EXITED,
     KILLED,
     PROTOCOL,
+    Closing,
     Divergence,
     Execution,
     ExecutionError,
+    Releasing,
     Session,
     SessionClosed,
     SessionLost,
@@ -53,7 +54,7 @@ class Held:
             point.release()
 
 
-class BackendSession:
+class BackendSession(Closing):
     """See `sandbox.base.Session`. Threads may share it; its cells run one after the other."""
 
     snapshot_type: ClassVar[type["BackendSnapshot"]]
@@ -165,14 +166,6 @@ class BackendSession:
         """`close`, for the sandbox."""
         self.close()
 
-    def __enter__(self) -> "BackendSession":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
     def _check_open(self) -> None:
         if self._closing or not self._finalizer.alive:
             raise SessionClosed("this session was closed")
@@ -281,7 +274,7 @@ class BackendSession:
             point.release()
 
 
-class BackendSnapshot:
+class BackendSnapshot(Releasing):
     """See `sandbox.base.Snapshot`. Threads may share it."""
 
     def __init__(
@@ -357,14 +350,6 @@ class BackendSnapshot:
 
     def end(self) -> None:
         """`release`, for the sandbox."""
-        self.release()
-
-    def __enter__(self) -> "BackendSnapshot":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
         self.release()
 
 

@@ -1,12 +1,11 @@
 """Options of the docker backend. What they mean for a running sandbox is left to `client` and `container`."""
 
-import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from sandbox.base import Limits, unknown_name
-from sandbox.local.config import FALLBACKS, PRELOAD
+from sandbox.options import PRELOAD, check_fallback, config_of
 
 IMAGE = "axpo-sandbox:latest"
 PROFILES = ("auto", "nested", "default")
@@ -43,17 +42,9 @@ class DockerConfig:
     def __post_init__(self) -> None:
         if self.profile not in PROFILES:
             raise ValueError(unknown_name("profile", self.profile, PROFILES))
-        if self.fallback not in FALLBACKS:
-            raise ValueError(unknown_name("fallback", self.fallback, FALLBACKS))
+        check_fallback(self.fallback)
 
     @classmethod
     def of(cls, options: Mapping[str, Any]) -> "DockerConfig":
         """`options` as a config; `limits` may be a mapping. Raises ValueError on unknown keys."""
-        names = [item.name for item in dataclasses.fields(cls)]
-        for key in options:
-            if key not in names:
-                raise ValueError(unknown_name("option of the docker sandbox", key, names))
-        given = dict(options)
-        given["limits"] = Limits.of(given.get("limits"))
-        given["preload"] = tuple(given.get("preload", PRELOAD))
-        return cls(**given)
+        return config_of(cls, "docker", options)

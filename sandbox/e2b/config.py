@@ -1,14 +1,11 @@
 """Options of the e2b backend. Which cloud it speaks to is the SDK's matter: E2B_API_KEY, E2B_DOMAIN, E2B_API_URL."""
 
-import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from sandbox.base import Limits, unknown_name
-
-FALLBACKS = ("replay", "snapshot")
-PRELOAD = ("numpy", "scipy", "sympy", "pandas", "matplotlib", "PIL")
+from sandbox.base import Limits
+from sandbox.options import PRELOAD, check_fallback, config_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,8 +44,7 @@ class E2BConfig:
     """whether to keep still about what the isolation leaves open"""
 
     def __post_init__(self) -> None:
-        if self.fallback not in FALLBACKS:
-            raise ValueError(unknown_name("fallback", self.fallback, FALLBACKS))
+        check_fallback(self.fallback)
         for name in ("lifetime_s", "max_retry_s", "grace_s", "start_timeout_s"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be positive, not {getattr(self, name)!r}")
@@ -58,11 +54,4 @@ class E2BConfig:
     @classmethod
     def of(cls, options: Mapping[str, Any]) -> "E2BConfig":
         """`options` as a config; `limits` may be a mapping. Raises ValueError on unknown keys."""
-        names = [item.name for item in dataclasses.fields(cls)]
-        for key in options:
-            if key not in names:
-                raise ValueError(unknown_name("option of the e2b sandbox", key, names))
-        given = dict(options)
-        given["limits"] = Limits.of(given.get("limits"))
-        given["preload"] = tuple(given.get("preload", PRELOAD))
-        return cls(**given)
+        return config_of(cls, "e2b", options)

@@ -1,6 +1,5 @@
 """Options of the local backend. What they mean for a running sandbox is left to `client` and `zygote`."""
 
-import dataclasses
 import os
 import sys
 from collections.abc import Mapping
@@ -8,10 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sandbox.base import Limits, unknown_name
+from sandbox.options import PRELOAD, check_fallback, config_of
 
 ISOLATIONS = ("auto", "namespaces", "landlock", "none")
-FALLBACKS = ("snapshot", "replay")
-PRELOAD = ("numpy", "scipy", "sympy", "pandas", "matplotlib", "PIL")
 
 
 def _three_quarters_of_memory() -> int:
@@ -47,17 +45,9 @@ class LocalConfig:
     def __post_init__(self) -> None:
         if self.isolation not in ISOLATIONS:
             raise ValueError(unknown_name("isolation", self.isolation, ISOLATIONS))
-        if self.fallback not in FALLBACKS:
-            raise ValueError(unknown_name("fallback", self.fallback, FALLBACKS))
+        check_fallback(self.fallback)
 
     @classmethod
     def of(cls, options: Mapping[str, Any]) -> "LocalConfig":
         """`options` as a config; `limits` may be a mapping. Raises ValueError on unknown keys."""
-        names = [item.name for item in dataclasses.fields(cls)]
-        for key in options:
-            if key not in names:
-                raise ValueError(unknown_name("option of the local sandbox", key, names))
-        given = dict(options)
-        given["limits"] = Limits.of(given.get("limits"))
-        given["preload"] = tuple(given.get("preload", PRELOAD))
-        return cls(**given)
+        return config_of(cls, "local", options)
