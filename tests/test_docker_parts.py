@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import os
+import signal
 import socket
 import struct
 import subprocess
@@ -566,6 +567,17 @@ def test_sessions_outlive_their_container(sandbox: DockerSandbox, engine: FakeEn
             (branch,) = snapshot.fork()
             with branch:
                 assert branch.run("x").text == before
+
+
+def test_an_interrupted_cell_costs_that_cell_alone(sandbox: DockerSandbox, engine: FakeEngine) -> None:
+    with sandbox.session() as session:
+        session.run("import time\nx = 1")
+        container = sandbox.container_id
+        threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
+        with pytest.raises(KeyboardInterrupt):
+            session.run("x = 2\ntime.sleep(60)\nx = 3", timeout_s=100)
+        assert session.run("x").text == "1"
+        assert sandbox.container_id == container
 
 
 def test_the_end_of_a_container_is_not_blamed_on_code(sandbox: DockerSandbox, engine: FakeEngine) -> None:

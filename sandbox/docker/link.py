@@ -79,8 +79,7 @@ class Link:
         except queue.Empty:
             self.break_off(f"the container did not answer within {timeout_s:g} s")
             answer = None
-        finally:
-            self._waiting.pop(number, None)
+        # Where something else is raised here, such as KeyboardInterrupt, the answer may still come.
         if answer is None:
             raise HostDied(self._why())
         return answer

@@ -39,7 +39,12 @@ class RemoteLive:
         """See `sandbox.backend.Live.run`. Raises HostDied if the container ends meanwhile."""
         timeout_s = self.limits.timeout_s if timeout_s is None else timeout_s
         start_s = time.monotonic()
-        answer = ask(self.link, self._about("run", code=code, timeout_s=timeout_s), timeout_s + _RUN_SLACK_S)
+        request = self._about("run", code=code, timeout_s=timeout_s)
+        try:
+            answer = ask(self.link, request, timeout_s + _RUN_SLACK_S)
+        except KeyboardInterrupt:
+            self.close()  # nobody will know what the cell did
+            raise
         return checked_execution(answer, self.limits, start_s)
 
     def write_files(self, files: Mapping[str, bytes]) -> None:
