@@ -12,11 +12,17 @@ from typing import Protocol, TypeVar
 
 from sandbox.base import FATAL, Execution, ExecutionError, Limits, SessionLost
 
+NUM_HOSTS = 3  # that may end while a session is put back, before that is an outage
+
 SharedPoint = TypeVar("SharedPoint", bound="CountedPoint")
 
 
 class Dead(Exception):
     """A process ended, or stopped speaking the protocol, in the middle of something."""
+
+
+class HostDied(Dead):
+    """It ended with what it ran on, and all others there: a container, say. Not the doing of its own code."""
 
 
 class Live(Protocol):

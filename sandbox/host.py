@@ -8,8 +8,18 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from sandbox import journal as journals
-from sandbox.backend import Dead, Endable, Live, Point
-from sandbox.base import Closing, Isolation, Limits, ReplayDiverged, SandboxClosed, SandboxError, SessionLost
+from sandbox.backend import NUM_HOSTS, Dead, Endable, HostDied, Live, Point
+from sandbox.base import (
+    Closing,
+    Divergence,
+    Isolation,
+    Limits,
+    ReplayDiverged,
+    SandboxClosed,
+    SandboxError,
+    SandboxUnavailable,
+    SessionLost,
+)
 from sandbox.journal import Journal
 from sandbox.sessions import BackendSession, BackendSnapshot
 
@@ -80,20 +90,29 @@ class BackendSandbox(Closing, ABC):
     def snapshot_from_bytes(self, data: bytes, *, strict: bool = False) -> BackendSnapshot:
         """See `sandbox.base.Sandbox.snapshot_from_bytes`."""
         journal = journals.from_bytes(data)
-        live = self.start(journal.seed, journal.limits)
-        try:
-            divergences = journals.replay(live, journal.entries)
-        except Dead as error:
-            live.close()
-            raise SessionLost(f"the journal could not be replayed: {error}") from error
-        except BaseException:
-            live.close()
-            raise
+        live, divergences = self._replayed(journal)
         with self.session_type(self, live, journal, divergences=divergences) as session:
             if divergences and strict:
                 cells = ", ".join(f"{item.cell} ({', '.join(item.fields)})" for item in divergences)
                 raise ReplayDiverged(f"cells gave other outputs than recorded: {cells}", divergences)
             return session.snapshot()
+
+    def _replayed(self, journal: Journal) -> tuple[Live, tuple[Divergence, ...]]:
+        """A process that did all of it. Raises SessionLost, SandboxUnavailable."""
+        for _ in range(NUM_HOSTS):
+            live = self.start(journal.seed, journal.limits)
+            try:
+                return live, journals.replay(live, journal.entries)
+            except HostDied as death:
+                live.close()
+                trouble = death
+            except Dead as death:
+                live.close()
+                raise SessionLost(f"the journal could not be replayed: {death}") from death
+            except BaseException:
+                live.close()
+                raise
+        raise SandboxUnavailable(f"what sessions run on ends again and again: {trouble}") from trouble
 
     def adopt(self, item: Endable) -> None:
         """See `sandbox.backend.Backend.adopt`."""

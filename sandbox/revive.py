@@ -6,7 +6,8 @@ When to do which is left to `sessions`.
 from typing import NamedTuple
 
 from sandbox import journal as journals
-from sandbox.backend import Backend, Dead, Live, Point
+from sandbox.backend import NUM_HOSTS, Backend, Dead, HostDied, Live, Point
+from sandbox.base import SandboxUnavailable
 from sandbox.journal import Journal
 
 
@@ -34,6 +35,18 @@ def revive_all(
     backend: Backend, wanted: list[Journal], point: Point | None, point_length: int
 ) -> list[Revived]:
     """One live process per journal. All of them begin as the point does. All or none; raises as `revive`."""
+    for _ in range(NUM_HOSTS):
+        try:
+            return _revive_all(backend, wanted, point, point_length)
+        except HostDied as death:
+            trouble = death
+    raise SandboxUnavailable(f"what sessions run on ends again and again: {trouble}") from trouble
+
+
+def _revive_all(
+    backend: Backend, wanted: list[Journal], point: Point | None, point_length: int
+) -> list[Revived]:
+    """The same; raises HostDied, too."""
     warnings: tuple[str, ...] = ()
     thawed: list[Live] = []
     if point is not None:
@@ -54,7 +67,7 @@ def revive_all(
     except BaseException as error:
         for live in {*thawed, *(item.live for item in revived)}:
             live.close()
-        if isinstance(error, Dead):
+        if isinstance(error, Dead) and not isinstance(error, HostDied):
             raise Unrepeatable(str(error)) from error
         raise
     return revived

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar
 
 from sandbox import journal as journals
-from sandbox.backend import Backend, Dead, Live, Point, survived
+from sandbox.backend import Backend, Dead, HostDied, Live, Point, survived
 from sandbox.base import (
     EXITED,
     KILLED,
@@ -24,6 +24,7 @@ from sandbox.base import (
     Execution,
     ExecutionError,
     Releasing,
+    SandboxUnavailable,
     Session,
     SessionClosed,
     SessionLost,
@@ -116,6 +117,8 @@ class BackendSession(Closing):
                 self._recover(f"the interpreter died between two cells ({death})")
                 try:
                     self._ready().write_files(checked)
+                except HostDied as again:
+                    raise SandboxUnavailable(f"what the session ran on keeps ending: {again}") from again
                 except Dead as again:
                     self._take_back(again)
                     self._write_again(checked)
@@ -184,13 +187,16 @@ class BackendSession(Closing):
         try:
             return self._ready().run(code, timeout_s=timeout_s)
         except Dead as death:
+            deaths = [death]
             self._recover(f"the interpreter died between two cells ({death})")
         try:
             execution = self._ready().run(code, timeout_s=timeout_s)
         except Dead as death:
+            deaths.append(death)
             trouble = f"the interpreter died between two cells, and again when they were repeated ({death})"
             execution = Execution(error=ExecutionError(name=KILLED, value=trouble, traceback=""))
-        if execution.error is not None and execution.error.name in _DEADLY:
+        blameless = any(isinstance(death, HostDied) for death in deaths)
+        if execution.error is not None and execution.error.name in _DEADLY and not blameless:
             # Dead twice: the code's doing, so it is a result. Say, a thread that ends the interpreter.
             self._drop_cells()
             self._warnings += ("the cells before, which keep ending the interpreter, were taken back",)
@@ -235,6 +241,7 @@ class BackendSession(Closing):
         if self._closing:
             raise SessionClosed("this session was closed while a cell ran")
         told = [warning] if warning else []
+        num_strikes = 0
         for attempt in range(_NUM_ATTEMPTS):
             point = self._held.point
             try:
@@ -246,11 +253,15 @@ class BackendSession(Closing):
                 except BaseException:
                     revived.live.close()
                     raise
+            except HostDied as death:
+                if attempt == _NUM_ATTEMPTS - 1:
+                    raise SandboxUnavailable(f"what the session ran on keeps ending: {death}") from death
             except (Unrepeatable, Dead) as death:
                 if attempt == _NUM_ATTEMPTS - 1:
                     raise SessionLost(f"the session could not be put back: {death}") from death
                 told.append(f"cells were taken back: they keep ending the interpreter ({death})")
-                self._strike(everything=attempt > 0)
+                self._strike(everything=num_strikes > 0)
+                num_strikes += 1
             else:
                 self._held.live = revived.live
                 self._warnings += (*told, *revived.warnings)

@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import os
+import signal
 import socket
 import struct
 import subprocess
@@ -20,7 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sandbox import Execution, FilesRefused, Limits, SandboxUnavailable, contract, make_sandbox
-from sandbox.backend import Dead
+from sandbox.backend import Dead, HostDied
 from sandbox.docker import image, profiles, reaper, remote
 from sandbox.docker.bundle import bundle
 from sandbox.docker.client import DockerSandbox
@@ -566,6 +567,58 @@ def test_sessions_outlive_their_container(sandbox: DockerSandbox, engine: FakeEn
             (branch,) = snapshot.fork()
             with branch:
                 assert branch.run("x").text == before
+
+
+def test_an_interrupted_cell_costs_that_cell_alone(sandbox: DockerSandbox, engine: FakeEngine) -> None:
+    with sandbox.session() as session:
+        session.run("import time\nx = 1")
+        container = sandbox.container_id
+        threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
+        with pytest.raises(KeyboardInterrupt):
+            session.run("x = 2\ntime.sleep(60)\nx = 3", timeout_s=100)
+        assert session.run("x").text == "1"
+        assert sandbox.container_id == container
+
+
+def test_the_end_of_a_container_is_not_blamed_on_code(sandbox: DockerSandbox, engine: FakeEngine) -> None:
+    with sandbox.session() as session:
+        session.run("x = 1")
+        session.run("x += 1")
+        engine.remove(sandbox.container_id)
+        error = session.run("import os; os._exit(3)").error
+        assert error is not None
+        assert error.name == "Exited"
+        assert session.run("x").text == "2"
+
+
+def test_a_journal_is_replayed_past_the_end_of_a_container(
+    sandbox: DockerSandbox, engine: FakeEngine
+) -> None:
+    with sandbox.session() as session:
+        session.run("import time\ntime.sleep(0.6)\nx = 1")
+        data = session.snapshot().to_bytes()
+    threading.Timer(0.3, engine.remove, (sandbox.container_id,)).start()
+    with sandbox.snapshot_from_bytes(data, strict=True) as snapshot:
+        (branch,) = snapshot.fork()
+        with branch:
+            assert branch.run("x").text == "1"
+
+
+def test_containers_that_end_again_and_again_are_an_outage(
+    sandbox: DockerSandbox, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with sandbox.session() as session:
+        session.run("x = 1")
+        with monkeypatch.context() as patch:
+
+            def ended(live: RemoteLive, code: str, **_: Any) -> Execution:
+                engine.remove(sandbox.container_id)
+                raise HostDied("the container ended")
+
+            patch.setattr(RemoteLive, "run", ended)
+            with pytest.raises(SandboxUnavailable, match="again and again"):
+                session.run("x")
+        assert session.run("x").text == "1"
 
 
 def test_an_engine_that_is_gone_is_an_outage(sandbox: DockerSandbox, engine: FakeEngine) -> None:

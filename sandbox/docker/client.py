@@ -37,7 +37,6 @@ class Inside:
         self.container = Container(engine, image_id, config, profile)
         self.link = Link(self.container.stream)
         self.numbers = itertools.count(1)
-        self._owner_pid = os.getpid()
         try:
             self.link.send(bundle())
             request = {"op": "open", "preload": list(config.preload), "timeout_s": config.start_timeout_s}

@@ -13,7 +13,7 @@ import struct
 import threading
 from typing import Any
 
-from sandbox.backend import Dead
+from sandbox.backend import HostDied
 from sandbox.docker.frames import (
     MAX_ANSWER_BYTES,
     MAX_REQUEST_BYTES,
@@ -58,7 +58,7 @@ class Link:
         return not self._why_broken and self._owner_pid == os.getpid()
 
     def send(self, data: bytes) -> None:
-        """Send bytes as they are. Raises Dead."""
+        """Send bytes as they are. Raises HostDied."""
         with self._write_lock:
             try:
                 self._stream.sendall(data)
@@ -67,7 +67,7 @@ class Link:
         self._check()
 
     def ask(self, request: dict[str, Any], timeout_s: float) -> dict[str, Any]:
-        """Send a request and wait for its answer. Raises Dead; ValueError for a request that is too long."""
+        """Send a request and wait for its answer. Raises HostDied; ValueError for a request that is too long."""
         self._check()
         number = next(self._numbers)
         data = encode({**request, "id": number}, MAX_REQUEST_BYTES)
@@ -79,10 +79,9 @@ class Link:
         except queue.Empty:
             self.break_off(f"the container did not answer within {timeout_s:g} s")
             answer = None
-        finally:
-            self._waiting.pop(number, None)
+        # Where something else is raised here, such as KeyboardInterrupt, the answer may still come.
         if answer is None:
-            raise Dead(self._why())
+            raise HostDied(self._why())
         return answer
 
     def tell(self, request: dict[str, Any]) -> None:
@@ -91,7 +90,7 @@ class Link:
             self._untold.put(request)
 
     def break_off(self, why: str) -> None:
-        """Take it for broken from now on: everyone who waits gets Dead. The first reason is kept."""
+        """Take it for broken from now on: everyone who waits gets HostDied. The first reason is kept."""
         self._why_broken = self._why_broken or why
         if self._owner_pid == os.getpid():
             with contextlib.suppress(OSError):
@@ -107,7 +106,9 @@ class Link:
 
     def _check(self) -> None:
         if not self.is_alive:
-            raise Dead(self._why() or "this process was forked from the one that speaks with the container")
+            raise HostDied(
+                self._why() or "this process was forked from the one that speaks with the container"
+            )
 
     def _why(self) -> str:
         words = self._last_words.decode("utf-8", "replace").strip()
@@ -139,5 +140,5 @@ class Link:
 
     def _tell(self) -> None:
         while (request := self._untold.get()) is not None:
-            with contextlib.suppress(Dead):
+            with contextlib.suppress(HostDied):
                 self.send(encode(request, MAX_REQUEST_BYTES))

@@ -5,6 +5,7 @@ the host does not trust it all the same. Names of processes are numbers that the
 """
 
 import base64
+import contextlib
 import dataclasses
 import os
 import platform
@@ -12,9 +13,9 @@ import resource
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from sandbox.backend import Dead, survived
 from sandbox.base import Execution, FilesRefused, Limits, SandboxError
@@ -33,12 +34,19 @@ _PROCESS_LIMITS = ("pids.max", "pids/pids.max")
 _MEMORY_USED = ("memory.current", "memory/memory.usage_in_bytes")
 
 
+class Held(NamedTuple):
+    """A live process, and a lock for what must not be done to it at once: all but killing it."""
+
+    live: Live
+    lock: threading.Lock
+
+
 class Relay:
     """The sandbox inside, what lives in it by number, and the operations on that."""
 
     def __init__(self) -> None:
         self._sandbox: LocalSandbox | None = None
-        self._lives: dict[int, Live] = {}
+        self._lives: dict[int, Held] = {}
         self._points: dict[int, Node] = {}
 
     def answer(self, request: dict[str, Any]) -> dict[str, Any]:
@@ -82,27 +90,32 @@ class Relay:
             # There the kernel counts all of the container's processes as one user's, so that a session could start
             # none once there are a few dozen sessions. The container's own limit remains.
             limits = dataclasses.replace(limits, num_processes=request["num_processes"])
-        self._lives[request["live"]] = self._inside.start(request["seed"], limits)
+        self._lives[request["live"]] = Held(self._inside.start(request["seed"], limits), threading.Lock())
         return {}
 
     def _do_run(self, request: dict[str, Any]) -> dict[str, Any]:
-        return to_wire(self._live(request).run(request["code"], timeout_s=request["timeout_s"]))
+        with self._held(request) as live:
+            return to_wire(live.run(request["code"], timeout_s=request["timeout_s"]))
 
     def _do_files(self, request: dict[str, Any]) -> dict[str, Any]:
         contents = {name: base64.b64decode(content) for name, content in request["files"].items()}
-        self._live(request).write_files(contents)
+        with self._held(request) as live:
+            live.write_files(contents)
         return {}
 
     def _do_seed(self, request: dict[str, Any]) -> dict[str, Any]:
-        self._live(request).reseed(request["seed"])
+        with self._held(request) as live:
+            live.reseed(request["seed"])
         return {}
 
     def _do_check(self, request: dict[str, Any]) -> dict[str, Any]:
-        self._live(request).check()
+        with self._held(request) as live:
+            live.check()
         return {}
 
     def _do_freeze(self, request: dict[str, Any]) -> dict[str, Any]:
-        point = self._inside.freeze(self._live(request))
+        with self._held(request) as live:
+            point = self._inside.freeze(live)
         self._points[request["point"]] = point
         return {"lacking": list(point.lacking)}
 
@@ -114,17 +127,21 @@ class Relay:
         thawed = self._inside.thaw(point, Limits.of(request["limits"]), len(numbers))
         for number, live in zip(numbers, thawed, strict=True):
             assert isinstance(live, Live)
-            self._lives[number] = live
+            self._lives[number] = Held(live, threading.Lock())
         return {}
 
     def _do_kill(self, request: dict[str, Any]) -> dict[str, Any]:
-        self._live(request).kill()
+        held = self._lives.get(request["live"])
+        if held is not None:
+            held.live.kill()
         return {}
 
     def _do_close(self, request: dict[str, Any]) -> dict[str, Any]:
-        live = self._lives.pop(request["live"], None)
-        if live is not None:
-            live.close()
+        held = self._lives.pop(request["live"], None)
+        if held is not None:
+            held.live.kill()  # so that a cell another thread waits for ends now
+            with held.lock:
+                held.live.close()
         return {}
 
     def _do_release(self, request: dict[str, Any]) -> dict[str, Any]:
@@ -139,11 +156,13 @@ class Relay:
             raise Dead("it was not opened")
         return self._sandbox
 
-    def _live(self, request: dict[str, Any]) -> Live:
-        live = self._lives.get(request["live"])
-        if live is None:
+    @contextlib.contextmanager
+    def _held(self, request: dict[str, Any]) -> Iterator[Live]:
+        held = self._lives.get(request["live"])
+        if held is None:
             raise Dead("there is no such process")
-        return live
+        with held.lock:
+            yield held.live
 
 
 def to_wire(execution: Execution) -> dict[str, Any]:

@@ -36,12 +36,15 @@ class RemoteLive:
         self._closed = False
 
     def run(self, code: str, *, timeout_s: float | None = None) -> Execution:
-        """See `sandbox.backend.Live.run`. Raises Dead if the container dies, too: then nobody knows whose
-        fault it was.
-        """
+        """See `sandbox.backend.Live.run`. Raises HostDied if the container ends meanwhile."""
         timeout_s = self.limits.timeout_s if timeout_s is None else timeout_s
         start_s = time.monotonic()
-        answer = ask(self.link, self._about("run", code=code, timeout_s=timeout_s), timeout_s + _RUN_SLACK_S)
+        request = self._about("run", code=code, timeout_s=timeout_s)
+        try:
+            answer = ask(self.link, request, timeout_s + _RUN_SLACK_S)
+        except KeyboardInterrupt:
+            self.close()  # nobody will know what the cell did
+            raise
         return checked_execution(answer, self.limits, start_s)
 
     def write_files(self, files: Mapping[str, bytes]) -> None:
@@ -91,7 +94,7 @@ class RemotePoint(CountedPoint):
 def start(link: Link, number: int, seed: int, limits: Limits, num_processes: int) -> RemoteLive:
     """A new process. num_processes: of the whole container, for where a session's cannot be counted.
 
-    Raises SandboxUnavailable, Dead if the container is gone.
+    Raises SandboxUnavailable, HostDied if the container is gone.
     """
     request = {"op": "start", "live": number, "seed": seed, "limits": _plain(limits)}
     ask(link, {**request, "num_processes": num_processes}, _FORK_TIMEOUT_S)
@@ -115,7 +118,10 @@ def thaw(point: RemotePoint, limits: Limits, numbers: list[int]) -> list[RemoteL
 
 
 def ask(link: Link, request: dict[str, Any], timeout_s: float) -> dict[str, Any]:
-    """What the relay answers if it could do it. Raises Dead, FilesRefused, SandboxUnavailable as it says."""
+    """What the relay answers if it could do it.
+
+    Raises Dead, FilesRefused, SandboxUnavailable as it says, HostDied if it cannot say anything.
+    """
     answer = link.ask(request, timeout_s)
     if answer.get("ok") is True:
         return answer
