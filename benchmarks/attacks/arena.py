@@ -103,6 +103,8 @@ class Arena:
         hidden.flush()
         os.set_inheritable(hidden.fileno(), True)
         self.hidden = hidden
+        self._opened = os.open(folder / "data", os.O_RDONLY)
+        os.set_inheritable(self._opened, True)
         self.line, theirs = socket.socketpair()  # a connection of ours that would be handed down
         os.set_inheritable(theirs.fileno(), True)
         self._theirs = theirs
@@ -175,6 +177,7 @@ class Arena:
         """End the sandbox and let go of what was planted."""
         self.sandbox.close()
         self.hidden.close()
+        os.close(self._opened)
         self.line.close()
         self._theirs.close()
         os.environ.pop(SECRET_NAME, None)

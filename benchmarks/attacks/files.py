@@ -82,7 +82,7 @@ _reading(
     """
 for fd in range(64):
     try:
-        print(os.read(os.open("." * 2 + PATH, os.O_RDONLY, dir_fd=fd), 99))
+        print(os.read(os.open(os.path.basename(PATH), os.O_RDONLY, dir_fd=fd), 99))
     except OSError as error:
         print(error)
 """,
@@ -222,9 +222,8 @@ for folder in (".", "/tmp", "/dev/shm", "/var/tmp", "/run", os.path.expanduser("
 """
     with arena.session() as session:
         arena.run(session, code, {"NAME": name})
-    left = [
-        folder for folder in ("/tmp", "/dev/shm", "/var/tmp", "/run", "/root") if Path(folder, name).exists()
-    ]
+    folders = [path for path in ("/tmp", "/dev/shm", "/var/tmp", "/run", "/root") if os.access(path, os.X_OK)]
+    left = [folder for folder in folders if Path(folder, name).exists()]
     for folder in left:
         Path(folder, name).unlink()
     return succeeded(f"in {', '.join(left)}") if left else held("nothing was left")

@@ -80,11 +80,6 @@ theirs.send(b"x")
 time.sleep(0.2)
 """,
 )
-_killing(
-    "kill_by_cpu_limit",
-    "end a process by a limit on its processor time",
-    "import resource\nresource.prlimit(PID, resource.RLIMIT_CPU, (0, 0))\nos.kill(PID, 18)",
-)
 
 cell(
     "signal_caller",
@@ -297,7 +292,7 @@ def _tracing(name: str, goal: str, code: str, layer: str = "signals") -> None:
 _tracing(
     "attach_to_process",
     "attach to a process by ptrace",
-    "attempt(lambda: call(LIBC.ptrace(16, PID, 0, 0)) or call(LIBC.ptrace(17, PID, 0, 0)) == 0)",
+    "attempt(lambda: call(LIBC.ptrace(16, PID, 0, 0)) == 0)",
 )
 _tracing(
     "seize_process",
@@ -335,8 +330,15 @@ _tracing(
 _tracing(
     "advise_process",
     "advise the kernel on a process's memory by process_madvise",
-    "attempt(lambda: syscall(NUMBERS['process_madvise'], os.pidfd_open(PID), ctypes.create_string_buffer("
-    "struct.pack('QQ', ADDRESS & ~4095, 4096)), 1, 20, 0) >= 0)",
+    """
+def advise():
+    vector = ctypes.create_string_buffer(struct.pack("QQ", ADDRESS & ~4095, 4096))
+    try:
+        syscall(NUMBERS["process_madvise"], os.pidfd_open(PID), vector, 1, 20, 0)
+    except OSError as error:
+        return error.errno == 12  # nothing of the victim's lies there, but it was looked for
+attempt(advise)
+""",
 )
 
 
