@@ -26,6 +26,15 @@ from sandbox.base import unknown_name
 
 TIERS = ("namespaces", "landlock", "none")
 README = Path(__file__).resolve().parent.parent / "sandbox" / "README.md"
+MAX_GOALS = 5  # that are named per family
+# Where nothing succeeds although nothing isolates, what holds is not the tier's.
+SAME_EVERYWHERE = {
+    "memory": "resource limits, which every tier has",
+    "output": "caps where output is read, and fields that are checked",
+    "images": "sizes that are checked before anything is drawn, and again outside",
+    "protocol": "frames that are capped and checked outside",
+    "objects": "JSON, never pickle, and journals that are checked",
+}
 BEGIN, END = "<!-- isolation table: begin -->", "<!-- isolation table: end -->"
 
 
@@ -68,9 +77,33 @@ def in_words(columns: Mapping[str, Sequence[Result]]) -> str:
         for family in FAMILIES:
             goals = [attacks[item.name].goal for item in broken if item.family == family]
             if goals:
-                parts.append(f"{family}: {'; '.join(goals)}")
+                more = [f"{len(goals) - MAX_GOALS} more"] if len(goals) > MAX_GOALS else []
+                parts.append(f"{family}: {'; '.join(goals[:MAX_GOALS] + more)}")
         lines.append(f"- `{column}` lets code ({len(broken)}): " + ". ".join(parts) + ".")
-    return "\n".join(lines)
+    return "\n".join([*lines, *known(columns), *held_anyway(columns)])
+
+
+def known(columns: Mapping[str, Sequence[Result]]) -> list[str]:
+    """A line on what is open on every tier by choice, with why."""
+    reasons = {
+        attack.accepted: None
+        for results in columns.values()
+        for item in results
+        if item.verdict == SUCCEEDED and (attack := load()[item.name]).accepted
+    }
+    return [f"- Known, and open on purpose or for want of a way: {'; '.join(reasons)}."] if reasons else []
+
+
+def held_anyway(columns: Mapping[str, Sequence[Result]]) -> list[str]:
+    """A line on families in which nothing succeeds even without isolation, with what holds there."""
+    bare = [item for item in columns.get("none", ()) if item.verdict != SKIPPED]
+    families = [name for name in SAME_EVERYWHERE if any(item.family == name for item in bare)]
+    held_ones = [
+        f"{name} by {SAME_EVERYWHERE[name]}"
+        for name in families
+        if not any(item.family == name and item.verdict == SUCCEEDED for item in bare)
+    ]
+    return [f"- Held without isolation, too: {'; '.join(held_ones)}."] if held_ones else []
 
 
 def surprises(results: Sequence[Result]) -> list[Result]:

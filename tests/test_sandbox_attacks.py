@@ -168,6 +168,22 @@ def test_the_table_has_families_down_and_tiers_across() -> None:
     ]
 
 
+def test_what_is_open_on_purpose_and_what_holds_anyway_have_a_line_each() -> None:
+    columns = {
+        "none": [result("lock_on_system_file", SUCCEEDED), result("deep_frame", HELD, family="protocol")]
+    }
+    words = in_words(columns).splitlines()
+    assert [line.split(":")[0] for line in words] == [
+        "- `none` lets code (1)",
+        "- Known, and open on purpose or for want of a way",
+        "- Held without isolation, too",
+    ]
+    assert "advisory locks" in words[1]
+    assert words[2].endswith("protocol by frames that are capped and checked outside.")
+    many = [result(name, SUCCEEDED) for name in ATTACKS if ATTACKS[name].family == "files"]
+    assert f"{len(many) - 5} more" in in_words({"none": many})
+
+
 def test_what_is_known_to_be_open_is_no_surprise() -> None:
     known = result("lock_on_system_file", SUCCEEDED, accepted="locks are seen")
     assert surprises([*ROWS, known]) == ROWS[:1]
