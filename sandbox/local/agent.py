@@ -166,7 +166,7 @@ class Agent:
                 with contextlib.suppress(OSError):  # the listing's own descriptor is gone by now
                     is_ours = int(name) <= 2 or int(name) in own
                     target = os.readlink(f"/proc/self/fd/{name}")
-                    num_connections += not is_ours and target.startswith(("socket:", "pipe:"))
+                    num_connections += not is_ours and target.startswith(("socket:", "pipe:", "anon_inode:"))
         except OSError:
             num_threads = len(sys._current_frames()) - 1  # without /proc, those Python knows of
         return {"threads": num_threads, "children": num_children, "connections": num_connections}
