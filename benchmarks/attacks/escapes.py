@@ -194,7 +194,7 @@ threading.Thread(target=burn, daemon=True).start()
         used = _cpu_ticks(pid) - before
     return (
         succeeded(f"{used} of 100 ticks were used between cells")
-        if used > 30
+        if used > 5
         else held(f"{used} ticks were used")
     )
 
