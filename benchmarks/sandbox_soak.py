@@ -17,7 +17,6 @@ import signal
 import sys
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -71,7 +70,7 @@ class Report:
 
     num_sessions: int = 0
     num_branches: int = 0
-    kills: Counter[str] = field(default_factory=Counter)
+    kills: dict[str, int] = field(default_factory=dict)
     wrong: list[str] = field(default_factory=list)
     """what did not go on as if nothing had been"""
     before: Left = field(default_factory=Left)
@@ -140,7 +139,7 @@ class Soak:
     def kill_fork_server(self) -> None:
         """What all sessions are forked from."""
         if isinstance(self._sandbox, LocalSandbox):
-            self.report.kills["fork server"] += 1
+            self._count("fork server")
             os.kill(self._sandbox.zygote_pid, signal.SIGKILL)
             self._from_outside = True
 
@@ -149,7 +148,7 @@ class Soak:
             return
         kinds = [*FATAL_CELLS, *(["outside"] if isinstance(session, LocalSession) else [])]
         kind = self._random.choice(kinds)
-        self.report.kills[kind] += 1
+        self._count(kind)
         if isinstance(session, LocalSession) and kind == "outside":
             os.kill(session.process_id, signal.SIGKILL)
             self._from_outside = True
@@ -157,6 +156,9 @@ class Soak:
         error = session.run(FATAL_CELLS[kind], timeout_s=0.2 if kind == "time-out" else 30).error
         if error is None and kind != "orphans":
             self.report.wrong.append(f"a cell that dies by {kind} went well")
+
+    def _count(self, kind: str) -> None:
+        self.report.kills[kind] = self.report.kills.get(kind, 0) + 1
 
     def _cell(self, session: Session, code: str, wanted: str) -> None:
         execution = session.run(code, timeout_s=60)
@@ -225,8 +227,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         server_kills=options.server_kills,
         log=lambda line: print(line, file=sys.stderr, flush=True),
     )
-    if options.json:
-        write_json(options.json, {**asdict(report), "growth": report.growth})
     print(f"{report.num_sessions} sessions, {report.num_branches} branches in {report.duration_s:.0f} s")
     print("killed: " + ", ".join(f"{number} by {kind}" for kind, number in sorted(report.kills.items())))
     print(f"before: {report.before}\nafter:  {report.after}")
@@ -235,6 +235,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     for sentence in report.wrong[:20]:
         print(f"wrong: {sentence}")
+    if options.json:
+        write_json(options.json, {**asdict(report), "growth": report.growth})
     print("clean" if report.is_clean else "NOT CLEAN")
     return 0 if report.is_clean else 1
 
