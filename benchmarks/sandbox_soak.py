@@ -114,7 +114,7 @@ class Soak:
         self._sandbox = sandbox
         self._kill_share = kill_share
         self._random = random.Random(seed)
-        self._from_outside = False  # whether the last kill may still be on its way
+        self._num_in_doubt = 0  # cells that a kill from outside may still hit on its way
 
     def session(self, number: int, num_branches: int) -> None:
         """One session, its branches and their kills."""
@@ -141,7 +141,7 @@ class Soak:
         if isinstance(self._sandbox, LocalSandbox):
             self._count("fork server")
             os.kill(self._sandbox.zygote_pid, signal.SIGKILL)
-            self._from_outside = True
+            self._num_in_doubt = 10  # its children follow one after the other
 
     def _maybe_kill(self, session: Session) -> None:
         if self._random.random() >= self._kill_share:
@@ -151,7 +151,7 @@ class Soak:
         self._count(kind)
         if isinstance(session, LocalSession) and kind == "outside":
             os.kill(session.process_id, signal.SIGKILL)
-            self._from_outside = True
+            self._num_in_doubt = 1
             return
         error = session.run(FATAL_CELLS[kind], timeout_s=0.2 if kind == "time-out" else 30).error
         if error is None and kind != "orphans":
@@ -162,9 +162,9 @@ class Soak:
 
     def _cell(self, session: Session, code: str, wanted: str) -> None:
         execution = session.run(code, timeout_s=60)
-        if self._from_outside and execution.error is not None and execution.error.name == KILLED:
+        if self._num_in_doubt and execution.error is not None and execution.error.name == KILLED:
             execution = session.run(code, timeout_s=60)  # the kill came while this cell ran, and cost it
-        self._from_outside = False
+        self._num_in_doubt = max(0, self._num_in_doubt - 1)
         if execution.text != wanted:
             self.report.wrong.append(f"{code!r} gave {execution.text!r}, not {wanted!r}: {execution.error}")
 
