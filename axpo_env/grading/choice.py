@@ -24,7 +24,7 @@ _DENIES = re.compile(
 )
 # A letter after one of these is one of several, or the one that it is not.
 _HEDGE = re.compile(r"(?:\b(?:or|and|not|nor|versus|vs)|[,/&])\s*[(\[*]*$", re.IGNORECASE)
-_LISTED = re.compile(r"(?:^|(?<=\s))\(([A-Z])\)\s*|^([A-Z])\s*[.:)]\s+", re.MULTILINE)
+_LISTED = re.compile(r"(?<!\w)\(([A-Z])\)\s*|^([A-Z])\s*[.:)]\s+", re.MULTILINE)
 
 Same = Callable[[str, str], bool]
 

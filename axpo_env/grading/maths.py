@@ -6,6 +6,7 @@ math-verify's own time limit needs the main thread's SIGALRM; a process can be g
 thread. What is not done in time is not equal.
 """
 
+import contextlib
 import functools
 import importlib.util
 import json
@@ -28,9 +29,8 @@ START_LIMIT_S = 60.0  # for the worker to import SymPy
 MAX_CHARS = 400  # longer answers are not parsed
 _TOLERANCE = 1e-6  # relative, between numbers of different spelling, as math-verify's six digits
 _WORD = re.compile(r"[A-Za-z]{3,}")
-_FUNCTIONS = set(
-    "sin cos tan cot sec csc arcsin arccos arctan log exp sqrt max min lim mod gcd lcm inf det".split()
-)
+_NAMES = "sin cos tan cot sec csc arcsin arccos arctan log exp sqrt max min lim mod gcd lcm inf det"
+_FUNCTIONS = set(_NAMES.split())
 
 
 def maths_match(answer: str, reference: str) -> bool | None:
@@ -109,7 +109,7 @@ class _Worker:
         """Start anew, as after a fork: the parent's worker is the parent's."""
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
-        self._finalizer: weakref.finalize | None = None  # type: ignore[type-arg]
+        self._finalizer: weakref.finalize | None = None
 
     def compare(self, reference: str, answer: str) -> bool | None:
         """True or False; False where time ran out; None where the reference cannot be read. Raises _NoWorker."""
@@ -165,10 +165,8 @@ def _end(process: subprocess.Popen[bytes], owner: int) -> None:
         process.wait()
         for stream in (process.stdin, process.stdout):
             assert stream is not None
-            try:
+            with contextlib.suppress(OSError):  # for what was not written yet
                 stream.close()
-            except OSError:  # what was not written yet
-                pass
 
 
 def _read_line(process: subprocess.Popen[bytes], limit_s: float) -> bytes:

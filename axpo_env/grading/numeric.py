@@ -11,13 +11,12 @@ from axpo_env.grading.chartqa import to_number
 from axpo_env.grading.extract import final_phrase, innermost, plain_latex, unwrap
 from axpo_env.grading.grade import Grade, make_grade
 
-_SMALL = (
+_UNITS_IN_WORDS = (
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
     "seventeen eighteen nineteen"
-).split()
-_TENS = dict(
-    zip("twenty thirty forty fifty sixty seventy eighty ninety".split(), range(20, 100, 10), strict=True)
 )
+_TENS_IN_WORDS = "twenty thirty forty fifty sixty seventy eighty ninety"
+_TENS = dict(zip(_TENS_IN_WORDS.split(), range(20, 100, 10), strict=True))
 _SCALES = {
     "dozen": 12,
     "hundred": 100,
@@ -26,7 +25,7 @@ _SCALES = {
     "billion": 10**9,
     "trillion": 10**12,
 }
-_WORDS = {**{word: value for value, word in enumerate(_SMALL)}, **_TENS}
+_WORDS = {**{word: value for value, word in enumerate(_UNITS_IN_WORDS.split())}, **_TENS}
 _ABOUT = re.compile(r"^(?:about|approximately|approx\.?|around|roughly|circa|≈|~|=)\s*", re.IGNORECASE)
 _NAME = re.compile(r"^[A-Za-z∠][\w ]{0,20}(?:\([\w, ]{0,10}\))?\s*(?:=|≈|\bis\b)\s*(?=\S)")
 _EQUATION = re.compile(r"\$?\s*([A-Za-z]\w{0,3})\s*=(?!=)")
