@@ -4,6 +4,7 @@ import math
 import re
 from collections.abc import Callable, Sequence
 
+from axpo_env.grading.extract import final_phrase, innermost, unwrap
 from axpo_env.grading.grade import Grade, make_grade
 
 _NUMBER = re.compile(r"[+-]?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d*)?(?:[eE][+-]?\d{1,3})?")
@@ -61,14 +62,22 @@ def strict_match(prediction: str, reference: str) -> bool:
 def grade_chartqa(answer: str | None, references: Sequence[str]) -> Grade:
     """Grade by ChartQA's metric.
 
-    Any of `references` (at least one) will do. No answer is wrong, not ungraded.
+    Any of `references` (at least one) will do. No answer is wrong, not ungraded. What is only wrapping ("the
+    answer is 5.", dollar signs) is taken off first; the metric itself is as published.
     """
+    readings = [] if answer is None else _readings(answer)
     return make_grade(
         answer,
         references,
-        correct=answer is not None and any(relaxed_match(answer, label) for label in references),
-        strict=answer is not None and any(strict_match(answer, label) for label in references),
+        correct=any(relaxed_match(text, label) for text in readings for label in references),
+        strict=any(strict_match(text, label) for text in readings for label in references),
     )
+
+
+def _readings(answer: str) -> list[str]:
+    inner = unwrap(innermost(answer))
+    phrase = final_phrase(inner)
+    return [answer, inner] + ([] if phrase is None else [unwrap(phrase)])
 
 
 def _list_items(reference: str) -> list[str] | None:

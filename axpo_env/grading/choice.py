@@ -1,8 +1,8 @@
 r"""Multiple choice: which option an answer names. Never guesses: what names none, or two, is None.
 
 The order: what stands in the answer tag, else in `\boxed{}`; there a letter; else what follows "answer is";
-else a lone letter at the end; else the one option whose text it is. The letters shown with the question come
-before the options' texts, since options may be letters themselves.
+else the one option whose text it is; else a lone letter at the end; else the one option that is mentioned. The letters
+shown with the question come before the options' texts, since options may be letters themselves.
 """
 
 import re
@@ -42,7 +42,11 @@ def find_choice(text: str, options: Sequence[str], *, same: Same | None = None) 
             found = _named(unwrap(candidate), options, letters)
             if found is not None:
                 return found or None
-    return _last_letter(inner, letters) or _by_text(final_phrase(inner) or inner, options, letters, same)
+    said = final_phrase(inner) or inner
+    equal = _equal(said, options, letters)
+    if equal:  # before the last letter: "A ∪ B" may be an option
+        return equal[0] if len(equal) == 1 else None
+    return _last_letter(inner, letters) or _by_text(said, options, letters, same)
 
 
 def _named(text: str, options: Sequence[str], letters: str) -> str | None:
@@ -66,16 +70,13 @@ def _named(text: str, options: Sequence[str], letters: str) -> str | None:
 
 def _last_letter(text: str, letters: str) -> str | None:
     last = _LAST.search(text)
-    if last is None or last.group(1) not in letters:
+    if last is None or last.group(1) not in letters or _DENIES.search(text):
         return None
     return None if _HEDGE.search(text[: last.start(1)]) else last.group(1)
 
 
 def _by_text(text: str, options: Sequence[str], letters: str, same: Same | None) -> str | None:
-    """The one option whose text this is; else the one that is the same; else the only one mentioned."""
-    equal = _equal(text, options, letters)
-    if equal:
-        return equal[0] if len(equal) == 1 else None
+    """The one option that is the same; else the only one mentioned."""
     if same is not None:
         alike = [
             letter for letter, option in zip(letters, options, strict=True) if same(option, unwrap(text))
@@ -109,7 +110,8 @@ def _equal(text: str, options: Sequence[str], letters: str) -> list[str]:
 
 
 def _plain(text: str) -> str:
-    return normalize(unwrap(plain_latex(unwrap(text))))
+    # An "a" may be the name of an option.
+    return normalize(unwrap(plain_latex(unwrap(text))), articles=("the", "an"))
 
 
 def listed_options(question: str) -> list[str]:

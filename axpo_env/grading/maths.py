@@ -87,7 +87,7 @@ def is_maths(text: str) -> bool:
     """Whether `text` is a formula rather than prose: no word of three letters but functions and units."""
     bare = re.sub(r"\\[A-Za-z]+", " ", plain_latex(text))
     words = {word.lower() for word in _WORD.findall(bare)}
-    return bool(bare.strip()) and (not words - _FUNCTIONS or bool(read_number(text)))
+    return any(map(str.isalnum, bare + text)) and (not words - _FUNCTIONS or bool(read_number(text)))
 
 
 @functools.lru_cache(maxsize=4096)

@@ -56,7 +56,8 @@ def read_number(text: str) -> list[float]:
     """The values that `text` may stand for: one, two where there is a percent sign, none if it is no number."""
     text = unwrap(plain_latex(unwrap(text))).replace("\N{MINUS SIGN}", "-").replace("−", "-")
     text = _ABOUT.sub("", text)
-    text = _ABOUT.sub("", _NAME.sub("", text, count=1)).strip()
+    for _ in range(2):  # "the area is A = 6"
+        text = _ABOUT.sub("", _NAME.sub("", text, count=1)).strip()
     text = re.sub(r"^(?:minus|negative)\s+", "-", text, flags=re.IGNORECASE)
     text = _MONEY.sub(r"\1", text)
     for reader in (_read_power, _read_fraction, _read_digits, _read_words):

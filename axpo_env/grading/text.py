@@ -6,7 +6,7 @@ Token F1 is SQuAD's (arXiv:1606.05250): the harmonic mean of precision and recal
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from axpo_env.grading.extract import final_phrase, innermost, plain_latex, unwrap
 from axpo_env.grading.grade import Grade, make_grade
@@ -17,13 +17,14 @@ F1_THRESHOLD = (
 _ARTICLES = {"a", "an", "the"}
 _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}\b)")
 _DECIMAL = re.compile(r"(?<![\w.])(-?\d+)\.(\d*?)0*(?![\w.])")
+_SEPARATORS = re.compile(r"[,;/|\n]|\band\b", re.IGNORECASE)
 # Signs that mean something stand alone; a point or minus stays where it belongs to a number.
 _SIGNS = re.compile(r"([+*^=<>%°≤≥≠])")
 _PUNCTUATION = re.compile(r"(?<!\d)\.(?!\d)|\.(?!\d)|(?<=\w)-|-(?!\d)|[^\w\s.\-+*^=<>%°≤≥≠]|_")
 
 
-def normalize(text: str) -> str:
-    """Lower case, no punctuation, articles, accents or doubled spaces; numbers keep sign and decimals.
+def normalize(text: str, *, articles: Collection[str] = _ARTICLES) -> str:
+    """Lower case, no punctuation, `articles`, accents or doubled spaces; numbers keep sign and decimals.
 
     "1,234.50" is "1234.5". A text that is nothing but an article stays ("A" may be an answer).
     """
@@ -31,7 +32,7 @@ def normalize(text: str) -> str:
     text = "".join(char for char in text if not unicodedata.combining(char)).casefold()
     text = _SIGNS.sub(r" \1 ", _PUNCTUATION.sub(" ", _THOUSANDS.sub("", text)))
     words = _DECIMAL.sub(_short_decimal, text).split()
-    return " ".join([word for word in words if word not in _ARTICLES] or words)
+    return " ".join([word for word in words if word not in articles] or words)
 
 
 def _short_decimal(match: re.Match[str]) -> str:
@@ -98,6 +99,19 @@ def grade_f1(answer: str | None, references: Sequence[str], *, threshold: float 
 
 
 def holds_phrase(answer: str, reference: str) -> bool:
-    """Whether the reference's words stand in the answer, whole and in a row, both normalised."""
-    wanted = normalize(unwrap(reference))
-    return bool(wanted) and any(f" {wanted} " in f" {text} " for text in readings(answer))
+    """Whether the answer ends in the reference: whole words, in a row, both normalised.
+
+    Not if it offers several: an "or" that the reference has not, or a list with the reference as one item of more.
+    """
+    wanted, said = _items(reference), _items(answer)
+    if not wanted or ("or" in normalize(answer).split() and "or" not in normalize(reference).split()):
+        return False
+    start = len(said) - len(wanted)
+    if start < 0 or said[start + 1 :] != wanted[1:]:
+        return False
+    listed = start > 0 and said[start] == wanted[0]
+    return f" {said[start]}".endswith(f" {wanted[0]}") and not listed
+
+
+def _items(text: str) -> list[str]:
+    return [item for item in map(normalize, _SEPARATORS.split(unwrap(innermost(text)))) if item]

@@ -5,8 +5,8 @@ ground_truth, answer_type (float, multiple choice, text), subject, knowledge_lev
 variant10, 501 questions each (the paper of AXPO uses one), and all, 5,010 questions, for the official pair of
 numbers, see `average_and_worst`.
 
-Graded by type: a float within 0.001, a letter, a text that holds the right one. The official script takes any
-substring; here its words must stand in a row and whole, so that "E" is not found in "none".
+Graded by type: a float within 0.001, a letter, a text with the right one in it. The official script takes any
+substring; here the answer must end in it, as whole words, so that "E" is not found in "none" nor in a list.
 
 Licence: MIT. Zou et al., DynaMath: A Dynamic Visual Benchmark for Evaluating Mathematical Reasoning Robustness
 of Vision Language Models, arXiv:2411.00836.
@@ -18,7 +18,7 @@ from typing import Any
 
 from axpo_env.grading import Grade, make_grade
 from axpo_env.grading.choice import grade_choice, listed_options
-from axpo_env.grading.numeric import grade_number, read_number
+from axpo_env.grading.numeric import grade_number, number_match, read_number
 from axpo_env.grading.text import exact_match, holds_phrase
 from axpo_env.tasks.base import Task
 from axpo_env.tasks.datasets.rows import BadRow, take, take_image, take_one_of, take_text
@@ -86,7 +86,10 @@ def _grade(answer: str | None, references: Sequence[str], *, kind: str, options:
     if answer is None:
         return make_grade(None, references, correct=False)
     exact = exact_match(answer, references)
-    return make_grade(answer, references, correct=exact or holds_phrase(answer, truth), strict=exact)
+    # A code such as 275 is no longer the same with words after it.
+    number = number_match(answer, truth, tolerance=0.0)
+    said = holds_phrase(answer, truth) if number is None else number
+    return make_grade(answer, references, correct=exact or said, strict=exact)
 
 
 def average_and_worst(results: Iterable[tuple[str, bool | None]]) -> tuple[float, float]:

@@ -67,5 +67,6 @@ def _grade(answer: str | None, references: Sequence[str], *, options: tuple[str,
 
 
 def _same(option: str, text: str) -> bool:
-    """Equality of mathematics, asked only where the option is some."""
-    return any(char.isdigit() or char == "\\" for char in option) and equal_maths(option, text)
+    """Equality of mathematics, asked only where both are more than words and letters."""
+    both = all(any(char.isdigit() or char == "\\" for char in side) for side in (option, text))
+    return both and equal_maths(option, text)
