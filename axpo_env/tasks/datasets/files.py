@@ -13,7 +13,7 @@ class Files(Protocol):
     """Where a row's paths point to."""
 
     def read(self, path: str) -> bytes:
-        """The file's bytes. Raises OSError or ValueError where there is none or the path leads outside."""
+        """The file's bytes. Raises FileNotFoundError where there is none, ValueError for a path that leads outside."""
         ...
 
 
@@ -46,14 +46,13 @@ class HubFiles:
         return Path(self._hub.hf_hub_download(self.name, path, repo_type="dataset"))
 
     def read(self, path: str) -> bytes:
-        candidates = _candidates(path)
-        missing = self._hub.errors.EntryNotFoundError
-        for inside in candidates[:-1]:
+        reason: Exception | None = None
+        for inside in _candidates(path):
             try:
                 return self.fetch(inside).read_bytes()
-            except missing:
-                continue
-        return self.fetch(candidates[-1]).read_bytes()
+            except self._hub.errors.EntryNotFoundError as error:
+                reason = error
+        raise FileNotFoundError(f"no file {path!r} in {self.name}: {reason}") from reason
 
 
 def _candidates(path: str) -> list[str]:

@@ -201,7 +201,7 @@ def decode_file(files: Files, path: str, name: str, where: str) -> Any:
     """The decoded image in a file. Raises BadRow if there is none or it is unreadable."""
     try:
         data = files.read(path)
-    except (OSError, ValueError) as error:
+    except (FileNotFoundError, ValueError) as error:
         raise BadRow(f"{where}, field {name!r}: {error}") from error
     return decode(data, name, where)
 
