@@ -18,10 +18,12 @@ _LONE = re.compile(_WORDS + r"[(\[{]*\s*([A-Za-z])\s*[)\]}.:,;]*", re.IGNORECASE
 _LABELLED = re.compile(
     _WORDS + r"(?:[(\[]([A-Za-z])[)\]]|([A-Za-z])\s*[).:])[\s:]*(.+)", re.IGNORECASE | re.DOTALL
 )
+_BESIDE = re.compile(r"([A-Z])\s+\(?(.+?)\)?", re.DOTALL)  # "B dark green", "B (dark green)"
 _LAST = re.compile(r"(?:^|[\s(\[*:])([A-Z])[)\]*.]*\s*$")
 _DENIES = re.compile(
     r"\b(?:not|no|nor|neither|never|isn't|aren't|wasn't|don't|doesn't|except)\b|n't\b", re.IGNORECASE
 )
+_SENTENCES = re.compile(r"[.!?;\n]\s")
 # A letter after one of these is one of several, or the one that it is not.
 _HEDGE = re.compile(r"(?:\b(?:or|and|not|nor|versus|vs)|[,/&])\s*[(\[*]*$", re.IGNORECASE)
 _LISTED = re.compile(r"(?<!\w)\(([A-Z])\)\s*|^([A-Z])\s*[.:)]\s+", re.MULTILINE)
@@ -56,6 +58,10 @@ def _named(text: str, options: Sequence[str], letters: str) -> str | None:
     if lone:
         letter = lone.group(1).upper()
         return letter if letter in letters else None
+    beside = _BESIDE.fullmatch(text)
+    meant = _equal(beside.group(2), options, letters) if beside else []
+    if beside and meant:
+        return beside.group(1) if beside.group(1) in meant else ""
     labelled = _LABELLED.fullmatch(text)
     if labelled is None:
         return None
@@ -70,7 +76,7 @@ def _named(text: str, options: Sequence[str], letters: str) -> str | None:
 
 def _last_letter(text: str, letters: str) -> str | None:
     last = _LAST.search(text)
-    if last is None or last.group(1) not in letters or _DENIES.search(text):
+    if last is None or last.group(1) not in letters or _DENIES.search(_SENTENCES.split(text)[-1]):
         return None
     return None if _HEDGE.search(text[: last.start(1)]) else last.group(1)
 

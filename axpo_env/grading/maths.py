@@ -34,7 +34,30 @@ _FUNCTIONS = set(_NAMES.split())
 
 
 def maths_match(answer: str, reference: str) -> bool | None:
-    """Whether the two are equal as text, as numbers or as mathematics; None if the reference is none of it."""
+    """Whether the two are equal as text, as numbers or as mathematics.
+
+    None if the reference is none of it, or if there is no worker to tell.
+    """
+    try:
+        if _equal(reference, answer):
+            return True
+        if read_number(reference) or other_name(answer, reference):
+            return False
+        # Is it the answer or the reference that cannot be read?
+        return False if is_maths(reference) and _verified(unwrap(reference), "0") is not None else None
+    except _NoWorker:
+        return None
+
+
+def equal_maths(reference: str, answer: str) -> bool:
+    """Whether the two are surely equal, reference first."""
+    try:
+        return _equal(reference, answer)
+    except _NoWorker:
+        return False
+
+
+def _equal(reference: str, answer: str) -> bool:
     texts = _readings(answer)
     if squash(reference) in map(squash, texts):
         return True
@@ -46,27 +69,16 @@ def maths_match(answer: str, reference: str) -> bool | None:
         if said and wanted:
             return any(abs(value - wanted[0]) <= _TOLERANCE * abs(wanted[0]) for value in said)
     if not is_maths(reference):
-        return None
-    try:
-        if any(
-            _verified(unwrap(reference), text) for text in texts if is_maths(text) and len(text) <= MAX_CHARS
-        ):
-            return True
-        # Is it the answer or the reference that cannot be read?
-        return None if _verified(unwrap(reference), "0") is None else False
-    except _NoWorker:
-        return None
+        return False
+    return any(
+        _verified(unwrap(reference), text) for text in texts if is_maths(text) and len(text) <= MAX_CHARS
+    )
 
 
 def _readings(answer: str) -> list[str]:
     inner = unwrap(innermost(answer))
     phrase = final_phrase(inner)
     return [inner] if phrase is None else [inner, unwrap(phrase)]
-
-
-def equal_maths(reference: str, answer: str) -> bool:
-    """`maths_match` as a plain yes or no, reference first."""
-    return maths_match(answer, reference) is True
 
 
 def grade_maths(answer: str | None, reference: str) -> Grade:
