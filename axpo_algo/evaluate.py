@@ -118,6 +118,7 @@ def evaluate_policy(
 def evaluate_scripted(name: str, config: EvaluationConfig, env_config: EnvConfig) -> list[GroupOutcome]:
     """One episode per question of a scripted policy, by the name it has in SCRIPTED."""
     from axpo_algo.environments import make_env
+    from axpo_algo.rollout import is_graded
     from axpo_env.scripted import BlankPolicy, OraclePolicy
 
     env = make_env(env_config, split=env_config.evaluation_split, max_turns=config.max_turns)
@@ -130,7 +131,7 @@ def evaluate_scripted(name: str, config: EvaluationConfig, env_config: EnvConfig
         while not (terminated or truncated):
             _, reward, terminated, truncated, info = env.step(policy.act(info))
             calls.update(call["name"] for call in info["tool_calls"])
-        rewards = [None if info["grade"] is None else reward]
+        rewards = [reward if is_graded(info) else None]
         outcomes.append(GroupOutcome(rewards=rewards, used_tool=[bool(calls)], tool_calls=calls))
     env.close()
     return outcomes

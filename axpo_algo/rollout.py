@@ -7,7 +7,7 @@ its tokens up to and including the opening tag, copied. Who is branched is `sele
 `advantage`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +16,16 @@ from axpo_algo.engines.base import Engine, GenerationRequest, Sampling
 from axpo_algo.models.chat import Chat
 from axpo_algo.types import Generation, Trajectory
 
-__all__ = ["UNGRADED", "Episode", "PrefixMismatch", "branch", "check_prefix", "run_episodes", "start_group"]
+__all__ = [
+    "UNGRADED",
+    "Episode",
+    "PrefixMismatch",
+    "branch",
+    "check_prefix",
+    "is_graded",
+    "run_episodes",
+    "start_group",
+]
 
 UNGRADED = ("infrastructure", "timeout")
 """Stop reasons that say nothing of the policy: such a trajectory's reward stays NaN and it is masked."""
@@ -180,6 +189,12 @@ def _take_turn(episode: Episode, generation: Generation, chat: Chat) -> str | No
     return chat.as_action(text)
 
 
+def is_graded(info: Mapping[str, Any]) -> bool:
+    """Whether a finished episode's reward means something: no outage, and no answer only a judge could grade."""
+    grade = info["grade"]
+    return info["stop_reason"] not in UNGRADED and (grade is None or grade["correct"] is not None)
+
+
 def _observe(episode: Episode, result: tuple[Any, ...], chat: Chat) -> None:
     """Records an environment's answer: more tokens to read, or the end."""
     _, reward, terminated, truncated, info = result
@@ -190,7 +205,7 @@ def _observe(episode: Episode, result: tuple[Any, ...], chat: Chat) -> None:
         trajectory.tool_counts[name] = trajectory.tool_counts.get(name, 0) + 1
     if terminated or truncated:
         trajectory.status = str(info["stop_reason"])
-        trajectory.reward = float("nan") if trajectory.status in UNGRADED else float(reward)
+        trajectory.reward = float(reward) if is_graded(info) else float("nan")
         trajectory.info["grade"] = info["grade"]
         episode.env.close()
     else:

@@ -67,7 +67,7 @@ class Trajectory:
     """in the order of their placeholders"""
     turns: list[Turn] = field(default_factory=list)
     reward: float = float("nan")
-    """NaN until graded, and for good where grading was impossible (an outage)"""
+    """NaN until graded, and for good where grading was impossible (an outage, an answer that needs a judge)"""
     status: str = "running"
     """the environment's stop reason, or "max_new_tokens" where a turn ran into the sampler's limit"""
     branch_point: int | None = None

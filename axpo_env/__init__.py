@@ -10,7 +10,18 @@ import gymnasium
 
 __all__ = ["IDS", "register_all"]
 
-IDS = {"AXPO/ChartQA-Tools-v0": "chartqa"}  # environment id -> benchmark
+IDS = {  # environment id -> benchmark
+    "AXPO/ChartQA-Tools-v0": "chartqa",
+    "AXPO/MathVision-Tools-v0": "mathvision",
+    "AXPO/DynaMath-Tools-v0": "dynamath",
+    "AXPO/MathVR-Tools-v0": "mathvr",
+    "AXPO/VStar-Tools-v0": "vstar",
+    "AXPO/VisualProbe-Tools-v0": "visualprobe",
+    "AXPO/HRBench4K-Tools-v0": "hrbench4k",
+    "AXPO/HRBench8K-Tools-v0": "hrbench8k",
+    "AXPO/HRMMSearch-Tools-v0": "hrmmsearch",
+    "AXPO/MMSearch-Tools-v0": "mmsearch",
+}
 
 
 def register_all() -> None:

@@ -15,6 +15,7 @@ import gymnasium as gym
 import numpy as np
 
 from axpo_env import dynamics, snapshots
+from axpo_env.grading.judge import Judge, make_judge
 from axpo_env.messages import NotText
 from axpo_env.names import check_keys
 from axpo_env.snapshots import ReplayDiverged, Snapshot
@@ -36,7 +37,13 @@ class EnvConfig:
 
     benchmark: str = "chartqa"  # which benchmark's tasks; fixed by the id
     split: str = "train"  # train, validation or test
-    source: str = "synthetic"  # "synthetic", "hub", or a local folder with the hub's parquet files
+    source: str = "synthetic"  # "synthetic", "hub", or a local folder with the hub's files
+    variant: str | None = (
+        None  # part of a benchmark that comes in several, such as "variant3"; None: its default
+    )
+    judge: Judge | dict[str, Any] | None = (
+        None  # grades free answers of benchmarks that need one, or its keywords
+    )
     difficulty: str | ChartLevel = "easy"  # level of the synthetic source; others ignore it
     tools: tuple[str | Tool, ...] = ("image_zoom_in", "python")  # names, or tools of your own
     max_turns: int = 3  # actions of the policy
@@ -222,11 +229,13 @@ class ToolEnv(gym.Env[Observation, str]):
 
     def _settings(self) -> dict[str, Any]:
         """What a snapshot's bytes must agree on for a replay to make sense. JSON."""
-        names = ("benchmark", "split", "source", "max_turns", "max_calls", "max_pixels")
+        names = ("benchmark", "split", "source", "variant", "max_turns", "max_calls", "max_pixels")
         settings: dict[str, Any] = {name: getattr(self.config, name) for name in names}
         level = self.config.difficulty
         settings["difficulty"] = level if isinstance(level, str) else repr(level)
         settings["tools"] = list(self.rules.tools)
+        judge = make_judge(self.config.judge)
+        settings["judge"] = None if judge is None else [judge.url, judge.model]
         return settings
 
     def _observe(self) -> tuple[Observation, dict[str, Any]]:

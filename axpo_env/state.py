@@ -23,7 +23,7 @@ Image = NDArray[np.uint8]  # [H, W, 3], read-only once in a state
 class StopReason(StrEnum):
     """Why an episode ended."""
 
-    ANSWER = "answer"  # the policy answered: terminated, graded
+    ANSWER = "answer"  # the policy answered: terminated, graded (or ungraded where only a judge could)
     MAX_TURNS = "max_turns"  # the last turn was a tool call (not executed): truncated, graded as wrong
     MALFORMED = "malformed"  # the last turn was neither a call nor an answer: truncated, graded as wrong
     TIMEOUT = "timeout"  # the tools used up the episode's seconds: truncated, ungraded
@@ -90,6 +90,7 @@ class EpisodeState:
 
     @property
     def reward(self) -> float:
+        """1 or 0; 0 says nothing where the episode is ungraded (no grade, or one that is not `correct` or not)."""
         return 1.0 if self.grade is not None and self.grade.correct else 0.0
 
     @property

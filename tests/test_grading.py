@@ -1,10 +1,28 @@
-"""Answer extraction and ChartQA's metrics, case by case."""
+"""Answer extraction and every kind of grader, case by case; what people write on the real rows."""
 
+import multiprocessing
+import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from axpo_env.grading import extract_answer, grade_chartqa, relaxed_match, strict_match, to_number
+from axpo_env.grading import (
+    extract_answer,
+    grade_chartqa,
+    make_grade,
+    maths,
+    relaxed_match,
+    strict_match,
+    to_number,
+)
+from axpo_env.grading.choice import find_choice, grade_choice, listed_options, show_options
+from axpo_env.grading.free import grade_free, grade_parts, split_parts
+from axpo_env.grading.maths import equal_maths, grade_maths, is_maths, maths_match
+from axpo_env.grading.numeric import grade_number, number_match, read_number
+from axpo_env.grading.text import exact_match, grade_f1, holds_phrase, normalize, token_f1
+from benchmarks.grader_agreement import RIGHT, WRONG, load_cases, main, table, tally
 
 ROWS = Path(__file__).parents[2] / "shared/data/HuggingFaceM4--ChartQA/test.parquet"
 
@@ -108,6 +126,7 @@ def test_grade_takes_any_reference_and_no_answer_is_wrong():
         "strict": True,
         "answer": "Rome",
         "reference": ("Italy", "rome"),
+        "score": 1.0,
     }
     assert grade_chartqa(None, ("Italy",)).correct is False
     with pytest.raises(AssertionError, match="at least one reference"):
@@ -123,3 +142,431 @@ def test_every_real_label_matches_itself():
         for spelling in label:
             assert relaxed_match(spelling, spelling) and strict_match(spelling, spelling)
             assert not relaxed_match("", spelling) and not strict_match("", spelling)
+
+
+def test_an_ungraded_answer_is_neither_right_nor_strict_but_none_is_wrong():
+    grade = make_grade("Rome", ("Roma",), correct=None, strict=True)
+    assert (grade.correct, grade.strict, grade.score) == (None, False, None)
+    grade = make_grade(None, ("Roma",), correct=None, strict=True, score=0.5)
+    assert (grade.correct, grade.strict, grade.score) == (False, False, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("answer", "right"),
+    [("The answer is 5.", True), ("$5$", True), ("**5**", True), ("5 cm", False), ("5 or 6", False)],
+)
+def test_chartqa_takes_wrapping_off_and_leaves_the_metric_alone(answer, right):
+    assert grade_chartqa(answer, ("5",)).correct is right
+
+
+OPTIONS = ("red", "dark green", "blue", "6", r"$\frac{1}{2}$")
+
+
+@pytest.mark.parametrize(
+    ("text", "letter"),
+    [
+        ("B", "B"),
+        (" b ", "B"),
+        ("(B)", "B"),
+        ("B.", "B"),
+        ("[B]", "B"),
+        ("**B**", "B"),
+        (r"\textbf{(B)}", "B"),
+        (r"$\text{B}$", "B"),
+        ("Option B", "B"),
+        ("the correct option is (b).", "B"),
+        ("(B) dark green", "B"),
+        ("B: dark green", "B"),
+        ("B. something else", "B"),
+        ("The answer is B", "B"),
+        ("Answer: (B) because it is lit", "B"),
+        ("It looks red, no.\nSo it must be B", "B"),
+        ("dark green", "B"),
+        ("The dark green.", "B"),
+        ("The glove is dark green, I think", "B"),
+        ("6", "D"),
+        (r"<answer>\boxed{B}</answer> or C", "B"),
+        (r"first \boxed{A}, then \boxed{B}", "B"),
+        (r"\boxed{\boxed{B}}", "B"),
+        ("<answer>B</answer> <answer>C", "B"),
+        ("A or B", None),
+        ("A, B", None),
+        ("A/B", None),
+        ("(A) or (B)", None),
+        ("The answer is A or B", None),
+        ("I waver between A and B", None),
+        ("(B) red", None),
+        ("B (blue)", None),
+        ("F", None),
+        ("The answer is F", None),
+        ("red and blue", None),
+        ("not red", None),
+        ("It isn't B", None),
+        ("", None),
+        ("-", None),
+        ("I don't know", None),
+        ("none of them", None),
+        ("green", None),
+    ],
+)
+def test_find_choice(text, letter):
+    assert find_choice(text, OPTIONS) == letter
+
+
+def test_a_letter_comes_before_a_text_that_is_a_letter_and_twins_are_never_guessed():
+    assert find_choice("E", ("A", "B", "D", "F", "G")) == "E"
+    assert find_choice("G", ("A", "B", "D", "F", "G")) == "E"
+    assert find_choice("half", ("half", "half", "all")) is None
+    assert find_choice("A ∪ B", ("A ∩ B", "A ∪ B")) == "B"
+    assert find_choice("-g(x)-2", ("$-g(x)+2$", "$-g(x)-2$")) == "B"
+
+
+def test_options_that_are_mathematics_are_found_by_their_value():
+    assert find_choice("0.5", OPTIONS) is None
+    assert find_choice("0.5", OPTIONS, same=equal_maths) == "E"
+    assert find_choice("0.5", ("1/2", r"\frac{2}{4}"), same=equal_maths) is None
+    assert grade_choice("0.5", "E", OPTIONS, same=equal_maths).as_dict() == {
+        "correct": True,
+        "strict": False,
+        "answer": "0.5",
+        "reference": ("E",),
+        "score": 1.0,
+    }
+    assert grade_choice(None, "E", OPTIONS).correct is False
+
+
+def test_options_are_read_from_a_question_and_shown_under_one():
+    assert listed_options("Is f(A) odd? choice:(A) yes (B) no") == ["yes", "no"]
+    assert listed_options("What?\n(A) red\n(B) blue (C) green\nAnswer with the letter.") == [
+        "red",
+        "blue",
+        "green",
+    ]
+    assert listed_options("Which?\nA. Group 1\nB: [1, 2]") == ["Group 1", "[1, 2]"]
+    assert listed_options("(B) no (A) yes") == [] and listed_options("Find (A) and (C)") == []
+    shown = show_options("Which?", ("red", "blue"))
+    assert shown == "Which?\n(A) red\n(B) blue\nAnswer with the letter of the right option."
+    assert listed_options(shown) == ["red", "blue"]
+
+
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [
+        ("6", [6]),
+        ("-6.50", [-6.5]),
+        ("\N{MINUS SIGN}6", [-6]),
+        ("minus six", [-6]),
+        ("006", [6]),
+        ("6.", [6]),
+        (".5", [0.5]),
+        ("1,234,567.5", [1234567.5]),
+        ("6e2", [600]),
+        (r"6 \times 10^{-2}", [0.06]),
+        (r"6 \times 10^{999}", [float("inf")]),
+        ("6 x 10^2 km", [600]),
+        ("3/4", [0.75]),
+        ("-1 1/2", [-1.5]),
+        (r"2\frac{1}{2}", [2.5]),
+        (r"-\frac12", [-0.5]),
+        ("twenty-one apples", [21]),
+        ("two hundred", [200]),
+        ("6 cm", [6]),
+        ("6 km/h", [6]),
+        ("6 cm^2", [6]),
+        (r"6\mathrm{~m}^{2}", [6]),
+        (r"45^{\circ}", [45]),
+        ("6 different shapes", [6]),
+        ("$6", [6]),
+        ("-€6.20", [-6.2]),
+        ("6 million", [6e6]),
+        ("80%", [80, 0.8]),
+        (r"80\%", [80, 0.8]),
+        ("80 percent", [80, 0.8]),
+        ("x = 6", [6]),
+        ("The area is A = 6 cm", [6]),
+        ("about 6", [6]),
+        ("6 or 7", []),
+        ("6, 7", []),
+        ("6-7", []),
+        ("6 and 7", []),
+        ("6 not 7", []),
+        ("12,34", []),
+        ("5k", []),
+        ("6!", []),
+        ("6 squared", []),
+        ("6 pi", []),
+        ("6π", []),
+        ("2x", []),
+        (r"3\sqrt{2}", []),
+        ("15:30", []),
+        ("2024-01-03", []),
+        ("1/0", []),
+        ("nan", []),
+        ("", []),
+        ("six or seven", []),
+        ("one two", []),
+    ],
+)
+def test_read_number(text, values):
+    assert read_number(text) == pytest.approx(values)
+
+
+def test_numbers_match_within_an_absolute_tolerance():
+    assert number_match("2.0954", "2.0944", tolerance=0.001) is True
+    assert number_match("2.0955", "2.0944", tolerance=0.001) is False
+    assert number_match("the answer is 0.0004 m", "0", tolerance=0.001) is True
+    assert number_match("80%", "0.8", tolerance=0) is True and number_match("0.8", "80", tolerance=0) is False
+    assert number_match("x = 4", "y = 4", tolerance=0) is False
+    assert number_match("4", "many", tolerance=0) is None
+    grade = grade_number("2.0945", "2.0944", tolerance=0.001)
+    assert (grade.correct, grade.strict) == (True, False)
+    assert grade_number("4", "many", tolerance=0.001).correct is None
+    assert grade_number(None, "many", tolerance=0.001).correct is False
+
+
+@pytest.mark.parametrize(
+    ("reference", "answer", "verdict"),
+    [
+        ("(3,-4)", "(3, -4)", True),
+        ("(3,-4)", "x=3, y=-4", True),
+        ("(3,-4)", "(3,4)", False),
+        ("(3,-4)", "(-4,3)", False),
+        ("2.5", r"\frac{5}{2}", True),
+        ("6", r"\sqrt{36}", True),
+        (r"2\sqrt{3}", r"\sqrt{12}", True),
+        (r"2\sqrt{3}", r"3\sqrt{2}", False),
+        ("x^2+1", "1+x^2", True),
+        ("$y=2x+1$", "2x+1", True),
+        ("y = 4", "x = 4", False),
+        ("1/3", "0.33", False),
+        ("80", "80%", True),
+        ("6", "6 or 7", False),
+        ("6", "5, 6", False),
+        ("C", "c", True),
+        ("C", "the letter Q", False),
+        ("C", "-", False),
+        ("6", "(" * 300, False),
+        ("6", "$" * 5000, False),
+        ("6", r"\frac" * 60, False),
+        ("6", "\x00", False),
+        ("6", "\ud800", False),
+        ("The lines meet", "the lines meet.", True),
+        ("The lines meet", "they do not", None),
+        (r"\frac{1}{", "2", None),
+    ],
+)
+def test_maths_match(reference, answer, verdict):
+    assert maths_match(answer, reference) is verdict
+    assert equal_maths(reference, answer) is (verdict is True)
+
+
+def test_what_is_mathematics():
+    assert is_maths(r"\sin(x)+12\text{ cm}") and is_maths("12 apples") and is_maths("x = 3 or y = 2")
+    assert not is_maths("The lines meet") and not is_maths("-") and not is_maths("")
+
+
+def test_endless_mathematics_is_wrong_in_any_thread_and_the_next_answer_is_graded():
+    answers = ["9^{9^{9^{9}}}", r"2^{1/2}", r"\int_0^{100000} e^{x^x} dx", "2"]
+    with ThreadPoolExecutor(4) as pool:
+        verdicts = list(pool.map(lambda text: maths_match(text, r"\sqrt{2}"), answers))
+    assert verdicts == [False, True, False, False]
+
+
+def test_an_answer_past_its_time_is_wrong_and_the_worker_is_replaced(monkeypatch):
+    assert maths_match("a+b", "b+a") is True
+    before = maths._worker._process.pid
+    with monkeypatch.context() as patch:
+        patch.setattr(maths, "TIME_LIMIT_S", 0.0)
+        assert maths_match("a+b+c", "c+b+a") is False
+    assert maths._worker._process is None
+    assert maths_match("a+b+d", "d+b+a") is True
+    assert maths._worker._process.pid != before
+
+
+def test_a_worker_that_dies_costs_one_answer():
+    assert maths_match("q+b", "b+q") is True
+    os.kill(maths._worker._process.pid, 9)
+    maths._worker._process.wait()
+    assert maths_match("q+c", "c+q") is True
+
+
+def test_without_a_worker_answers_are_ungraded_and_not_remembered(monkeypatch):
+    maths._worker._kill()
+    with monkeypatch.context() as patch:
+        patch.setattr(maths.sys, "executable", "/nowhere/python")
+        assert maths_match("u+v", "v+u") is None
+        assert grade_maths("u+v", "v+u").correct is None
+        assert grade_maths("v + u", "v+u").correct is True
+    assert maths_match("u+v", "v+u") is True
+
+
+def test_a_fork_has_a_worker_of_its_own():
+    assert maths_match("k+b", "b+k") is True
+    mine = maths._worker._process.pid
+    with multiprocessing.get_context("fork").Pool(1) as pool:
+        assert pool.apply(_in_a_fork) != mine
+    assert maths_match("k+c", "c+k") is True and maths._worker._process.pid == mine
+
+
+def _in_a_fork():
+    assert maths._worker._process is None
+    assert maths_match("k+d", "d+k") is True
+    pid = maths._worker._process.pid
+    maths._worker._kill()  # a forked process ends without cleaning up
+    return pid
+
+
+@pytest.mark.parametrize(
+    ("text", "normal"),
+    [
+        ("The Café's  top.", "cafe s top"),
+        ("1,234.50 dollars", "1234.5 dollars"),
+        ("(3,-4)", "3 -4"),
+        ("(1.000, 0.000)", "1 0"),
+        ("x-4", "x 4"),
+        ("x+4", "x + 4"),
+        ("C++", "c + +"),
+        ("5 %", "5 %"),
+        ("A", "a"),
+        ("v1.20.3", "v1.20.3"),
+        ("-", ""),
+    ],
+)
+def test_normalize(text, normal):
+    assert normalize(text) == normal
+
+
+def test_token_f1_by_hand():
+    assert token_f1("Barack Obama", "Obama") == pytest.approx(2 * 1 / (2 + 1))
+    assert token_f1("the cat sat on the mat", "a cat on a mat") == pytest.approx(2 * 3 / (4 + 3))
+    assert token_f1("x x", "x") == pytest.approx(2 / 3)
+    assert token_f1("", "x") == token_f1("y", "x") == 0.0
+
+
+@pytest.mark.parametrize(
+    ("answer", "correct", "strict"),
+    [
+        ("Barack Obama", True, True),
+        ("The answer is: barack obama.", True, True),
+        ("Obama", True, False),
+        ("President Obama", True, True),
+        ("Michelle Obama", False, False),
+        ("Obama, Biden, Trump or Bush", False, False),
+        ("-", False, False),
+        (None, False, False),
+    ],
+)
+def test_grade_f1_takes_names_alike(answer, correct, strict):
+    grade = grade_f1(answer, ("Barack Obama", "President Obama"))
+    assert (grade.correct, grade.strict) == (correct, strict)
+
+
+def test_close_texts_with_other_numbers_are_wrong_whatever_their_f1():
+    grade = grade_f1("13 July 2024", ("12 July 2024",))
+    assert grade.correct is False and grade.score == pytest.approx(2 / 3)
+    assert grade_f1("on 12 July 2024", ("12 July 2024",)).correct is True
+    assert grade_f1("July", ("12 July 2024",)).correct is False
+
+
+@pytest.mark.parametrize(
+    ("answer", "holds"),
+    [
+        ("Sep", True),
+        ("The hottest month is Sep.", True),
+        ("In Cape Town, the hottest month is Sep", True),
+        ("Sep or Oct", False),
+        ("Aug, Sep", False),
+        ("Sep, Oct, Nov", False),
+        ("Septem", False),
+        ("Sep is not it", False),
+        ("", False),
+    ],
+)
+def test_holds_phrase(answer, holds):
+    assert holds_phrase(answer, "Sep") is holds
+
+
+def test_phrases_that_are_lists_themselves():
+    assert holds_phrase("The point is (0, 6)", "(0, 6)") and not holds_phrase("(0, 6), (6, 0)", "(0, 6)")
+    assert not holds_phrase("(6, 0)", "(0, 6)") and not holds_phrase("7, 0, 6", "(0, 6)")
+    assert exact_match("(0,6)", ("(0, 6)",)) and not exact_match("(0,-6)", ("(0, 6)",))
+
+
+@pytest.mark.parametrize(
+    ("answer", "correct"),
+    [
+        ("29", True),
+        ("The answer is 29.", True),
+        ("29 apples", True),
+        ("28", False),
+        ("-", False),
+        (None, False),
+        ("a lot", None),
+        ("28 or 29", None),
+    ],
+)
+def test_free_answers_without_a_judge(answer, correct):
+    assert grade_free(answer, ("29",), question="How many?").correct is correct
+
+
+def test_parts_are_all_or_nothing():
+    parts = ("2x+1", r"\sqrt{12}")
+
+    def correct(answer, parts=parts):
+        return grade_parts(answer, ("; ".join(parts),), parts=parts, question="?").correct
+
+    assert (
+        correct(r"2x+1; 2\sqrt{3}")
+        is correct(r"(1) 1+2x; (2) \sqrt{12}")
+        is correct("2x+1\n\\sqrt{12}")
+        is True
+    )
+    assert correct("2x+1; 3") is correct(r"\sqrt{12}; 2x+1") is correct("2x+1") is correct(None) is False
+    assert correct("-") is correct("1; 2; 3") is False
+    assert correct("2x+1; see above", ("2x+1", "the lines meet")) is None
+    assert correct("2x; see above", ("2x+1", "the lines meet")) is False
+    assert correct("2x+1; The lines meet", ("2x+1", "the lines meet")) is True
+    assert split_parts("1. a; 2. b", 2) == ["a", "b"] and split_parts("1.5; 2.5", 2) == ["1.5", "2.5"]
+    assert split_parts("a; b", 1) == ["a; b"]
+
+
+@pytest.fixture(scope="module")
+def cases(shared_data):
+    pytest.importorskip("pyarrow")
+    with pytest.MonkeyPatch.context() as patch:  # grading needs no pictures
+        patch.setattr("axpo_env.tasks.datasets.rows.decode", lambda *_: np.zeros((1, 1, 3), np.uint8))
+        return load_cases(shared_data)
+
+
+def test_right_answers_of_the_real_rows_in_many_forms(cases):
+    found = tally([case for case in cases if case.kind != "chart"], RIGHT)
+    print(table(found, "right, accepted / tried"))
+    refused = [
+        (name, kind, answer)
+        for name, by_kind in found.items()
+        for kind, verdicts in by_kind.items()
+        for answer, correct in verdicts
+        # Where the answer is a text such as 11/02/2006 or a code, other forms of a number are other texts.
+        if correct is not True and kind != "text"
+    ]
+    assert len(found) >= 30 and sum(len(v) for by in found.values() for v in by.values()) > 10_000
+    assert refused == []
+
+
+def test_near_misses_on_the_real_rows_are_refused(cases):
+    found = tally([case for case in cases if case.kind != "chart"], WRONG)
+    print(table(found, "near miss, accepted / tried"))
+    accepted = [
+        (name, kind, answer)
+        for name, by_kind in found.items()
+        for kind, verdicts in by_kind.items()
+        for answer, correct in verdicts
+        if correct is not False
+    ]
+    assert len(found) >= 15 and sum(len(v) for by in found.values() for v in by.values()) > 5_000
+    assert accepted == []
+
+
+def test_the_agreement_benchmark_says_where_nothing_is(tmp_path, capsys):
+    assert main([str(tmp_path)]) == 2
+    assert capsys.readouterr().err == "no data set there\n"

@@ -1,27 +1,56 @@
 """Where tasks come from, by benchmark and source. Data sets are imported when asked for, not before."""
 
+import importlib
 from typing import TYPE_CHECKING
 
+from axpo_env.grading.judge import make_judge
 from axpo_env.names import unknown_name
 from axpo_env.tasks.base import TaskSource
 
 if TYPE_CHECKING:
     from axpo_env.env import EnvConfig
 
-BENCHMARKS = ("chartqa",)
+# Benchmark -> module and class of its published rows.
+DATASETS = {
+    "chartqa": ("chartqa", "ChartQASource"),
+    "mathvision": ("mathvision", "MathVisionSource"),
+    "dynamath": ("dynamath", "DynaMathSource"),
+    "mathvr": ("mathvr", "MathVRSource"),
+    "vstar": ("vstar", "VStarSource"),
+    "visualprobe": ("visualprobe", "VisualProbeSource"),
+    "hrbench4k": ("hrbench", "HRBench4KSource"),
+    "hrbench8k": ("hrbench", "HRBench8KSource"),
+    "hrmmsearch": ("hrmmsearch", "HRMMSearchSource"),
+    "mmsearch": ("mmsearch", "MMSearchSource"),
+}
+BENCHMARKS = tuple(DATASETS)
+SYNTHETIC = ("chartqa",)  # benchmarks with a generated source
 
 
 def make_source(config: "EnvConfig") -> TaskSource:
     """The task source `config` names.
 
-    Raises ValueError for unknown names, ImportError for a missing reader.
+    Raises ValueError for unknown names and for a variant where there is none, ImportError for a missing reader.
     """
     if config.benchmark not in BENCHMARKS:
         raise ValueError(unknown_name("benchmark", config.benchmark, BENCHMARKS))
     if config.source == "synthetic":
-        from axpo_env.tasks.synthetic.charts import ChartSource
+        return _make_synthetic(config)
+    module, name = DATASETS[config.benchmark]
+    source = getattr(importlib.import_module(f"axpo_env.tasks.datasets.{module}"), name)
+    made: TaskSource = source(
+        split=config.split, source=config.source, variant=config.variant, judge=make_judge(config.judge)
+    )
+    return made
 
-        return ChartSource(split=config.split, difficulty=config.difficulty)
-    from axpo_env.tasks.datasets.chartqa import ChartQASource
 
-    return ChartQASource(split=config.split, source=config.source)
+def _make_synthetic(config: "EnvConfig") -> TaskSource:
+    if config.benchmark not in SYNTHETIC:
+        raise ValueError(
+            f"{config.benchmark} has no synthetic source; give source='hub', or a folder with its files"
+        )
+    if config.variant is not None:
+        raise ValueError(f"a variant is for published rows, not for a synthetic source: {config.variant!r}")
+    from axpo_env.tasks.synthetic.charts import ChartSource
+
+    return ChartSource(split=config.split, difficulty=config.difficulty)

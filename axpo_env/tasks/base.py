@@ -48,7 +48,10 @@ class Task:
     demonstrator: Demonstrator | None = None
 
     def grade(self, answer: str | None) -> Grade:
-        """Grade an extracted answer; None means the policy never answered."""
+        """Grade an extracted answer; None means the policy never answered.
+
+        The grade's `correct` is None where only a judge could tell and there is none.
+        """
         return self.grader(answer, self.references)
 
     def demonstrate(

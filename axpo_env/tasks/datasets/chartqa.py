@@ -5,8 +5,10 @@ Graded by its own relaxed accuracy. Which tools a question needs is not known.
 
 from pathlib import Path
 
+from axpo_env.grading.judge import Judge
 from axpo_env.tasks.base import Task, check_index, check_split
 from axpo_env.tasks.datasets.rows import BadRow, HubRows, ParquetRows, Rows, find_parquet, take, take_image
+from axpo_env.tasks.datasets.source import check_variant
 
 HUB_NAME = "HuggingFaceM4/ChartQA"
 HUB_SPLITS = {"train": "train", "validation": "val", "test": "test"}
@@ -16,8 +18,11 @@ ORIGINS = ("human", "machine")  # what human_or_machine 0 and 1 stand for
 class ChartQASource:
     """One split of ChartQA, from the hub (`source="hub"`) or from a local folder of its parquet files."""
 
-    def __init__(self, *, split: str, source: str) -> None:
-        self.split, self.source = check_split(split), source
+    def __init__(
+        self, *, split: str, source: str, variant: str | None = None, judge: Judge | None = None
+    ) -> None:
+        check_variant(variant, (), "ChartQA")
+        self.split, self.source = check_split(split), source  # its metric needs no judge
         hub_split = HUB_SPLITS[split]
         self.rows: Rows = (
             HubRows(HUB_NAME, hub_split, image_columns=("image",))

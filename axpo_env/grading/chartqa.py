@@ -1,68 +1,13 @@
-r"""Pure answer checks: text in, verdict out.
-
-`relaxed_match` is ChartQA's published metric; `strict_match` is the one without its 5 % tolerance. Finding
-the answer in what a policy wrote is `extract_answer`. Asking a judge model is left to others.
-"""
+"""ChartQA's metrics: `relaxed_match` is the published one, `strict_match` the one without its 5 % tolerance."""
 
 import math
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
 
-_OPEN, _CLOSE, _BOXED = "<answer>", "</answer>", "\\boxed{"
+from axpo_env.grading.extract import final_phrase, innermost, unwrap
+from axpo_env.grading.grade import Grade, make_grade
+
 _NUMBER = re.compile(r"[+-]?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d*)?(?:[eE][+-]?\d{1,3})?")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Grade:
-    """The verdict on one episode's answer."""
-
-    correct: bool  # by the benchmark's official metric; the reward
-    strict: bool  # by the exact metric
-    answer: str | None  # what was extracted; None if the policy never answered
-    reference: tuple[str, ...]  # any of these is right
-
-    def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
-
-def extract_answer(text: str) -> str | None:
-    r"""The final answer in `text`, or None if there is none or it is blank.
-
-    The last complete `<answer>...</answer>` counts, and in it the last `\boxed{...}` with balanced braces. An
-    answer without a (balanced) box is taken as it stands. A box outside the answer tags is no answer.
-    """
-    end = text.rfind(_CLOSE)
-    start = text.rfind(_OPEN, 0, end) if end >= 0 else -1
-    if start < 0:
-        return None
-    inner = text[start + len(_OPEN) : end]
-    boxed = _last_boxed(inner)
-    return (inner if boxed is None else boxed).strip() or None
-
-
-def _last_boxed(text: str) -> str | None:
-    """Content of the outermost `\\boxed{...}` that closes last; None if there is none. One pass."""
-    found: str | None = None
-    position = text.find(_BOXED)
-    while position >= 0:
-        start = position + len(_BOXED)
-        end = _matching_brace(text, start)
-        if end is None:
-            break  # an unclosed box swallows the rest
-        found = text[start:end]
-        position = text.find(_BOXED, end)
-    return found
-
-
-def _matching_brace(text: str, start: int) -> int | None:
-    depth = 1
-    for match in re.compile(r"[{}]").finditer(text, start):
-        depth += 1 if match.group() == "{" else -1
-        if depth == 0:
-            return match.start()
-    return None
 
 
 def to_number(text: str) -> float | None:
@@ -117,15 +62,22 @@ def strict_match(prediction: str, reference: str) -> bool:
 def grade_chartqa(answer: str | None, references: Sequence[str]) -> Grade:
     """Grade by ChartQA's metric.
 
-    Any of `references` (at least one) will do. No answer is wrong, not ungraded.
+    Any of `references` (at least one) will do. No answer is wrong, not ungraded. What is only wrapping ("the
+    answer is 5.", dollar signs) is taken off first; the metric itself is as published.
     """
-    assert references, "grading needs at least one reference"
-    return Grade(
-        correct=answer is not None and any(relaxed_match(answer, label) for label in references),
-        strict=answer is not None and any(strict_match(answer, label) for label in references),
-        answer=answer,
-        reference=tuple(references),
+    readings = [] if answer is None else _readings(answer)
+    return make_grade(
+        answer,
+        references,
+        correct=any(relaxed_match(text, label) for text in readings for label in references),
+        strict=any(strict_match(text, label) for text in readings for label in references),
     )
+
+
+def _readings(answer: str) -> list[str]:
+    inner = unwrap(innermost(answer))
+    phrase = final_phrase(inner)
+    return [answer, inner] + ([] if phrase is None else [unwrap(phrase)])
 
 
 def _list_items(reference: str) -> list[str] | None:

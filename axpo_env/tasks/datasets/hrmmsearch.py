@@ -1,0 +1,54 @@
+"""HR-MMSearch: questions about details of 4K pictures that need a search (`sensenova/HR-MMSearch`, 305).
+
+Columns: sample_id, query, query_image, ground_truth (one text or a list), difficulty, category. The hub calls
+its only split train; it is a benchmark, so here it is test.
+
+Graded officially by equality after normalising, then by a judge; that is what a `judge` gets. Without one, by
+token F1 over the ground truths, as AXPO's paper reports. Licence: the authors' data beside it (SenseNova-MARS-Data)
+is MIT; for this set unknown. Chng et al., SenseNova-MARS: Empowering Multimodal Agentic Reasoning and Search via
+Reinforcement Learning, arXiv:2512.24330.
+"""
+
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+from axpo_env.grading.free import grade_free
+from axpo_env.grading.text import grade_f1
+from axpo_env.tasks.base import Task
+from axpo_env.tasks.datasets.rows import take_image, take_text, take_texts
+from axpo_env.tasks.datasets.source import Table, TableSource
+
+
+class HRMMSearchSource(TableSource):
+    """HR-MMSearch's questions."""
+
+    name, title = "hrmmsearch", "HR-MMSearch"
+
+    def choose_tables(self) -> tuple[Table, ...]:
+        table = Table(
+            hub_name="sensenova/HR-MMSearch",
+            hub_split="train",
+            image_columns=("query_image",),
+            names=("train", "test"),
+        )
+        return (table,)
+
+    def make_task(self, row: Mapping[str, Any], where: str, index: int) -> Task:
+        question = take_text(row, "query", where)
+        return self.task(
+            index,
+            question=question,
+            images=[take_image(row, "query_image", where, files=self.files)],
+            references=take_texts(row, "ground_truth", where),
+            grader=(
+                grade_f1
+                if self.judge is None
+                else functools.partial(grade_free, question=question, judge=self.judge)
+            ),
+            details={
+                "id": str(row.get("sample_id")),
+                "difficulty": row.get("difficulty"),
+                "category": row.get("category"),
+            },
+        )

@@ -1,0 +1,72 @@
+r"""MathVision (MATH-Vision): competition mathematics with figures (`MathLLMs/MathVision`).
+
+Columns: id, question (with `<image1>`, ... where figures belong), options, answer, level 1-5, subject,
+decoded_image (all of a question's figures on one picture). Variants: testmini, 304 questions, and test, 3,040.
+
+Graded by the option's letter, or by equality of mathematics (math-verify). The official script compares
+mathematics rounded to two decimals, which takes 0.333 for 1/3 and 0.004 for 0; that leniency is left out.
+
+Licence: MIT. Wang et al., Measuring Multimodal Mathematical Reasoning with the MATH-Vision Dataset,
+arXiv:2402.14804.
+"""
+
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from axpo_env.grading import Grade
+from axpo_env.grading.choice import LETTERS, grade_choice, show_options
+from axpo_env.grading.maths import check_installed, equal_maths, grade_maths
+from axpo_env.tasks.base import Task
+from axpo_env.tasks.datasets.rows import BadRow, take, take_image, take_text
+from axpo_env.tasks.datasets.source import Table, TableSource
+
+
+class MathVisionSource(TableSource):
+    """MathVision's questions."""
+
+    name, title = "mathvision", "MathVision"
+    variants = ("testmini", "test")
+
+    def choose_tables(self) -> tuple[Table, ...]:
+        check_installed()
+        assert self.variant is not None
+        return (
+            Table(hub_name="MathLLMs/MathVision", hub_split=self.variant, image_columns=("decoded_image",)),
+        )
+
+    def make_task(self, row: Mapping[str, Any], where: str, index: int) -> Task:
+        answer = take_text(row, "answer", where)
+        options = [str(option).strip() for option in take(row, "options", list, where)]
+        if options and answer not in LETTERS[: len(options)]:
+            raise BadRow(f"{where}, field 'answer': {answer!r} is no letter of {len(options)} options")
+        level = take(row, "level", int, where)
+        if level not in range(1, 6):
+            raise BadRow(f"{where}, field 'level': {level} where 1 to 5 belongs")
+        question = take_text(row, "question", where)
+        if "<image" not in question.replace("<image1>", "", 1) + "".join(options):
+            question = question.replace("<image1>", "").strip()  # the only figure needs no number
+        return self.task(
+            index,
+            question=show_options(question, options) if options else question,
+            images=[take_image(row, "decoded_image", where)],
+            references=(answer,),
+            grader=functools.partial(_grade, options=tuple(options)),
+            details={
+                "id": take(row, "id", str, where),
+                "level": level,
+                "subject": take(row, "subject", str, where),
+            },
+        )
+
+
+def _grade(answer: str | None, references: Sequence[str], *, options: tuple[str, ...]) -> Grade:
+    if options:
+        return grade_choice(answer, references[0], options, same=_same)
+    return grade_maths(answer, references[0])
+
+
+def _same(option: str, text: str) -> bool:
+    """Equality of mathematics, asked only where both are more than words and letters."""
+    both = all(any(char.isdigit() or char == "\\" for char in side) for side in (option, text))
+    return both and equal_maths(option, text)

@@ -1,0 +1,62 @@
+"""MMSearch: questions on news and rare knowledge that need a search (`CaraJ/MMSearch`, end2end, 300 questions).
+
+Columns: sample_id, query, query_image (null for 129 questions), gt_answer, alternative_gt_answers, timestamp,
+area, subfield. Variants: all, and with_image, the 171 that have one.
+
+Graded by token F1 over the answer and its alternatives: `Grade.score` is the official number of a final answer
+(the official script looks at gt_answer alone), right is an F1 above a threshold (`text.F1_THRESHOLD`). With a
+`judge`, answers that are not equal are the judge's. Licence: unknown, none is stated on the hub. Jiang et al.,
+MMSearch: Benchmarking the Potential of Large Models as Multi-modal Search Engines, arXiv:2409.12959.
+"""
+
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from axpo_env.grading.free import grade_free
+from axpo_env.grading.text import grade_f1
+from axpo_env.tasks.base import Task
+from axpo_env.tasks.datasets.rows import take_image, take_text, take_texts
+from axpo_env.tasks.datasets.source import Table, TableSource
+
+
+class MMSearchSource(TableSource):
+    """MMSearch's questions."""
+
+    name, title = "mmsearch", "MMSearch"
+    variants = ("all", "with_image")
+
+    def choose_tables(self) -> tuple[Table, ...]:
+        table = Table(
+            hub_name="CaraJ/MMSearch", config="end2end", hub_split="end2end", image_columns=("query_image",)
+        )
+        return (table,)
+
+    def choose_rows(self) -> Sequence[int] | None:
+        if self.variant == "all":
+            return None
+        return [index for index, image in enumerate(self.rows.column("query_image")) if image is not None]
+
+    def make_task(self, row: Mapping[str, Any], where: str, index: int) -> Task:
+        question = take_text(row, "query", where)
+        references = [take_text(row, "gt_answer", where)]
+        if row.get("alternative_gt_answers"):
+            references += take_texts(row, "alternative_gt_answers", where)
+        pictureless = "query_image" in row and row["query_image"] is None
+        return self.task(
+            index,
+            question=question,
+            images=[] if pictureless else [take_image(row, "query_image", where, files=self.files)],
+            references=references,
+            grader=(
+                grade_f1
+                if self.judge is None
+                else functools.partial(grade_free, question=question, judge=self.judge)
+            ),
+            details={
+                "id": str(row.get("sample_id")),
+                "timestamp": row.get("timestamp"),
+                "area": row.get("area"),
+                "subfield": row.get("subfield"),
+            },
+        )

@@ -1,0 +1,147 @@
+"""What the benchmarks' sources share: which table is read from where, which rows of it, and a task per row.
+
+A benchmark's module says what its tables are called, what its columns mean and how answers are graded.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from axpo_env.grading import Grade
+from axpo_env.grading.judge import Judge
+from axpo_env.names import unknown_name
+from axpo_env.tasks.base import Task, check_index, check_split
+from axpo_env.tasks.datasets.files import Files, FolderFiles, HubFiles, JsonRows
+from axpo_env.tasks.datasets.rows import HubRows, JoinedRows, ParquetRows, Rows, find_parquet
+
+Grader = Callable[[str | None, Sequence[str]], Grade]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """One table of a hub data set, and what it is called in a folder."""
+
+    hub_name: str  # owner/name
+    hub_split: str = "test"
+    config: str | None = None  # the hub's configuration, where there is more than one
+    image_columns: tuple[str, ...] = ()  # columns of encoded images; paths and base64 are text
+    names: tuple[
+        str, ...
+    ] = ()  # files in a folder, without number and ending; the hub's split if there are none
+    file: str | None = None  # the table's file on the hub, where it is JSON with images beside it
+
+
+def open_table(table: Table, source: str) -> tuple[Rows, Files]:
+    """The table's rows and the files beside them, from the hub (`source="hub"`) or from a folder.
+
+    Raises FileNotFoundError naming what is in the folder, ImportError for a missing reader.
+    """
+    if source == "hub":
+        files = HubFiles(table.hub_name)
+        if table.file is not None:
+            return JsonRows(files.fetch(table.file)), files
+        images = table.image_columns
+        return HubRows(table.hub_name, table.hub_split, image_columns=images, config=table.config), files
+    folder = Path(source)
+    names = table.names or (table.hub_split,)
+    for name in names:
+        for path in (folder / f"{name}.jsonl", folder / f"{name}.json"):
+            if path.is_file():
+                return JsonRows(path), FolderFiles(folder)
+    for name in names[:-1]:
+        try:
+            return ParquetRows(find_parquet(folder, name)), FolderFiles(folder)
+        except FileNotFoundError:
+            continue
+    return ParquetRows(find_parquet(folder, names[-1])), FolderFiles(folder)
+
+
+class TableSource:
+    """One split and variant of a benchmark. Subclasses say which tables, which rows, and what a row means."""
+
+    name: ClassVar[str]  # of the benchmark, begins the tasks' ids
+    title: ClassVar[str]  # the benchmark's name, for messages
+    splits: ClassVar[tuple[str, ...]] = ("test",)
+    variants: ClassVar[tuple[str, ...]] = ()  # first the default; () if it has none
+
+    def __init__(
+        self, *, split: str, source: str, variant: str | None = None, judge: Judge | None = None
+    ) -> None:
+        if check_split(split) not in self.splits:
+            raise ValueError(f"{self.title} has no {split} split; it has: {', '.join(self.splits)}")
+        self.split, self.source, self.judge = split, source, judge
+        self.variant = check_variant(variant, self.variants, self.title)
+        self.tables = self.choose_tables()
+        opened = [open_table(table, source) for table in self.tables]
+        self.rows: Rows = opened[0][0] if len(opened) == 1 else JoinedRows([rows for rows, _ in opened])
+        self.files = opened[0][1]  # a benchmark of several tables has its images in them
+        chosen = self.choose_rows()
+        self.chosen: Sequence[int] = range(self.rows.num_rows) if chosen is None else chosen
+
+    @property
+    def num_tasks(self) -> int:
+        return len(self.chosen)
+
+    def get(self, index: int) -> Task:
+        """Task `index`. Raises BadRow for a row that does not fit, naming data set, row and field."""
+        index = check_index(index, self.num_tasks, self.title)
+        number = self.chosen[index]
+        return self.make_task(self.rows.get(number), self._where(number), index)
+
+    def _where(self, number: int) -> str:
+        """Data set, table and row within it."""
+        tables = self.rows.tables if isinstance(self.rows, JoinedRows) else [self.rows]
+        place = 0
+        while number >= tables[place].num_rows:
+            number -= tables[place].num_rows
+            place += 1
+        table = self.tables[place]
+        return f"{table.hub_name} {table.file or table.hub_split}, row {number}"
+
+    def choose_tables(self) -> tuple[Table, ...]:
+        """The tables of this split and variant, read one after the other."""
+        raise NotImplementedError
+
+    def choose_rows(self) -> Sequence[int] | None:
+        """Which rows belong to this variant; None for all."""
+        return None
+
+    def make_task(self, row: Mapping[str, Any], where: str, index: int) -> Task:
+        """The task of a row. Raises BadRow; `where` names data set and row."""
+        raise NotImplementedError
+
+    def task(
+        self,
+        index: int,
+        *,
+        question: str,
+        images: Sequence[Any],
+        references: Sequence[str],
+        grader: Grader,
+        details: dict[str, Any],
+    ) -> Task:
+        """A task of this source; its id names benchmark, variant, split and index."""
+        parts = (self.name, *([self.variant] if self.variant else []), self.split, str(index))
+        return Task(
+            id="/".join(parts),
+            index=index,
+            split=self.split,
+            source=self.source,
+            question=question,
+            images=tuple(images),
+            references=tuple(references),
+            grader=grader,
+            details=details,
+        )
+
+
+def check_variant(variant: str | None, variants: Sequence[str], title: str) -> str | None:
+    """The variant, the first if none is given. Raises ValueError naming those there are."""
+    if variant is None:
+        return variants[0] if variants else None
+    if not variants:
+        raise ValueError(f"{title} has no variants, so none called {variant!r}")
+    if variant not in variants:
+        raise ValueError(unknown_name(f"variant of {title}", variant, variants))
+    return variant
