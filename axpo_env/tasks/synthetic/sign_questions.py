@@ -17,7 +17,12 @@ from axpo_env.tasks.synthetic.sign_drawing import paint_board
 from axpo_env.tasks.synthetic.signs import COLORS, Board, Sign, block_name
 
 _STEPS = {"directly to the right of": (1, 0), "directly below": (0, 1)}
-_DIAGONALS = ("above and to the left", "above and to the right", "below and to the left", "below and to the right")
+_DIAGONALS = (
+    "above and to the left",
+    "above and to the right",
+    "below and to the left",
+    "below and to the right",
+)
 _NUM_OPTIONS = 4
 
 
@@ -43,7 +48,12 @@ def ask(rng: random.Random, board: Board, kind: str, *, split: str, chooses: boo
     boxes = tuple(to_1000(box, width, height) for _, box in plan.places)
     if chooses:
         choice = make_choice(rng, plan.answer, shuffled(rng, plan.others)[: _NUM_OPTIONS - 1])
-        question, answer, aliases, guesses = plan.text + choice.text, choice.letter, choice.aliases, choice.letters
+        question, answer, aliases, guesses = (
+            plan.text + choice.text,
+            choice.letter,
+            choice.aliases,
+            choice.letters,
+        )
     else:
         question, answer, aliases, guesses = plan.text, plan.answer, (), (plan.answer, *plan.others)
 
@@ -72,9 +82,7 @@ def _zoom(label: str, box: Box1000) -> str:
     return format_call("image_zoom_in", {"label": label, "bbox_2d": list(box)})
 
 
-def _solve_with_aim(
-    rng: Random, board: Board, plan: Plan, aim_noise: Sequence[float] | float
-) -> list[str]:
+def _solve_with_aim(rng: Random, board: Board, plan: Plan, aim_noise: Sequence[float] | float) -> list[str]:
     """Zoom to the target, or by a slip to the next sign in reading order; answer what stands there."""
     order = sorted(board.signs, key=lambda sign: (sign.slot[1], sign.slot[0]))
     assert plan.target is not None
@@ -271,7 +279,9 @@ def _shared(rng: random.Random, board: Board, split: str) -> Plan:
 def _with_grid(board: Board, text: str) -> str:
     columns, rows = board.level.blocks
     last = chr(ord("A") + columns - 1)
-    return f"Blocks are named by column (A to {last} from the left) and row (1 to {rows} from the top). {text}"
+    return (
+        f"Blocks are named by column (A to {last} from the left) and row (1 to {rows} from the top). {text}"
+    )
 
 
 KINDS: Mapping[str, Callable[[random.Random, Board, str], Plan]] = {

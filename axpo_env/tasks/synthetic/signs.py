@@ -126,7 +126,9 @@ def _draw_board(rng: random.Random, level: SignLevel) -> Board:
     places = shuffled(rng, range(len(signs)))
     signs[places[0]] = replace(signs[places[0]], color=special)
     if level.digits:
-        for place, name in zip(places[1:], [name for name in names if name not in (special, "grey")], strict=False):
+        for place, name in zip(
+            places[1:], [name for name in names if name not in (special, "grey")], strict=False
+        ):
             signs[place] = replace(signs[place], color=name)
     return Board(level=level, signs=tuple(signs), landmark=signs[places[0]])
 
