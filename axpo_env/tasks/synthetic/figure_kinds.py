@@ -184,7 +184,7 @@ def _quad_area(rng: random.Random, canvas_px: int, font_px: int, split: str) -> 
     spots = [(round(unit * x + shift[0]), round(unit * (1 - y) + shift[1])) for x, y in corners]
     outline, names = _outline(corners)
     marks = [
-        (name, Label(text=f"({x}, {y})", at=(place[0], place[1] + (0.045 if place[1] > 0.5 else -0.045))))
+        (name, Label(text=f"({x}, {y})", at=(place[0], place[1] + (0.06 if place[1] > 0.5 else -0.06))))
         for name, place, (x, y) in zip(_NAMES, [label.at for label in names], spots, strict=True)
     ]
     labels = (*names, *(label for _, label in marks))

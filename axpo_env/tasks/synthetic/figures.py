@@ -69,7 +69,7 @@ class FigureSource(GeneratedSource[FigureLevel]):
 
 
 def _item(rng: random.Random, kind: str, figure: Figure, level: FigureLevel, *, chooses: bool) -> Item:
-    question, answer, aliases, grader = figure.text, figure.answer, (), figure.grader
+    question, answer, aliases = figure.text, figure.answer, tuple[str, ...]()
     guesses = figure.guesses or tuple(f"{float(0.5 + step / 10):.1f}" for step in range(10))
     if chooses:
         choice = make_choice(rng, answer, _others(rng, figure))
@@ -103,7 +103,7 @@ def _item(rng: random.Random, kind: str, figure: Figure, level: FigureLevel, *, 
         gold_boxes=tuple(box for _, box in zooms),
         paint=lambda: (figure.sheet.paint(),),
         solve=solve,
-        grader=grader,
+        grader=figure.grader,
         details={"figure": figure},
     )
 
