@@ -51,8 +51,8 @@ def test_pages_have_their_own_addresses_and_worlds_their_own_names():
 
 def test_emblems_differ_from_each_other_even_when_small():
     images = [page.image for page in encyclopaedia(2) if page.image is not None]
-    assert len(images) == 60 and all(image.shape == (96, 96, 3) for image in images)
-    small = [image.reshape(12, 8, 12, 8, 3).mean(axis=(1, 3)) for image in images]
+    assert len(images) == 60 and all(image.shape == (64, 64, 3) for image in images)
+    small = [image.reshape(8, 8, 8, 8, 3).mean(axis=(1, 3)) for image in images]
     for index, image in enumerate(small):
         for other in small[:index]:
             assert np.abs(image - other).mean() > 4

@@ -6,7 +6,7 @@ from PIL import Image, ImageDraw
 
 from axpo_env.tasks.synthetic.draws import pick, shuffled
 
-EMBLEM_PX = 96
+EMBLEM_PX = 64
 _CELLS = 5
 _INKS = ((30, 60, 150), (150, 30, 40), (20, 110, 60), (90, 40, 120), (40, 40, 40), (170, 90, 10))
 _PAPERS = ((250, 250, 245), (250, 235, 180), (215, 230, 250), (250, 215, 210))

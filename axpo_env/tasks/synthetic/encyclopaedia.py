@@ -32,7 +32,7 @@ class Page:
     url: str  # unique in its encyclopaedia
     title: str
     content: str  # plain text, 120 to 300 characters
-    image: NDArray[np.uint8] | None = None  # [96, 96, 3], read-only: an emblem, for firms and towns
+    image: NDArray[np.uint8] | None = None  # [64, 64, 3], read-only: an emblem, for firms and towns
 
 
 def encyclopaedia(seed: int) -> list[Page]:
@@ -59,7 +59,7 @@ def _pages(seed: int) -> tuple[Page, ...]:
 
 
 def emblem(seed: int, owner: str) -> NDArray[np.uint8]:
-    """The emblem of a firm (by name) or a town (by title) in encyclopaedia `seed`: [96, 96, 3]."""
+    """The emblem of a firm (by name) or a town (by title) in encyclopaedia `seed`: [64, 64, 3]."""
     return from_pil(paint_emblem(random.Random(f"encyclopaedia/{seed}/emblem/{owner}"), EMBLEM_PX))
 
 
