@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 from axpo_env.names import unknown_name
 from axpo_env.tasks.base import TaskSource
+from axpo_env.tasks.synthetic.families import FAMILIES, make_generated
 
 if TYPE_CHECKING:
     from axpo_env.env import EnvConfig
@@ -16,12 +17,15 @@ def make_source(config: "EnvConfig") -> TaskSource:
 
     Raises ValueError for unknown names, ImportError for a missing reader.
     """
+    if config.source == "synthetic" or config.source in FAMILIES:
+        return make_generated(
+            benchmark=config.benchmark,
+            source=config.source,
+            split=config.split,
+            difficulty=config.difficulty,
+        )
     if config.benchmark not in BENCHMARKS:
         raise ValueError(unknown_name("benchmark", config.benchmark, BENCHMARKS))
-    if config.source == "synthetic":
-        from axpo_env.tasks.synthetic.charts import ChartSource
-
-        return ChartSource(split=config.split, difficulty=config.difficulty)
     from axpo_env.tasks.datasets.chartqa import ChartQASource
 
     return ChartQASource(split=config.split, source=config.source)

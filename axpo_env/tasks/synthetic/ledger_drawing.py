@@ -22,22 +22,34 @@ def paint_page(page: Page) -> Image.Image:
     return picture
 
 
-def _paint_receipt(draw: ImageDraw.ImageDraw, receipt: Receipt, box: Box, size: int) -> None:
-    """Name, lines, tax: on white paper in the middle of the receipt's place."""
-    face = font(size)
-    left = round((box[0] + box[2] - WIDTH * size) / 2)
+def corner(receipt: Receipt, box: Box, size: int) -> tuple[int, int]:
+    """Left and top of a receipt's paper, in the middle of its place."""
     height = ROW * size * (len(receipt.lines) + 2.5)
-    top = round((box[1] + box[3] - height) / 2)
-    draw.rectangle((left, top, left + WIDTH * size, top + height), fill=_PAPER)
-    y = top + ROW * size * 0.75
-    draw.text((left + ITEM * size, y), f"Receipt {receipt.name}", fill=_INK, font=face, anchor="lm")
-    for line in receipt.lines:
-        y += ROW * size
-        for start, text in ((ITEM, line.item), (GROUP, line.group), (QUANTITY, f"{line.quantity} x")):
-            draw.text((left + start * size, y), text, fill=_INK, font=face, anchor="lm")
-        draw.text((left + PRICE_END * size, y), price(line), fill=_INK, font=face, anchor="rm")
+    return round((box[0] + box[2] - WIDTH * size) / 2), round((box[1] + box[3] - height) / 2)
+
+
+def line_y(top: int, number: int, size: int) -> float:
+    """The middle of line `number` (0: the first item; the name stands above) of a receipt that begins at `top`."""
+    return top + ROW * size * (1.75 + number)
+
+
+def _paint_receipt(draw: ImageDraw.ImageDraw, receipt: Receipt, box: Box, size: int) -> None:
+    """Name, lines and tax on white paper."""
+    face = font(size)
+    left, top = corner(receipt, box, size)
+    bottom = line_y(top, len(receipt.lines), size) + 0.75 * ROW * size
+    draw.rectangle((left, top, left + WIDTH * size, bottom), fill=_PAPER)
+
+    def write(start: float, number: int, text: str, anchor: str = "lm") -> None:
+        place = (left + start * size, line_y(top, number, size))
+        draw.text(place, text, fill=_INK, font=face, anchor=anchor)
+
+    write(ITEM, -1, f"Receipt {receipt.name}")
+    for number, line in enumerate(receipt.lines):
+        write(ITEM, number, line.item)
+        write(GROUP, number, line.group)
+        write(QUANTITY, number, f"{line.quantity} x")
+        write(PRICE_END, number, price(line), "rm")
         if line.returned:
-            draw.text((left + MARK * size, y), "R", fill=_INK, font=face, anchor="lm")
-    y += ROW * size
-    tax = f"Tax {receipt.tax / 10:g}%"
-    draw.text((left + ITEM * size, y), tax, fill=_INK, font=face, anchor="lm")
+            write(MARK, number, "R")
+    write(ITEM, len(receipt.lines), f"Tax {receipt.tax / 10:g}%")

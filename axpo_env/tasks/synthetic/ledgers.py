@@ -327,5 +327,5 @@ def _item(page: Page, kind: str, asked: Sum) -> Item:
         gold_boxes=tuple(box for _, box in zooms),
         paint=lambda: (paint_page(page),),
         solve=solve,
-        details={"page": page},
+        details={"page": page, "parts": asked.parts},
     )

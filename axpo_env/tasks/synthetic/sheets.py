@@ -75,6 +75,6 @@ class Sheet:
         face = font(round(_NAME_SHARE * self.canvas_px) if label.large else self.font_px)
         x, y = (share * self.canvas_px for share in label.at)
         if not label.large:
-            half = face.getlength(label.text) / 2 + 2
+            half = face.getlength(label.text) / 2 + 0.3 * self.font_px
             draw.rectangle((x - half, y - 0.6 * self.font_px, x + half, y + 0.6 * self.font_px), fill="white")
         draw.text((x, y), label.text, fill=INK, font=face, anchor="mm")

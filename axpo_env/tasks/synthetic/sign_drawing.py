@@ -3,7 +3,7 @@
 from PIL import Image, ImageDraw
 
 from axpo_env.tasks.synthetic.chart_drawing import font
-from axpo_env.tasks.synthetic.signs import COLORS, Board, block_name
+from axpo_env.tasks.synthetic.signs import COLORS, Board
 
 _WALL, _LINE, _INK = (244, 242, 236), (60, 60, 60), (0, 0, 0)
 SIGN_HEIGHT = 1.7  # of a sign, in font sizes
@@ -30,15 +30,10 @@ def paint_board(board: Board) -> Image.Image:
 
 
 def _paint_blocks(draw: ImageDraw.ImageDraw, board: Board) -> None:
-    """Lines between blocks, thick enough to be seen before zooming, and small names in the corners."""
+    """Lines between blocks, thick enough to be seen before zooming."""
     level = board.level
     width, height = level.canvas_px
     thick = max(2, round(width / 500))
-    small = font(round(0.6 * level.font_px))
-    for column in range(level.blocks[0]):
-        for row in range(level.blocks[1]):
-            left, top, _, _ = board.block_box((column, row))
-            draw.text((left + thick, top + thick), block_name((column, row)), fill=_LINE, font=small)
     for column in range(level.blocks[0] + 1):
         x = column * width / level.blocks[0]
         draw.line((x, 0, x, height), fill=_LINE, width=thick)
