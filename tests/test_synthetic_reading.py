@@ -25,7 +25,7 @@ ROWS = 1.2  # height of a patch, in font sizes
 
 def glyphs(characters, size_px):
     """Pictures of characters, ink 1 and paper 0: [rows, advance], and the pictures' number of rows."""
-    face, rows = font(size_px), round(ROWS * size_px)
+    face, rows = font(size_px), 2 * round(ROWS * size_px / 2)
     pictures = {}
     for character in characters:
         picture = Image.new("L", (max(1, round(face.getlength(character))), rows), 255)
@@ -37,23 +37,25 @@ def glyphs(characters, size_px):
 def read(image, center, width_px, characters, size_px, scale):
     """The text centred at `center` in an image in which a font of `size_px` is `scale` as large."""
     pictures, rows = glyphs(characters, size_px)
-    half = width_px / 2
+    # Whole pixels at a scale of 1, so that nothing is blurred on the way.
+    half = round(width_px / 2)
+    center = tuple(round(side) for side in center)
     box = [
         side * scale
         for side in (center[0] - half, center[1] - rows / 2, center[0] + half, center[1] + rows / 2)
     ]
-    patch = Image.fromarray(image).convert("L").resize((round(width_px), rows), Image.Resampling.BICUBIC, box)
+    patch = Image.fromarray(image).convert("L").resize((2 * half, rows), Image.Resampling.BICUBIC, box)
     gray = np.asarray(patch, dtype=float)
     ink = np.clip(1 - gray / np.percentile(gray, 90), 0, 1)
     inked = np.flatnonzero(ink.max(axis=0) > 0.3)
-    start, end = max(0, inked[0] - 2), min(ink.shape[1], inked[-1] + 3)
+    start, end = max(0, inked[0] - 5), min(ink.shape[1], inked[-1] + 3)
     columns = (ink**2).sum(axis=0)
     errors = {
         character: ((sliding_window_view(ink, picture.shape) - picture) ** 2).sum(axis=(0, 2, 3)).tolist()
         for character, picture in pictures.items()
     }
     # best[x]: least squared error of the columns before x, and the text read there.
-    best = {x: (columns[start:x].sum(), "") for x in range(start, start + 4)}
+    best = {x: (columns[start:x].sum(), "") for x in range(start, start + 7)}
     for x in range(start, end):
         if x not in best:
             continue
@@ -158,7 +160,7 @@ def answer_figure(reader, item):
     for (_, place), box in zip(figure.needed, item.gold_boxes, strict=True):
         label = next(lab for lab in figure.sheet.labels if not lab.large and figure.sheet.box(lab) == place)
         center = [share * figure.sheet.canvas_px for share in label.at]
-        width = font(reader.level.font_px).getlength(label.text) + 3
+        width = font(reader.level.font_px).getlength(label.text) + 10
         if reader.text(center, width, "0123456789.", box) != label.text:
             return None
     return item.answer

@@ -28,9 +28,9 @@ def corner(receipt: Receipt, box: Box, size: int) -> tuple[int, int]:
     return round((box[0] + box[2] - WIDTH * size) / 2), round((box[1] + box[3] - height) / 2)
 
 
-def line_y(top: int, number: int, size: int) -> float:
+def line_y(top: int, number: int, size: int) -> int:
     """The middle of line `number` (0: the first item; the name stands above) of a receipt that begins at `top`."""
-    return top + ROW * size * (1.75 + number)
+    return round(top + ROW * size * (1.75 + number))
 
 
 def _paint_receipt(draw: ImageDraw.ImageDraw, receipt: Receipt, box: Box, size: int) -> None:
@@ -41,7 +41,7 @@ def _paint_receipt(draw: ImageDraw.ImageDraw, receipt: Receipt, box: Box, size: 
     draw.rectangle((left, top, left + WIDTH * size, bottom), fill=_PAPER)
 
     def write(start: float, number: int, text: str, anchor: str = "lm") -> None:
-        place = (left + start * size, line_y(top, number, size))
+        place = (left + round(start * size), line_y(top, number, size))
         draw.text(place, text, fill=_INK, font=face, anchor=anchor)
 
     write(ITEM, -1, f"Receipt {receipt.name}")

@@ -73,7 +73,8 @@ class Sheet:
 
     def _paint_label(self, draw: ImageDraw.ImageDraw, label: Label) -> None:
         face = font(round(_NAME_SHARE * self.canvas_px) if label.large else self.font_px)
-        x, y = (share * self.canvas_px for share in label.at)
+        # Whole pixels: glyphs look the same wherever they stand.
+        x, y = (round(share * self.canvas_px) for share in label.at)
         if not label.large:
             half = face.getlength(label.text) / 2 + 0.3 * self.font_px
             draw.rectangle((x - half, y - 0.6 * self.font_px, x + half, y + 0.6 * self.font_px), fill="white")
