@@ -23,7 +23,6 @@ from axpo_env.spaces import Images, UnicodeText
 from axpo_env.state import EpisodeState, Picture
 from axpo_env.tasks import make_source
 from axpo_env.tasks.base import Task, TaskSource
-from axpo_env.tasks.synthetic.charts import ChartLevel
 from axpo_env.tools import make_tools
 from axpo_env.tools.base import Tool
 from axpo_env.tools.interpreter import Interpreter, check_backend, shared_sandbox
@@ -37,14 +36,14 @@ class EnvConfig:
 
     benchmark: str = "chartqa"  # which benchmark's tasks; fixed by the id
     split: str = "train"  # train, validation or test
-    source: str = "synthetic"  # "synthetic", "hub", or a local folder with the hub's files
+    source: str = "synthetic"  # "synthetic", a generated family, "hub", or a folder with the hub's files
     variant: str | None = (
         None  # part of a benchmark that comes in several, such as "variant3"; None: its default
     )
     judge: Judge | dict[str, Any] | None = (
         None  # grades free answers of benchmarks that need one, or its keywords
     )
-    difficulty: str | ChartLevel = "easy"  # level of the synthetic source; others ignore it
+    difficulty: Any = "easy"  # level of a generated source, by name or its own; others ignore it
     tools: tuple[str | Tool, ...] = ("image_zoom_in", "python")  # names, or tools of your own
     max_turns: int = 3  # actions of the policy
     max_calls: int = 4  # tool calls run in one turn

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from axpo_env.grading.judge import make_judge
 from axpo_env.names import unknown_name
 from axpo_env.tasks.base import TaskSource
+from axpo_env.tasks.synthetic.families import FAMILIES, make_generated
 
 if TYPE_CHECKING:
     from axpo_env.env import EnvConfig
@@ -24,7 +25,6 @@ DATASETS = {
     "mmsearch": ("mmsearch", "MMSearchSource"),
 }
 BENCHMARKS = tuple(DATASETS)
-SYNTHETIC = ("chartqa",)  # benchmarks with a generated source
 
 
 def make_source(config: "EnvConfig") -> TaskSource:
@@ -34,23 +34,18 @@ def make_source(config: "EnvConfig") -> TaskSource:
     """
     if config.benchmark not in BENCHMARKS:
         raise ValueError(unknown_name("benchmark", config.benchmark, BENCHMARKS))
-    if config.source == "synthetic":
-        return _make_synthetic(config)
+    if config.source == "synthetic" or config.source in FAMILIES:
+        if config.variant is not None:
+            raise ValueError(f"a variant is for published rows, not for generated ones: {config.variant!r}")
+        return make_generated(
+            benchmark=config.benchmark,
+            source=config.source,
+            split=config.split,
+            difficulty=config.difficulty,
+        )
     module, name = DATASETS[config.benchmark]
     source = getattr(importlib.import_module(f"axpo_env.tasks.datasets.{module}"), name)
     made: TaskSource = source(
         split=config.split, source=config.source, variant=config.variant, judge=make_judge(config.judge)
     )
     return made
-
-
-def _make_synthetic(config: "EnvConfig") -> TaskSource:
-    if config.benchmark not in SYNTHETIC:
-        raise ValueError(
-            f"{config.benchmark} has no synthetic source; give source='hub', or a folder with its files"
-        )
-    if config.variant is not None:
-        raise ValueError(f"a variant is for published rows, not for a synthetic source: {config.variant!r}")
-    from axpo_env.tasks.synthetic.charts import ChartSource
-
-    return ChartSource(split=config.split, difficulty=config.difficulty)

@@ -3,12 +3,12 @@
 Painting is left to `chart_drawing`, questions to `chart_questions`.
 """
 
-import hashlib
 import math
 import random
 from dataclasses import dataclass, fields
 
 from axpo_env.names import unknown_name
+from axpo_env.tasks.synthetic.draws import between, pick, shuffled, split_of_data
 
 RGB = tuple[int, int, int]
 
@@ -102,16 +102,9 @@ class Chart:
         return f"{self.values[series][category] / 10**self.decimals:.{self.decimals}f}"
 
 
-def item_rng(key: str, split: str, index: int) -> random.Random:
-    """The generator of one item; the same on every machine and Python version."""
-    return random.Random(hashlib.sha256(f"{key}/{split}/{index}".encode()).digest())
-
-
 def split_of(chart: Chart) -> str:
     """The one split that may hold a chart with these data: 8 of 10 train, 1 validation, 1 test."""
-    data = repr((chart.categories, chart.series, chart.values)).encode()
-    bucket = int.from_bytes(hashlib.sha256(data).digest()[:4]) % 10
-    return {8: "validation", 9: "test"}.get(bucket, "train")
+    return split_of_data((chart.categories, chart.series, chart.values))
 
 
 def draw_chart(rng: random.Random, level: ChartLevel, split: str) -> Chart:
@@ -122,18 +115,10 @@ def draw_chart(rng: random.Random, level: ChartLevel, split: str) -> Chart:
             return chart
 
 
-def pick(rng: random.Random, items: tuple[str, ...]) -> str:
-    return items[int(rng.random() * len(items))]
-
-
-def _between(rng: random.Random, bounds: tuple[int, int]) -> int:
-    return bounds[0] + int(rng.random() * (bounds[1] - bounds[0] + 1))
-
-
 def _draw_slots(rng: random.Random, level: ChartLevel) -> Chart:
     """One bar a slot, all colours different; an axis whose top is not shown keeps height from telling the value."""
-    names = _shuffled(rng, list(PALETTE))[: _between(rng, level.num_bars)]
-    canvas_px = _between(rng, level.canvas_px)
+    names = shuffled(rng, list(PALETTE))[: between(rng, level.num_bars)]
+    canvas_px = between(rng, level.canvas_px)
     values = _draw_values(rng, level, 1, len(names))
     low, high = level.headroom
     return Chart(
@@ -154,8 +139,8 @@ def _draw_slots(rng: random.Random, level: ChartLevel) -> Chart:
 
 
 def _draw_axes(rng: random.Random, level: ChartLevel, split: str) -> Chart:
-    num_bars, num_series = _between(rng, level.num_bars), _between(rng, level.num_series)
-    canvas_px = _between(rng, level.canvas_px)
+    num_bars, num_series = between(rng, level.num_bars), between(rng, level.num_series)
+    canvas_px = between(rng, level.canvas_px)
     names = [first + vowel for first in _CONSONANTS for vowel in _VOWELS]
     title = f"{pick(rng, _TITLES)} by {pick(rng, ('region', 'month', 'model', 'firm'))}"
     return Chart(
@@ -165,8 +150,8 @@ def _draw_axes(rng: random.Random, level: ChartLevel, split: str) -> Chart:
         label_px=level.label_px,
         name_px=round(level.name_share * canvas_px),
         title=title,
-        categories=tuple(name.capitalize() for name in _shuffled(rng, names)[:num_bars]),
-        series=tuple(_shuffled(rng, list(_SERIES))[:num_series]),
+        categories=tuple(name.capitalize() for name in shuffled(rng, names)[:num_bars]),
+        series=tuple(shuffled(rng, list(_SERIES))[:num_series]),
         colors=_series_colors(rng, num_series, near=level.near_colors),
         values=_draw_values(rng, level, num_series, num_bars),
         decimals=level.decimals,
@@ -183,23 +168,18 @@ def _draw_values(
         others = [level.value_step * step for step in range(steps[0], steps[1] + 1)]
         others = [value for value in others if value not in always]
         return tuple(
-            tuple(_shuffled(rng, always + _shuffled(rng, others)[: num_bars - len(always)]))
+            tuple(shuffled(rng, always + shuffled(rng, others)[: num_bars - len(always)]))
             for _ in range(num_series)
         )
     return tuple(
-        tuple(level.value_step * _between(rng, steps) for _ in range(num_bars)) for _ in range(num_series)
+        tuple(level.value_step * between(rng, steps) for _ in range(num_bars)) for _ in range(num_series)
     )
 
 
 def _series_colors(rng: random.Random, num_series: int, *, near: bool) -> tuple[RGB, ...]:
-    base = _shuffled(rng, list(PALETTE.values()))
+    base = shuffled(rng, list(PALETTE.values()))
     if not near:
         return tuple(base[:num_series])
     red, green, blue = base[0]
     shades = [45 * step for step in range(num_series)]
     return tuple((min(red + up, 215), min(green + up, 215), min(blue + up, 215)) for up in shades)
-
-
-def _shuffled(rng: random.Random, items: list) -> list:
-    """A shuffled copy, by `rng.random` alone (as is every draw here)."""
-    return sorted(items, key=lambda _: rng.random())

@@ -12,9 +12,10 @@ from dataclasses import replace
 
 from axpo_env.names import unknown_name
 from axpo_env.tasks.base import Task, check_index, check_split
-from axpo_env.tasks.synthetic.chart_data import Chart, ChartLevel, draw_chart, item_rng, pick
+from axpo_env.tasks.synthetic.chart_data import Chart, ChartLevel, draw_chart
 from axpo_env.tasks.synthetic.chart_drawing import paint
 from axpo_env.tasks.synthetic.chart_questions import KINDS, ask
+from axpo_env.tasks.synthetic.draws import item_rng, pick
 from axpo_env.views import from_pil
 
 __all__ = ["LEVELS", "Chart", "ChartLevel", "ChartSource", "get_level"]

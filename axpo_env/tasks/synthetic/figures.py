@@ -1,0 +1,116 @@
+"""Geometry and plots: lengths stand in the figure only, and the answer takes a computation.
+
+The twin of MathVision (areas and ways), DynaMath (integrals and zeros of plotted functions) and Math-VR
+(several parts, right only if all are). Kinds are in `figure_kinds`, painting in `sheets`.
+
+Knobs, from easy to hard: whether labels are legible before zooming (`FigureLevel.zooms`), canvas and font,
+and the kinds asked by form. In the "mathvision" form, half of the areas are multiple choice.
+"""
+
+import math
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from axpo_env.messages import format_action, format_answer, format_call
+from axpo_env.tasks.base import Random
+from axpo_env.tasks.synthetic.draws import pick, split_of_data
+from axpo_env.tasks.synthetic.figure_kinds import KINDS, Figure
+from axpo_env.tasks.synthetic.items import GeneratedSource, Item, Level, make_choice, to_1000
+
+CAP_SHARE = 0.7  # a digit's height as a share of the font's size
+FORMS: Mapping[str, tuple[str, ...]] = {
+    "mathvision": ("triangle_area", "quad_area", "best_path", "count_paths"),
+    "dynamath": ("integral", "root", "quad_area"),
+    "mathvr": ("triangle_parts", "curve_parts"),
+}
+_ALL = tuple(dict.fromkeys(kind for kinds in FORMS.values() for kind in kinds))
+
+
+@dataclass(frozen=True, kw_only=True)
+class FigureLevel(Level):
+    """How large the figures of a level are, and how small their labels."""
+
+    canvas_px: int  # side of the square canvas
+    font_px: int
+    zooms: bool  # labels must be zoomed into
+    kinds: tuple[str, ...] | None = None  # None: those of the form
+
+    @property
+    def seen_px(self) -> float:
+        """How high a digit is in the figure as the policy first sees it."""
+        return CAP_SHARE * self.font_px * min(1.0, math.sqrt(self.view_pixels) / self.canvas_px)
+
+
+_LEVELS = (
+    FigureLevel(name="nano", view_pixels=48 * 48, canvas_px=384, font_px=28, zooms=True, kinds=("side",)),
+    FigureLevel(name="easy", view_pixels=448 * 448, canvas_px=448, font_px=20, zooms=False),
+    FigureLevel(name="medium", view_pixels=448 * 448, canvas_px=1792, font_px=21, zooms=True),
+    FigureLevel(name="hard", view_pixels=1024 * 1024, canvas_px=4096, font_px=21, zooms=True),
+)
+
+
+class FigureSource(GeneratedSource[FigureLevel]):
+    """The figures of one level and split. Forms: "mathvision", "dynamath", "mathvr", or all kinds mixed."""
+
+    family = "figures"
+    levels: ClassVar[Mapping[str, FigureLevel]] = {level.name: level for level in _LEVELS}
+
+    def draw(self, rng: random.Random, index: int) -> Item:
+        level = self.level
+        kind = pick(rng, level.kinds or FORMS.get(self.form, _ALL))
+        while True:
+            figure = KINDS[kind](rng, level.canvas_px, level.font_px, self.split)
+            if split_of_data((figure.answer, figure.found)) == self.split:
+                break
+        chooses = self.form == "mathvision" and figure.spread is not None and rng.random() < 0.5
+        return _item(rng, kind, figure, level, chooses=chooses)
+
+
+def _item(rng: random.Random, kind: str, figure: Figure, level: FigureLevel, *, chooses: bool) -> Item:
+    question, answer, aliases = figure.text, figure.answer, tuple[str, ...]()
+    guesses = figure.guesses or tuple(f"{float(0.5 + step / 10):.1f}" for step in range(10))
+    if chooses:
+        choice = make_choice(rng, answer, _others(rng, figure))
+        question, answer, guesses = question + choice.text, choice.letter, choice.letters
+        aliases = choice.aliases
+    zooms = [
+        (name, to_1000(box, level.canvas_px, level.canvas_px)) for name, box in figure.needed if level.zooms
+    ]
+    tools = ("image_zoom_in",) * bool(zooms) + ("python",) * (figure.code is not None)
+
+    def solve(rng: Random, aim_noise: Sequence[float] | float) -> list[str]:
+        actions = []
+        if zooms:
+            calls = [
+                format_call("image_zoom_in", {"label": name, "bbox_2d": list(box)}) for name, box in zooms
+            ]
+            actions.append(format_action("zoom " + " ".join(name for name, _ in zooms), *calls))
+        if figure.code is not None:
+            actions.append(format_action(figure.found, format_call("python", {"code": figure.code})))
+        last = figure.answer if figure.code is not None else figure.found
+        actions.append(format_action(last, format_answer(answer)))
+        return actions
+
+    return Item(
+        kind=kind,
+        question=question,
+        answer=answer,
+        aliases=aliases,
+        guesses=guesses,
+        needs_tools=tools,
+        gold_boxes=tuple(box for _, box in zooms),
+        paint=lambda: (figure.sheet.paint(),),
+        solve=solve,
+        grader=figure.grader,
+        details={"figure": figure},
+    )
+
+
+def _others(rng: random.Random, figure: Figure) -> list[str]:
+    """Three wrong areas, each `spread` times the next; the right one has any rank."""
+    assert figure.spread is not None
+    rank, decimals = int(rng.random() * 4), len(figure.answer.partition(".")[2])
+    steps = [step - rank for step in range(4) if step != rank]
+    return [f"{float(figure.answer) * figure.spread**step:.{decimals}f}" for step in steps]

@@ -1,0 +1,215 @@
+"""What all generated families share: an item, its level, the source that makes and caches tasks.
+
+A family draws an item's data, question and solution first and paints its images only when a task is asked
+for; so a question can be had without its pixels. Which families there are is said in `families`.
+"""
+
+import threading
+from abc import ABC, abstractmethod
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any, ClassVar, Generic, TypeVar
+
+from PIL import Image
+
+from axpo_env.messages import format_action, format_answer
+from axpo_env.names import unknown_name
+from axpo_env.tasks.base import SPLITS, Random, Task, check_index, check_split
+from axpo_env.tasks.synthetic.answers import Grader, grade_exact
+from axpo_env.tasks.synthetic.draws import item_rng
+from axpo_env.views import from_pil
+
+NUM_TASKS = 2**31 - 1  # per split: as good as unlimited
+MAX_CACHE_BYTES = 256 * 2**20  # pixels of the tasks kept, all sources together: two 8k canvases
+LETTERS = "ABCDEF"
+
+Box = tuple[float, float, float, float]  # left, top, right, bottom in pixels
+Box1000 = tuple[int, int, int, int]  # the same in thousandths of width and height
+Solve = Callable[[Random, Sequence[float] | float], list[str]]  # rng, aim_noise -> actions, one a turn
+
+
+@dataclass(frozen=True, kw_only=True)
+class Level:
+    """What the levels of every family have. Each family adds its own knobs."""
+
+    name: str
+    view_pixels: int  # the policy's max_pixels the level is meant for: with more, small print turns legible
+
+    @property
+    def knobs(self) -> str:
+        """All knobs as text: two levels make the same items just if these agree."""
+        return repr([(item.name, getattr(self, item.name)) for item in fields(self)])
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Item:
+    """One question, before anything is painted."""
+
+    kind: str
+    question: str
+    answer: str
+    aliases: tuple[str, ...] = ()  # other right answers
+    guesses: tuple[str, ...]  # what one may answer who does not look, each as likely
+    needs_tools: tuple[str, ...]
+    gold_boxes: tuple[Box1000, ...] = ()
+    paint: Callable[[], tuple[Image.Image, ...]]
+    solve: Solve
+    grader: Grader = grade_exact
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+LevelT = TypeVar("LevelT", bound=Level)
+
+
+class GeneratedSource(ABC, Generic[LevelT]):
+    """The items of one family, level and split.
+
+    Item `index` is made from nothing but family, form, level, split and index. Any number of threads may share
+    a source. Tasks are kept in a cache that all sources share.
+    """
+
+    family: ClassVar[str]
+    levels: ClassVar[Mapping[str, Level]]
+
+    def __init__(self, *, split: str, difficulty: str | LevelT, form: str = "") -> None:
+        """`form` is the benchmark whose manner of asking is followed; families say what they know.
+
+        Raises ValueError for an unknown split or level, TypeError for a level of another family.
+        """
+        self.split, self.form = check_split(split), form
+        self.level: LevelT = self._find_level(difficulty)
+        # Other knobs make other items, so their ids must not be taken for the named level's.
+        named = self.levels.get(self.level.name) == self.level
+        self.key = "/".join(part for part in (self.family, form, self.level.name) if part)
+        self.key += "" if named else self.level.knobs
+
+    @abstractmethod
+    def draw(self, rng: Any, index: int) -> Item:
+        """Item `index`, from `rng` alone where the family does not say otherwise."""
+
+    @property
+    def num_tasks(self) -> int:
+        return NUM_TASKS
+
+    def item(self, index: int) -> Item:
+        """Item `index` without its pixels."""
+        index = check_index(index, self.num_tasks, self.key)
+        return self.draw(item_rng(self.key, self.split, index), index)
+
+    def get(self, index: int) -> Task:
+        index = check_index(index, self.num_tasks, self.key)
+        return _cache.get(f"{self.key}/{self.split}/{index}", lambda: self._make(index))
+
+    def _make(self, index: int) -> Task:
+        item = self.item(index)
+        return Task(
+            id=f"{self.key}/{self.split}/{index}",
+            index=index,
+            split=self.split,
+            source="synthetic",
+            question=item.question,
+            images=tuple(from_pil(picture) for picture in item.paint()),
+            references=(item.answer, *item.aliases),
+            needs_tools=item.needs_tools,
+            gold_boxes=item.gold_boxes,
+            details={"family": self.family, "level": self.level.name, "kind": item.kind, **item.details},
+            grader=item.grader,
+            demonstrator=_demonstrator(item),
+        )
+
+    def _find_level(self, difficulty: str | LevelT) -> Any:
+        if isinstance(difficulty, str):
+            if difficulty not in self.levels:
+                raise ValueError(unknown_name(f"difficulty of {self.family}", difficulty, self.levels))
+            return self.levels[difficulty]
+        wanted = type(next(iter(self.levels.values())))
+        if not isinstance(difficulty, wanted):
+            raise TypeError(
+                f"{self.family} take a level's name or a {wanted.__name__}, not a {type(difficulty).__name__}"
+            )
+        return difficulty
+
+
+def _demonstrator(item: Item) -> Callable[..., list[str]]:
+    def demonstrate(
+        rng: Random, *, use_tools: bool = True, aim_noise: Sequence[float] | float = 0
+    ) -> list[str]:
+        if use_tools or not item.needs_tools:
+            return item.solve(rng, aim_noise)
+        guess = item.guesses[int(rng.random() * len(item.guesses))]
+        return [format_action("guess", format_answer(guess))]
+
+    return demonstrate
+
+
+def wording(split: str, wordings: tuple[str, str, str]) -> str:
+    """The split's own way to ask: no two splits share a sentence."""
+    return wordings[SPLITS.index(split)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """A multiple choice: its options as the question shows them, and what is right."""
+
+    text: str
+    letter: str
+    aliases: tuple[str, ...]  # the option's text, and letter and text together
+    letters: tuple[str, ...]
+
+
+def make_choice(rng: Random, answer: str, others: Sequence[str]) -> Choice:
+    """`answer` among `others`, in random order."""
+    options = sorted([answer, *others], key=lambda _: rng.random())
+    letters = tuple(LETTERS[: len(options)])
+    letter = letters[options.index(answer)]
+    lines = [f"{name}. {option}" for name, option in zip(letters, options, strict=True)]
+    return Choice(
+        text="\n" + "\n".join(lines) + "\nAnswer with the letter.",
+        letter=letter,
+        aliases=(answer, f"{letter}. {answer}", f"{letter} {answer}", f"({letter})", f"({letter}) {answer}"),
+        letters=letters,
+    )
+
+
+def to_1000(box: Box, width_px: int, height_px: int) -> Box1000:
+    """A pixel box in thousandths of the image's sides, rounded outwards and kept inside."""
+    left, top, right, bottom = box
+    return (
+        max(0, int(1000 * left // width_px)),
+        max(0, int(1000 * top // height_px)),
+        min(1000, int(-(-1000 * right // width_px))),
+        min(1000, int(-(-1000 * bottom // height_px))),
+    )
+
+
+class TaskCache:
+    """The tasks used last, as many as their pixels allow. Thread-safe; two threads may make the same task."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self.max_bytes = max_bytes
+        self.num_bytes = 0  # of the images of the tasks kept
+        self._tasks: OrderedDict[str, Task] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, key: str, make: Callable[[], Task]) -> Task:
+        with self._lock:
+            if key in self._tasks:
+                self._tasks.move_to_end(key)
+                return self._tasks[key]
+        task = make()
+        with self._lock:
+            if key not in self._tasks:
+                self._tasks[key] = task
+                self.num_bytes += _size(task)
+            while self.num_bytes > self.max_bytes:
+                _, dropped = self._tasks.popitem(last=False)
+                self.num_bytes -= _size(dropped)
+        return task
+
+
+def _size(task: Task) -> int:
+    return 1024 + sum(image.nbytes for image in task.images)
+
+
+_cache = TaskCache(MAX_CACHE_BYTES)

@@ -1,0 +1,294 @@
+"""Questions about a board of signs: text, answer, where to look, and how to find out.
+
+Each kind says in three wordings, one a split, what is asked; a demonstration zooms into the places that
+matter and answers what stands there.
+"""
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from axpo_env.messages import format_action, format_answer, format_call
+from axpo_env.tasks.base import Random
+from axpo_env.tasks.synthetic.chart_questions import pick_offset
+from axpo_env.tasks.synthetic.draws import pick, shuffled
+from axpo_env.tasks.synthetic.items import Box, Box1000, Item, make_choice, to_1000, wording
+from axpo_env.tasks.synthetic.sign_drawing import paint_board
+from axpo_env.tasks.synthetic.signs import COLORS, Board, Sign, block_name
+
+_STEPS = {"directly to the right of": (1, 0), "directly below": (0, 1)}
+_DIAGONALS = (
+    "above and to the left",
+    "above and to the right",
+    "below and to the left",
+    "below and to the right",
+)
+_NUM_OPTIONS = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What a kind of question asks of a board."""
+
+    text: str
+    answer: str
+    others: tuple[str, ...]  # wrong answers that one who does not look holds for as likely
+    places: tuple[tuple[str, Box], ...]  # where to look, and what for
+    found: str  # what is said after looking
+    target: Sign | None = None  # the sign whose text is the answer, if its colour shows where it is
+
+
+def ask(rng: random.Random, board: Board, kind: str, *, split: str, chooses: bool) -> Item:
+    """A question of `kind` about `board`; with `chooses`, among four options.
+
+    Raises ValueError for a board that holds no answer to such a question, which levels' fills rule out.
+    """
+    plan = KINDS[kind](rng, board, split)
+    width, height = board.level.canvas_px
+    boxes = tuple(to_1000(box, width, height) for _, box in plan.places)
+    if chooses:
+        choice = make_choice(rng, plan.answer, shuffled(rng, plan.others)[: _NUM_OPTIONS - 1])
+        question, answer, aliases, guesses = (
+            plan.text + choice.text,
+            choice.letter,
+            choice.aliases,
+            choice.letters,
+        )
+    else:
+        question, answer, aliases, guesses = plan.text, plan.answer, (), (plan.answer, *plan.others)
+
+    def solve(rng: Random, aim_noise: Sequence[float] | float) -> list[str]:
+        if plan.target is not None and not chooses:
+            return _solve_with_aim(rng, board, plan, aim_noise)
+        zooms = [_zoom(label, box) for (label, _), box in zip(plan.places, boxes, strict=True)]
+        looking = "zoom " + " ".join(label for label, _ in plan.places)
+        return [format_action(looking, *zooms), format_action(plan.found, format_answer(answer))]
+
+    return Item(
+        kind=kind,
+        question=question,
+        answer=answer,
+        aliases=aliases,
+        guesses=guesses,
+        needs_tools=("image_zoom_in",),
+        gold_boxes=boxes,
+        paint=lambda: (paint_board(board),),
+        solve=solve,
+        details={"board": board},
+    )
+
+
+def _zoom(label: str, box: Box1000) -> str:
+    return format_call("image_zoom_in", {"label": label, "bbox_2d": list(box)})
+
+
+def _solve_with_aim(rng: Random, board: Board, plan: Plan, aim_noise: Sequence[float] | float) -> list[str]:
+    """Zoom to the target, or by a slip to the next sign in reading order; answer what stands there."""
+    order = sorted(board.signs, key=lambda sign: (sign.slot[1], sign.slot[0]))
+    assert plan.target is not None
+    place = pick_offset(rng, aim_noise, index=order.index(plan.target), count=len(order))
+    sign, (label, box) = order[place], plan.places[0]
+    if sign is not plan.target:
+        box = board.slot_box(sign.slot)
+    width, height = board.level.canvas_px
+    return [
+        format_action(f"zoom {label}", _zoom(label, to_1000(box, width, height))),
+        format_action(f"{label} {sign.text}", format_answer(sign.text)),
+    ]
+
+
+def _what(board: Board) -> str:
+    return "number" if board.level.digits else "word"
+
+
+def _like(board: Board, answer: Sign) -> tuple[str, ...]:
+    """Other texts of the sign's block that begin as its does; all numbers where signs hold numbers."""
+    if board.level.digits:
+        return tuple(str(number) for number in range(10, 100) if str(number) != answer.text)
+    block = board.in_block(answer.block)
+    return tuple(sign.text for sign in block if sign.text[:3] == answer.text[:3] and sign is not answer)
+
+
+def _odd_color(rng: random.Random, board: Board, split: str) -> Plan:
+    coloured = [sign for sign in board.signs if sign.color != "grey"]
+    sign = pick(rng, coloured) if board.level.digits else board.landmark
+    text = wording(
+        split,
+        (
+            "Which {what} is on the {color} sign?",
+            "Read the {what} on the {color} sign.",
+            "What does the {color} sign say (a {what})?",
+        ),
+    )
+    return Plan(
+        text=text.format(what=_what(board), color=sign.color),
+        answer=sign.text,
+        others=_like(board, sign),
+        places=((sign.color, board.slot_box(sign.slot)),),
+        found=f"{sign.color} {sign.text}",
+        target=sign,
+    )
+
+
+def _neighbours(board: Board, signs: Sequence[Sign]) -> list[tuple[Sign, str, Sign]]:
+    """Pairs next to each other within a block: one of `signs`, the relation's name, the other."""
+    by_slot = {sign.slot: sign for sign in board.signs}
+    found = []
+    for sign in signs:
+        for name, (right, down) in _STEPS.items():
+            other = by_slot.get((sign.slot[0] + right, sign.slot[1] + down))
+            if other is not None and other.block == sign.block:
+                found.append((sign, name, other))
+    return found
+
+
+def _beside_color(rng: random.Random, board: Board, split: str) -> Plan:
+    pairs = _neighbours(board, [board.landmark])
+    if not pairs:
+        return _odd_color(rng, board, split)
+    sign, relation, other = pick(rng, pairs)
+    text = wording(
+        split,
+        (
+            "Which word is on the sign {relation} the {color} sign?",
+            "Read the word on the sign that hangs {relation} the {color} sign.",
+            "There is one {color} sign. What does the sign {relation} it say?",
+        ),
+    )
+    left, top, right, bottom = board.slot_box(other.slot)
+    return Plan(
+        text=text.format(relation=relation, color=sign.color),
+        answer=other.text,
+        others=_like(board, other),
+        places=((f"{relation} {sign.color}", (left, top, right, bottom)),),
+        found=f"{relation} {sign.color}: {other.text}",
+    )
+
+
+def _draw_block(rng: random.Random, board: Board) -> tuple[int, int]:
+    columns, rows = board.level.blocks
+    return int(rng.random() * columns), int(rng.random() * rows)
+
+
+def _place(board: Board, block: tuple[int, int]) -> tuple[str, Box]:
+    return f"block {block_name(block)}", board.block_box(block)
+
+
+def _color_of(rng: random.Random, board: Board, split: str) -> Plan:
+    block = _draw_block(rng, board)
+    sign = pick(rng, [sign for sign in board.in_block(block) if sign is not board.landmark])
+    text = wording(
+        split,
+        (
+            "Which colour is the sign {word} in block {block}?",
+            "In block {block} a sign reads {word}. Name its colour.",
+            "Find the word {word} in block {block}. On which colour does it stand?",
+        ),
+    )
+    others = tuple(name for name in COLORS if name not in (sign.color, board.landmark.color))
+    return Plan(
+        text=_with_grid(board, text.format(word=sign.text, block=block_name(block))),
+        answer=sign.color,
+        others=others,
+        places=(_place(board, block),),
+        found=f"{sign.text} {sign.color}",
+    )
+
+
+def _beside_word(rng: random.Random, board: Board, split: str) -> Plan:
+    blocks = shuffled(rng, sorted({sign.block for sign in board.signs}))
+    pairs = next(pairs for block in blocks if (pairs := _neighbours(board, board.in_block(block))))
+    sign, relation, other = pick(rng, pairs)
+    text = wording(
+        split,
+        (
+            "In block {block}, which word is {relation} {word}?",
+            "Which word hangs {relation} {word} in block {block}?",
+            "Find {word} in block {block}. What does the sign {relation} it say?",
+        ),
+    )
+    # Its own word is no answer to a question that names it.
+    others = tuple(word for word in _like(board, other) if word != sign.text)
+    return Plan(
+        text=_with_grid(board, text.format(word=sign.text, relation=relation, block=block_name(sign.block))),
+        answer=other.text,
+        others=others,
+        places=(_place(board, sign.block),),
+        found=f"{sign.text}, {relation} it {other.text}",
+    )
+
+
+def _relation(rng: random.Random, board: Board, split: str) -> Plan:
+    block = _draw_block(rng, board)
+    signs = board.in_block(block)
+    pairs = [(a, b) for a in signs for b in signs if a.slot[0] != b.slot[0] and a.slot[1] != b.slot[1]]
+    # The answer is drawn first: each as likely, however the signs lie.
+    answer = pick(rng, _DIAGONALS)
+    first, second = pick(rng, [pair for pair in pairs if _diagonal(*pair) == answer])
+    text = wording(
+        split,
+        (
+            "In block {block}, where is {a} as seen from {b}: {options}?",
+            "Block {block} holds {b} and {a}. Does {a} lie {options} of {b}?",
+            "Find {a} and {b} in block {block}. How does {a} lie to {b}: {options}?",
+        ),
+    )
+    options = ", ".join(_DIAGONALS[:-1]) + f" or {_DIAGONALS[-1]}"
+    return Plan(
+        text=_with_grid(
+            board, text.format(block=block_name(block), a=first.text, b=second.text, options=options)
+        ),
+        answer=answer,
+        others=tuple(name for name in _DIAGONALS if name != answer),
+        places=(_place(board, block),),
+        found=f"{first.text} {answer} {second.text}",
+    )
+
+
+def _diagonal(sign: Sign, other: Sign) -> str:
+    below, right = sign.slot[1] > other.slot[1], sign.slot[0] > other.slot[0]
+    return _DIAGONALS[2 * below + right]
+
+
+def _shared(rng: random.Random, board: Board, split: str) -> Plan:
+    """Two blocks: of four signs of the second, the one that has the colour a word has in the first."""
+    first, second = shuffled(rng, sorted({sign.block for sign in board.signs}))[:2]
+    here = {sign.color: sign for sign in shuffled(rng, board.in_block(first))}
+    there = {sign.color: sign for sign in shuffled(rng, board.in_block(second))}
+    color = pick(rng, sorted(set(here) & set(there) - {board.landmark.color}))
+    others = shuffled(rng, sorted(set(there) - {color, board.landmark.color}))[: _NUM_OPTIONS - 1]
+    words = shuffled(rng, [there[name].text for name in (color, *others)])
+    text = wording(
+        split,
+        (
+            "Which of {words} in block {second} has the colour of {word} in block {first}?",
+            "Take the colour of {word} in block {first}. Which of these has it in block {second}: {words}?",
+            "Block {first} holds {word}. Of {words} in block {second}, which shares its colour?",
+        ),
+    )
+    names = {"first": block_name(first), "second": block_name(second), "word": here[color].text}
+    return Plan(
+        text=_with_grid(board, text.format(words=", ".join(words), **names)),
+        answer=there[color].text,
+        others=tuple(word for word in words if word != there[color].text),
+        places=(_place(board, first), _place(board, second)),
+        found=f"{here[color].text} {color} {there[color].text}",
+    )
+
+
+def _with_grid(board: Board, text: str) -> str:
+    columns, rows = board.level.blocks
+    last = chr(ord("A") + columns - 1)
+    return (
+        f"Blocks are named by column (A to {last} from the left) and row (1 to {rows} from the top). {text}"
+    )
+
+
+KINDS: Mapping[str, Callable[[random.Random, Board, str], Plan]] = {
+    "odd_color": _odd_color,
+    "beside_color": _beside_color,
+    "color_of": _color_of,
+    "beside_word": _beside_word,
+    "relation": _relation,
+    "shared": _shared,
+}
