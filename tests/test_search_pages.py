@@ -141,7 +141,9 @@ def test_copies_share_pickles_rebuild_and_threads_agree():
 
 
 CHILD = """
-from tests.test_search_pages import search
+import sys
+sys.path.insert(0, 'tests')
+from test_search_pages import search
 print([(result.url, result.score, result.content) for result in search("captain of ships with a lamp")])
 """
 

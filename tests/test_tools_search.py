@@ -14,6 +14,7 @@ import axpo_env  # noqa: F401 - registers the ids
 from axpo_env.messages import format_action, format_call
 from axpo_env.snapshots import digest
 from axpo_env.tools.base import ToolUnavailable
+from axpo_env.tools.image_search import ImageSearch
 from axpo_env.tools.pages import Page
 from axpo_env.tools.search import Search
 from axpo_env.tools.search_cache import ResponseCache, default_folder
@@ -250,3 +251,23 @@ def test_the_cache_keeps_what_came_first(tmp_path):
 def test_the_cache_lies_in_the_users_cache_folder(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert default_folder() == tmp_path / "axpo_env" / "search"
+
+
+def test_images_on_the_web_are_urls_for_words(service, tmp_path):
+    images = [
+        {"url": "https://huggingface.co/a.png", "description": "leak"},
+        {"url": "https://x.org/a.png", "description": "A lamp."},
+        "https://x.org/b.png",
+    ]
+    service.script = [(200, {"results": [], "images": images}), (200, {"results": [], "images": [3]})]
+    engine = TavilyEngine(cache=tmp_path, api_base_url=service.url)
+    env = make(ImageSearch(online=True, engine=engine))
+    seek = format_action("", format_call("image-search", {"query": "lamp"}))
+    expected = "1. https://x.org/a.png\nA lamp.\n\n2. https://x.org/b.png"
+    assert [env.step(seek)[0] for _ in range(2)] == [{"text": expected, "images": ()}] * 2
+    assert [request["include_images"] for request in service.requests] == [True]
+    like = format_action("", format_call("image-search", {"img_idx": 0}))
+    told = "Error: the web search for images takes a query only, no img_idx"
+    assert env.step(like)[0]["text"] == told
+    *_, info = env.step(format_action("", format_call("image-search", {"query": "other"})))
+    assert info["outage"] == "an image result of another shape: 3"

@@ -10,6 +10,7 @@ _BUILT_IN = {
     "image_zoom_in": "axpo_env.tools.zoom:ZoomTool",
     "python": "axpo_env.tools.python:PythonTool",
     "tavily-search": "axpo_env.tools.search:Search",
+    "image-search": "axpo_env.tools.image_search:ImageSearch",
 }
 _REGISTERED: dict[str, Callable[[], Tool]] = {}
 

@@ -25,7 +25,6 @@ MAX_RESULTS = 10
 MAX_QUERY_CHARS = 400  # Tavily's own limit
 MAX_CONTENT_CHARS = 1_000  # of one result
 MAX_NAME_CHARS = 300  # of a title, of a url
-QUERY = {"type": "string", "description": "what to look for"}
 
 
 class PageSearch:
@@ -81,7 +80,7 @@ class Search(PageSearch):
         "tavily-search",
         "Search for pages. Returns titles, urls and the passages that fit best.",
         {
-            "query": QUERY,
+            "query": {"type": "string", "description": "what to look for"},
             "max_results": {
                 "type": "integer",
                 "minimum": 1,
