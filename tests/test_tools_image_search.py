@@ -132,3 +132,15 @@ def test_a_spoilt_image_file_is_an_outage(tmp_path):
         env.reset(options={"index": 0})
         *_, info = env.step(seek(**arguments))
         assert info["stop_reason"] == "infrastructure" and "lamp.png: not a readable" in info["outage"]
+
+
+def test_python_sees_what_was_found():
+    tools = ("python", ImageSearch(pages=EMBLEMS))
+    env = gym.make("AXPO/ChartQA-Tools-v0", difficulty="nano", tools=tools)
+    env.reset(options={"index": 0})
+    code = "print([picture.size for picture in _pil_images])"
+    call = format_call("python", {"code": code})
+    find = format_call("image-search", {"query": "number 7", "max_results": 1})
+    observation, *_ = env.step(format_action("", find, call))
+    assert observation["text"].endswith("Image 1:\n[(384, 384), (96, 96)]")
+    env.close()
