@@ -311,24 +311,25 @@ class ThreadedVectorEnv(VectorEnv[Any, Any, Any]):
         if self.autoreset_mode is AutoresetMode.SAME_STEP:
             self._submit_reset(slot, final=last)
         else:
-            self._mailbox.put(slot.env_id, last)
+            self._mailbox.results[slot.env_id] = last
 
     def _wait(self, num: int, wanted: frozenset[int] | None) -> None:
         """Wait for results; steps whose episode is too old are abandoned meanwhile."""
         while True:
             until_s = None
             if self.deadline_s is not None:
-                steps = [self._slots[number] for number in list(self._mailbox.in_flight)]
+                steps = [self._slots[number] for number in self._mailbox.in_flight]
                 until_s = min((self._deadline(slot) for slot in steps), default=float("inf"))
                 until_s = None if until_s == float("inf") else until_s
             if self._mailbox.wait(num, wanted, until_s=until_s):
                 return
             for slot in steps:
-                if self._deadline(slot) <= time.monotonic() and self._mailbox.abandon(slot.env_id):
+                if slot.env_id in self._mailbox.in_flight and self._deadline(slot) <= time.monotonic():
                     self._replace(slot)
 
     def _replace(self, slot: _Slot) -> None:
         """Put a fresh environment in the place of one that hangs, and end its episode."""
+        self._mailbox.abandon(slot.env_id)
         slot.worker.end()
         slot.worker = Worker(slot.env_id, self.env_fns[slot.env_id], self._mailbox)
         slot.num_replaced += 1

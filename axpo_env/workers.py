@@ -4,8 +4,10 @@ What a job does, and what follows from its result, is left to `vector`. A thread
 takes too long is abandoned, and ends, closing its environment, when the job does.
 """
 
+import contextlib
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Collection
 from queue import SimpleQueue
 from typing import Any
@@ -21,63 +23,59 @@ class Failure:
 
 
 class Mailbox:
-    """Results by number, in the order in which they came. One thread waits; any number deliver."""
+    """Results by number, in the order in which they came. Belongs to one thread, but for `deliver`."""
 
     def __init__(self) -> None:
         self.results: dict[int, Any] = {}
         self.in_flight: dict[int, object] = {}  # number -> the worker whose result is expected
-        self._changed = threading.Condition()
-        self._missing = 0  # results that the waiting thread still needs
-        self._wanted: Collection[int] | None = None  # numbers it needs them of; None: any
+        self._arrived: deque[tuple[int, object, Any]] = deque()  # not yet looked at
+        # No lock guards the above: a lock would make every result wait for the others. Instead, the waiting
+        # thread says how many arrivals it needs, and whoever brings the last of them rings.
+        self._num_needed = 1
+        self._bell = threading.Lock()
+        self._bell.acquire()
 
     @property
     def num_pending(self) -> int:
         """How many results are expected or there."""
-        with self._changed:
-            return len(self.in_flight) + len(self.results)
-
-    def expect(self, number: int, worker: object) -> None:
-        with self._changed:
-            self.in_flight[number] = worker
+        return len(self.in_flight) + len(self.results)
 
     def deliver(self, number: int, worker: object, result: Any) -> None:
-        """Take in a result, unless its worker was abandoned."""
-        with self._changed:
-            if self.in_flight.get(number) is worker:
-                del self.in_flight[number]
-                self._take(number, result)
+        """Called by workers: bring a result."""
+        self._arrived.append((number, worker, result))
+        if len(self._arrived) >= self._num_needed:
+            with contextlib.suppress(RuntimeError):  # it is ringing already
+                self._bell.release()
 
-    def abandon(self, number: int) -> bool:
-        """Expect this result no more. False if it has come meanwhile."""
-        with self._changed:
-            return self.in_flight.pop(number, None) is not None
-
-    def put(self, number: int, result: Any) -> None:
-        """A result that no worker had to find."""
-        with self._changed:
-            self._take(number, result)
+    def abandon(self, number: int) -> None:
+        """Expect this result no more; it is dropped if it comes."""
+        del self.in_flight[number]
 
     def wait(self, num: int, wanted: Collection[int] | None = None, *, until_s: float | None = None) -> bool:
         """Wait until `num` results (of `wanted`) are there, at most until `time.monotonic()` is `until_s`.
 
         Returns whether they are.
         """
-        with self._changed:
+        while True:
+            self._look()
             have = len(self.results) if wanted is None else sum(number in self.results for number in wanted)
-            self._missing, self._wanted = num - have, wanted
-            while self._missing > 0:
-                left_s = None if until_s is None else until_s - time.monotonic()
-                if left_s is not None and left_s <= 0:
-                    return False
-                self._changed.wait(left_s)
-            return True
+            if have >= num:
+                return True
+            self._num_needed = num - have
+            if len(self._arrived) >= self._num_needed:
+                continue  # the last of them came before it could know that it was
+            left_s = -1.0 if until_s is None else until_s - time.monotonic()
+            if until_s is not None and left_s <= 0:
+                return False
+            self._bell.acquire(timeout=min(left_s, threading.TIMEOUT_MAX))
 
-    def _take(self, number: int, result: Any) -> None:
-        self.results[number] = result
-        if self._wanted is None or number in self._wanted:
-            self._missing -= 1
-            if self._missing == 0:
-                self._changed.notify_all()
+    def _look(self) -> None:
+        """Take in what has arrived, but for results of abandoned workers."""
+        while self._arrived:
+            number, worker, result = self._arrived.popleft()
+            if self.in_flight.get(number) is worker:
+                del self.in_flight[number]
+                self.results[number] = result
 
 
 class Worker:
@@ -91,7 +89,7 @@ class Worker:
 
     def submit(self, job: Job) -> None:
         """Run `job`; its result, or `Failure`, goes to the mailbox."""
-        self._mailbox.expect(self._number, self)
+        self._mailbox.in_flight[self._number] = self
         if self._thread is None:
             # A daemon: an abandoned one must not keep the program from ending.
             self._thread = threading.Thread(target=self._run, name=f"env-{self._number}", daemon=True)

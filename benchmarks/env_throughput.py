@@ -3,9 +3,9 @@
     python benchmarks/env_throughput.py [--episodes 1,64,256] [--latency-ms 0,50,500] [--seconds 5] [--json PATH]
 
 Each episode calls a tool that sleeps, turn after turn; the ideal rate is episodes / latency, with steps and policies
-free of cost. `threads` steps without a barrier (`send`, `recv`), `threads, in step` with one (`step`); `sync` and `async` are
-Gymnasium's own vector environments. Resets are not timed in the first table. Sync takes one episode after the other, so
-its rate is measured on at most 8. Without latency, there is no ideal rate; there, compare with sync.
+free of cost. `threads` steps without a barrier (`send`, `recv`), `threads, in step` with one (`step`); `sync` and
+`async` are Gymnasium's own vector environments. Resets are not timed in the table of rates. Sync takes one episode
+after the other, so its rate is measured on at most 8. Without latency there is no ideal rate; compare with sync.
 A machine that is busy with something else moves the figures.
 """
 
