@@ -95,7 +95,7 @@ def steps_as_they_finish(vector: ThreadedVectorEnv, seconds: float) -> tuple[int
 
 
 def gem_steps(num_envs: int, latency_s: float, seconds: float) -> tuple[int, float] | None:
-    """GEM's threaded vector environment on the same steps; None where GEM is not installed."""
+    """GEM's threaded vector environment (gem-llm 0.1) on the same steps, texts only; None where it is missing."""
     try:
         from gem.core import Env as GemEnv
         from gem.vector.async_vector_env import AsyncVectorEnv as GemVector
@@ -108,15 +108,15 @@ def gem_steps(num_envs: int, latency_s: float, seconds: float) -> tuple[int, flo
             self.inner = NapEnv(latency_s)
 
         def reset(self, seed: int | None = None) -> tuple[str, dict[str, Any]]:
-            observation, info = self.inner.reset(seed=seed)
-            return observation["text"], info
+            return self.inner.reset(seed=seed)[0]["text"], {}
 
         def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
-            observation, *rest = self.inner.step(action)
-            return (observation["text"], *rest)
+            observation, reward, terminated, truncated, _ = self.inner.step(action)
+            return observation["text"], reward, terminated, truncated, {}
 
-    vector = GemVector([Adapter] * num_envs)
+    vector = GemVector(["nap"] * num_envs, [Adapter] * num_envs)
     vector.reset(seed=0)
+    vector.step([NAP] * num_envs)
     start_s, num_steps = time.perf_counter(), 0
     while num_steps == 0 or time.perf_counter() - start_s < seconds:
         vector.step([NAP] * num_envs)
