@@ -3,10 +3,11 @@
     python benchmarks/env_throughput.py [--episodes 1,64,256] [--latency-ms 0,50,500] [--seconds 5] [--json PATH]
 
 Each episode calls a tool that sleeps, turn after turn; the ideal rate is episodes / latency, with steps and policies
-free of cost. `threads` steps without a barrier (`send`, `recv`), `threads, in step` with one (`step`); `sync` and
-`async` are Gymnasium's own vector environments. Resets are not timed in the table of rates. Sync takes one episode
-after the other, so its rate is measured on at most 8. Without latency there is no ideal rate; compare with sync.
-A machine that is busy with something else moves the figures.
+free of cost. `threads` steps without a barrier (`send`, `recv`), `threads, in step` with one (`step`); `bare threads`
+have no policy to answer to and show what the machine allows; `sync` and `async` are Gymnasium's own vector
+environments. Resets are not timed in the table of rates. Sync takes one episode after the other, so its rate is
+measured on at most 8. Without latency there is no ideal rate; compare with sync. A machine that is busy with
+something else moves the figures.
 """
 
 import argparse
@@ -15,6 +16,7 @@ import os
 import statistics
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -34,6 +36,7 @@ from axpo_env.vector import ThreadedVectorEnv
 COLUMNS = ("episodes", "latency_ms", "engine", "steps/s", "share of ideal")
 COST_COLUMNS = ("what", "median", "unit")
 NAP = format_action("", format_call("nap", {}))
+ENGINES = ("threads", "threads, in step", "bare threads", "sync", "async", "gem threads")
 MAX_SYNC_EPISODES = 8
 MAX_PROCESSES = 64  # beyond, Gymnasium's async environments want more memory than is fair to ask
 TURNS = 100_000  # of an episode: it does not end while it is measured
@@ -94,6 +97,28 @@ def steps_as_they_finish(vector: ThreadedVectorEnv, seconds: float) -> tuple[int
     return num_steps, total_s
 
 
+def bare_steps(num_envs: int, latency_s: float, seconds: float) -> tuple[int, float]:
+    """Each environment steps by itself in a thread, for nobody: what the machine allows at best."""
+    counts = [0] * num_envs
+    envs = [NapEnv(latency_s) for _ in range(num_envs)]
+    for env in envs:
+        env.reset(seed=0)
+        env.step(NAP)
+    start_s = time.perf_counter()
+
+    def go_on(number: int) -> None:
+        while time.perf_counter() - start_s < seconds:
+            envs[number].step(NAP)
+            counts[number] += 1
+
+    threads = [threading.Thread(target=go_on, args=(number,)) for number in range(num_envs)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return sum(counts), time.perf_counter() - start_s
+
+
 def gem_steps(num_envs: int, latency_s: float, seconds: float) -> tuple[int, float] | None:
     """GEM's threaded vector environment (gem-llm 0.1) on the same steps, texts only; None where it is missing."""
     try:
@@ -127,6 +152,8 @@ def gem_steps(num_envs: int, latency_s: float, seconds: float) -> tuple[int, flo
 def measure_engine(engine: str, num_envs: int, latency_s: float, seconds: float) -> tuple[int, float] | None:
     """(steps, seconds) of one engine; None where it cannot run."""
     make: Callable[[], gym.Env[Any, Any]] = lambda: NapEnv(latency_s)  # noqa: E731
+    if engine == "bare threads":
+        return bare_steps(num_envs, latency_s, seconds)
     if engine == "gem threads":
         return gem_steps(num_envs, latency_s, seconds)
     if engine == "async" and num_envs > MAX_PROCESSES:
@@ -161,7 +188,7 @@ def measure_rates(
     rows = []
     for num_envs in episodes:
         for latency_ms in latencies_ms:
-            for engine in ("threads", "threads, in step", "sync", "async", "gem threads"):
+            for engine in ENGINES:
                 # Several rounds, however slow the tool is.
                 enough_s = max(seconds, 6 * latency_ms / 1e3)
                 measured = measure_engine(engine, num_envs, latency_ms / 1e3, enough_s)
