@@ -28,7 +28,12 @@ def register_all() -> None:
     """Register every id with Gymnasium; ids already there are left alone."""
     for env_id, benchmark in IDS.items():
         if env_id not in gymnasium.registry:
-            gymnasium.register(id=env_id, entry_point="axpo_env.env:ToolEnv", kwargs={"benchmark": benchmark})
+            gymnasium.register(
+                id=env_id,
+                entry_point="axpo_env.env:ToolEnv",
+                vector_entry_point="axpo_env.vector:make_threaded",
+                kwargs={"benchmark": benchmark},
+            )
 
 
 register_all()

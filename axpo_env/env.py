@@ -16,6 +16,7 @@ import numpy as np
 
 from axpo_env import dynamics, snapshots
 from axpo_env.grading.judge import Judge, make_judge
+from axpo_env.infos import Record
 from axpo_env.messages import NotText
 from axpo_env.names import check_keys
 from axpo_env.snapshots import ReplayDiverged, Snapshot
@@ -258,7 +259,7 @@ class ToolEnv(gym.Env[Observation, str]):
             "tools": json.loads(self._schemas),
             "tool_calls": [_call_dict(call) for call in state.calls],
             "stop_reason": state.stop_reason,
-            "grade": None if state.grade is None else state.grade.as_dict(),
+            "grade": None if state.grade is None else Record(state.grade.as_dict()),
             "outage": state.outage,
             "num_turns": state.num_turns,
             "task": state.task.describe(),

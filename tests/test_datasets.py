@@ -14,7 +14,7 @@ import axpo_env
 from axpo_env import contract
 from axpo_env.messages import format_action, format_answer
 from axpo_env.scripted import BlankPolicy, OraclePolicy, run_episode
-from axpo_env.tasks import DATASETS, SYNTHETIC
+from axpo_env.tasks import DATASETS
 from axpo_env.tasks.datasets.dynamath import average_and_worst
 from axpo_env.tasks.datasets.rows import BadRow
 
@@ -402,18 +402,8 @@ def test_variants_are_refused_by_name(tmp_path):
         make("hrmmsearch", tmp_path, variant="hard")
     with pytest.raises(ValueError, match="ChartQA has no variants"):
         make("chartqa", tmp_path, variant="human")
-    with pytest.raises(
-        ValueError, match="a variant is for published rows, not for a synthetic source: 'human'"
-    ):
+    with pytest.raises(ValueError, match="a variant is for published rows, not for generated ones: 'human'"):
         gym.make(ENV_IDS["chartqa"], variant="human")
-
-
-@pytest.mark.parametrize("benchmark", sorted(set(DATASETS) - set(SYNTHETIC)))
-def test_where_no_synthetic_source_exists_that_is_said(benchmark):
-    with pytest.raises(
-        ValueError, match=f"{benchmark} has no synthetic source; give source='hub', or a folder"
-    ):
-        gym.make(ENV_IDS[benchmark])
 
 
 def test_options_stand_under_the_question_and_figures_keep_numbers_that_are_needed(tmp_path):

@@ -13,14 +13,11 @@ from axpo_env.contract import CHECKS, make_env
 from axpo_env.env import ToolEnv
 from axpo_env.scripted import BlankPolicy, OraclePolicy, run_episode
 from axpo_env.state import EpisodeState
-from axpo_env.tasks import SYNTHETIC
 
 ZOOM_ONLY = {"difficulty": "nano", "split": "test", "tools": ("image_zoom_in",)}
 
 
-@pytest.mark.parametrize(
-    "env_id", sorted(name for name, benchmark in axpo_env.IDS.items() if benchmark in SYNTHETIC)
-)
+@pytest.mark.parametrize("env_id", sorted(axpo_env.IDS))
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
 def test_contract(env_id, check):
     check(make_env(env_id, ZOOM_ONLY))

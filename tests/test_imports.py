@@ -31,6 +31,7 @@ ONLY_IN = {
     "e2b": "sandbox/e2b/cloud.py",
     "e2b_code_interpreter": "sandbox/e2b/cloud.py",
     "httpx": "sandbox/e2b/cloud.py",
+    "tavily": "axpo_env/tools/tavily.py",
 }
 
 

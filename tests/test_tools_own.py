@@ -8,6 +8,8 @@ import axpo_env  # noqa: F401 - registers the ids
 from axpo_env.messages import format_action, format_answer, format_call
 from axpo_env.tools import make_tools, register_tool, tool_names
 from axpo_env.tools.base import ToolResult, ToolUnavailable, function_schema
+from axpo_env.tools.image_search import ImageSearch
+from axpo_env.tools.search import Search
 
 TALLY = format_action("", format_call("tally", {"by": 2}))
 
@@ -70,6 +72,18 @@ def test_own_tool_with_memory_that_branches():
     env.unwrapped.restore(snapshot)
     assert env.step(TALLY)[0]["text"] == "4"
     assert [tool["function"]["name"] for tool in env.step(TALLY)[4]["tools"]] == ["image_zoom_in", "tally"]
+
+
+def test_named_tools_own_tools_and_tools_with_options_side_by_side(tmp_path):
+    (tmp_path / "lamp.md").write_text("# Lamp\nIt shines.")
+    env = make(Tally(), Search(folder=tmp_path), ImageSearch(folder=tmp_path))
+    _, info = env.reset(options={"index": 0})
+    names = [tool["function"]["name"] for tool in info["tools"]]
+    assert names == ["image_zoom_in", "tally", "tavily-search", "image-search"]
+    search = format_call("tavily-search", {"query": "lamp"})
+    text = env.step(format_action("", search, format_call("tally", {"by": 2})))[0]["text"]
+    assert text.startswith("1. Lamp\nURL: lamp.md\n") and text.endswith("It shines.\n2")
+    assert sorted(make_tools(("tavily-search", "image-search"))) == ["image-search", "tavily-search"]
 
 
 def test_images_are_numbered_over_calls():

@@ -6,7 +6,12 @@ from collections.abc import Callable, Sequence
 from axpo_env.names import unknown_name
 from axpo_env.tools.base import Tool
 
-_BUILT_IN = {"image_zoom_in": "axpo_env.tools.zoom:ZoomTool", "python": "axpo_env.tools.python:PythonTool"}
+_BUILT_IN = {
+    "image_zoom_in": "axpo_env.tools.zoom:ZoomTool",
+    "python": "axpo_env.tools.python:PythonTool",
+    "tavily-search": "axpo_env.tools.search:Search",
+    "image-search": "axpo_env.tools.image_search:ImageSearch",
+}
 _REGISTERED: dict[str, Callable[[], Tool]] = {}
 
 

@@ -1,0 +1,443 @@
+"""Many episodes at once where tools are slow: `ThreadedVectorEnv`, a thread for each environment.
+
+It steps in lockstep like any Gymnasium vector environment, or without a barrier: `send` starts steps, `recv` gives
+results as they finish. Threads suit environments that wait (for sandboxes, searches, models); for ones that compute
+in Python, processes (`gymnasium.vector.AsyncVectorEnv`) are faster. One thread uses a vector environment at a time.
+
+    envs = gymnasium.make_vec("AXPO/ChartQA-Tools-v0", num_envs=64)  # this one, unless a vectorization_mode is given
+    observations, infos = envs.reset(seed=0)
+    envs.send(range(64), actions)
+    for result in envs.as_finished():
+        envs.send([result.env_id], [act(result)])
+"""
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space, concatenate, create_empty_array, iterate
+
+from axpo_env.env import ToolEnv
+from axpo_env.state import StopReason
+from axpo_env.workers import Failure, Mailbox, Worker
+
+CLOSE_TIMEOUT_S = 5.0  # how long closing waits for steps that are still running
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class StepResult:
+    """What one environment's step or reset gave. A reset has reward 0 and no end."""
+
+    env_id: int  # 0 .. num_envs - 1
+    observation: Any
+    reward: float
+    terminated: bool
+    truncated: bool
+    info: dict[str, Any]
+
+    @property
+    def ended(self) -> bool:
+        return self.terminated or self.truncated
+
+
+@dataclass(kw_only=True, eq=False)
+class _Slot:
+    """One of the environments, which may be replaced by a fresh one."""
+
+    env_id: int
+    worker: Worker
+    latest: StepResult | None = None
+    must_reset: bool = False  # the episode has ended or broken and no other was begun
+    began_s: float | None = None  # time.monotonic() when the episode's reset was done
+    seed: int | None = None  # of the latest seeded reset
+    num_replaced: int = 0
+
+    def fresh_seed(self) -> int | None:
+        """A seed for a fresh environment in the place of one that was seeded; None if that was not."""
+        if self.seed is None:
+            return None
+        return int(np.random.SeedSequence([self.seed, self.num_replaced]).generate_state(1)[0])
+
+
+class ThreadedVectorEnv(VectorEnv[Any, Any, Any]):
+    """Environments that step in threads of their own, with or without a barrier.
+
+    `autoreset_mode` is Gymnasium's: with NEXT_STEP, the step after an end resets and ignores its action; with
+    SAME_STEP, the step that ends an episode also begins the next one and has the last moment in its info
+    (`final_obs`, `final_info`); with DISABLED, ended environments are reset by `reset(options={"reset_mask":
+    ...})` or `send_reset`. An environment whose step raised counts as ended.
+
+    An episode that is older than `deadline_s` (wall-clock, from the end of its reset) is truncated with
+    `stop_reason` "timeout" and no grade, even in the middle of a step; there a fresh environment takes the
+    place of the one that hangs, which is closed when its step returns.
+    """
+
+    def __init__(
+        self,
+        env_fns: Iterable[Callable[[], gym.Env[Any, Any]]],
+        *,
+        autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
+        deadline_s: float | None = None,  # seconds an episode may take; None: no limit
+    ) -> None:
+        super().__init__()
+        self.env_fns = tuple(env_fns)
+        if not self.env_fns:
+            raise ValueError("a vector environment has at least one environment")
+        if deadline_s is not None and not deadline_s > 0:
+            raise ValueError(f"deadline_s must be above 0, not {deadline_s}")
+        self.autoreset_mode = AutoresetMode(autoreset_mode)
+        self.deadline_s = deadline_s
+        envs = [make() for make in self.env_fns]
+        self.num_envs = len(envs)
+        self.metadata = {**envs[0].metadata, "autoreset_mode": self.autoreset_mode}
+        self.render_mode = envs[0].render_mode
+        self.single_observation_space = envs[0].observation_space
+        self.single_action_space = envs[0].action_space
+        self.observation_space = batch_space(self.single_observation_space, self.num_envs)
+        self.action_space = batch_space(self.single_action_space, self.num_envs)
+        self._mailbox = Mailbox()
+        self._slots = [
+            _Slot(env_id=number, worker=Worker(number, make, self._mailbox, env=env))
+            for number, (make, env) in enumerate(zip(self.env_fns, envs, strict=True))
+        ]
+        for number, env in enumerate(envs):
+            spaces = (env.observation_space, env.action_space)
+            if spaces != (self.single_observation_space, self.single_action_space):
+                raise ValueError(f"environment {number} has other spaces than environment 0: {spaces}")
+
+    # In lockstep, as Gymnasium has it.
+
+    def reset(
+        self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        """Reset all environments, or those where `options["reset_mask"]` (bool [num_envs]) is true.
+
+        An int as `seed` gives seed, seed + 1, ...; other options go to every environment. Steps in flight are
+        awaited and results not yet received are dropped.
+        """
+        seeds: list[int | None]
+        if seed is None or isinstance(seed, int | np.integer):
+            seeds = [None if seed is None else int(seed) + number for number in range(self.num_envs)]
+        else:
+            seeds = list(seed)
+        if len(seeds) != self.num_envs:
+            raise ValueError(f"{len(seeds)} seeds for {self.num_envs} environments")
+        options = dict(options or {})
+        ids = _masked_ids(options.pop("reset_mask", None), self.num_envs)
+        self._drain()
+        self.send_reset(ids, seeds=[seeds[number] for number in ids], options=options or None)
+        return self._batch(self.recv_from(ids))[::4]
+
+    def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
+        """One step of every environment; waits for the slowest."""
+        if self.num_pending:
+            raise RuntimeError(f"{self.num_pending} results of `send` are not received yet")
+        everyone = range(self.num_envs)
+        self.send(everyone, list(iterate(self.action_space, actions)))
+        return self._batch(self.recv_from(everyone))
+
+    # Without a barrier.
+
+    @property
+    def num_pending(self) -> int:
+        """How many results are in flight or wait to be received."""
+        return self._mailbox.num_pending
+
+    def send(self, ids: Iterable[int], actions: Iterable[Any]) -> None:
+        """Start a step of each environment in `ids` with its action. Returns at once.
+
+        Raises RuntimeError for an environment whose last result was not received, or that must be reset first.
+        """
+        for number, action in zip(self._idle(ids), actions, strict=True):
+            slot = self._slots[number]
+            if slot.must_reset and self.autoreset_mode is AutoresetMode.DISABLED:
+                raise RuntimeError(f"environment {number} must be reset first: its episode has ended")
+            if slot.must_reset:
+                self._submit_reset(slot)
+            elif self._deadline(slot) <= time.monotonic():
+                self._time_out(slot)
+            else:
+                slot.worker.submit(_step_job(slot.env_id, action, self.autoreset_mode))
+
+    def send_reset(
+        self,
+        ids: Iterable[int],
+        *,
+        seeds: Iterable[int | None] | None = None,
+        options: Mapping[str, Any] | Sequence[Mapping[str, Any] | None] | None = None,
+    ) -> None:
+        """Start a reset of each environment in `ids`. `options` are for all of them, or a list of one for each."""
+        numbers = self._idle(ids)
+        each_seed = [None] * len(numbers) if seeds is None else list(seeds)
+        each_options: list[Mapping[str, Any] | None]
+        if options is None or isinstance(options, Mapping):
+            each_options = [options] * len(numbers)
+        else:
+            each_options = list(options)
+        for number, seed, given in zip(numbers, each_seed, each_options, strict=True):
+            self._submit_reset(self._slots[number], seed=seed, options=given)
+
+    def recv(self, num: int = 1) -> list[StepResult]:
+        """The next `num` results, in the order in which they finish.
+
+        Raises ValueError if fewer are pending. Where a step raised, raises that (with the environment's number as
+        a note); the other results stay for the next call.
+        """
+        if not 0 <= num <= self.num_pending:
+            raise ValueError(f"asked for {num} results, {self.num_pending} are pending")
+        self._wait(num, None)
+        return self._take(list(self._mailbox.results)[:num])
+
+    def recv_from(self, ids: Iterable[int]) -> list[StepResult]:
+        """The results of the environments in `ids`, in this order, when all are there. Raises as `recv`."""
+        numbers = [self._check_id(number) for number in ids]
+        pending = {**self._mailbox.in_flight, **self._mailbox.results}
+        for number in numbers:
+            if number not in pending:
+                raise ValueError(f"no result of environment {number} is pending")
+        if len(set(numbers)) != len(numbers):
+            raise ValueError(f"an environment is asked for twice in {numbers}")
+        self._wait(len(numbers), frozenset(numbers))
+        return self._take(numbers)
+
+    def as_finished(self) -> Iterator[StepResult]:
+        """Results as they finish, while any is pending; the loop may send on."""
+        while self.num_pending:
+            yield self.recv(1)[0]
+
+    # The rest of Gymnasium's interface.
+
+    @property
+    def envs(self) -> tuple[gym.Env[Any, Any], ...]:
+        """The environments; leave those in flight alone."""
+        return tuple(slot.worker.env for slot in self._slots)
+
+    @property  # type: ignore[misc]
+    def np_random(self) -> Any:
+        return self.get_attr("np_random")
+
+    @property
+    def np_random_seed(self) -> Any:
+        return self.get_attr("np_random_seed")
+
+    def call(self, name: str, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
+        """Every environment's attribute `name`, called if it can be."""
+        values = (env.get_wrapper_attr(name) for env in self._all_idle())
+        return tuple(value(*args, **kwargs) if callable(value) else value for value in values)
+
+    def get_attr(self, name: str) -> tuple[Any, ...]:
+        """Every environment's attribute `name`."""
+        return tuple(env.get_wrapper_attr(name) for env in self._all_idle())
+
+    def set_attr(self, name: str, values: Any) -> None:
+        """Set attribute `name` of every environment, to one value or to a list or tuple of one for each."""
+        each = list(values) if isinstance(values, list | tuple) else [values] * self.num_envs
+        for env, value in zip(self._all_idle(), each, strict=True):
+            env.set_wrapper_attr(name, value)
+
+    def render(self) -> tuple[Any, ...] | None:
+        return self.call("render")
+
+    def close_extras(self, *, timeout_s: float = CLOSE_TIMEOUT_S, **kwargs: Any) -> None:
+        """Close all environments. One whose step is running is waited for up to `timeout_s` (all together)."""
+        until_s = time.monotonic() + timeout_s
+        for slot in getattr(self, "_slots", ()):  # not there if making an environment raised
+            slot.worker.end()
+        for slot in getattr(self, "_slots", ()):
+            slot.worker.join(max(0.0, until_s - time.monotonic()))
+
+    # Inside.
+
+    def _check_id(self, number: Any) -> int:
+        if isinstance(number, bool) or not isinstance(number, int | np.integer):
+            raise TypeError(f"an environment's number is an integer, not {type(number).__name__}")
+        if not 0 <= number < self.num_envs:
+            raise IndexError(f"environments are 0 to {self.num_envs - 1}, not {number}")
+        return int(number)
+
+    def _idle(self, ids: Iterable[int]) -> list[int]:
+        """`ids`, all of them checked before anything is started."""
+        if self.closed:
+            raise RuntimeError("the vector environment is closed")
+        numbers = [self._check_id(number) for number in ids]
+        for number in numbers:
+            if number in self._mailbox.in_flight or number in self._mailbox.results:
+                raise RuntimeError(f"environment {number} has a result that was not received yet")
+        if len(set(numbers)) != len(numbers):
+            raise ValueError(f"an environment is given twice in {numbers}")
+        return numbers
+
+    def _all_idle(self) -> tuple[gym.Env[Any, Any], ...]:
+        self._idle(range(self.num_envs))
+        for slot in self._slots:
+            if slot.worker.env is None:  # to be replaced; its thread has not started
+                slot.worker.env = self.env_fns[slot.env_id]()
+        return self.envs
+
+    def _drain(self) -> None:
+        """Wait for whatever is in flight, and drop it."""
+        self._wait(self.num_pending, None)
+        for number in list(self._mailbox.results):
+            self._settle(number, self._mailbox.results.pop(number))
+
+    def _deadline(self, slot: _Slot) -> float:
+        """When the episode times out, by `time.monotonic()`."""
+        if self.deadline_s is None or slot.began_s is None:
+            return float("inf")
+        return slot.began_s + self.deadline_s
+
+    def _submit_reset(
+        self,
+        slot: _Slot,
+        *,
+        seed: int | None = None,
+        options: Mapping[str, Any] | None = None,
+        final: StepResult | None = None,
+    ) -> None:
+        if seed is not None:
+            slot.seed, slot.num_replaced = seed, 0
+        elif slot.worker.env is None:
+            seed = slot.fresh_seed()
+        slot.began_s = None
+        slot.worker.submit(_reset_job(slot.env_id, seed, None if options is None else dict(options), final))
+
+    def _time_out(self, slot: _Slot) -> None:
+        """End an idle environment's episode for its age."""
+        last = _timed_out(slot)
+        if self.autoreset_mode is AutoresetMode.SAME_STEP:
+            self._submit_reset(slot, final=last)
+        else:
+            self._mailbox.results[slot.env_id] = last
+
+    def _wait(self, num: int, wanted: frozenset[int] | None) -> None:
+        """Wait for results; steps whose episode is too old are abandoned meanwhile."""
+        while True:
+            until_s = None
+            if self.deadline_s is not None:
+                steps = [self._slots[number] for number in self._mailbox.in_flight]
+                until_s = min((self._deadline(slot) for slot in steps), default=float("inf"))
+                until_s = None if until_s == float("inf") else until_s
+            if self._mailbox.wait(num, wanted, until_s=until_s):
+                return
+            for slot in steps:
+                if slot.env_id in self._mailbox.in_flight and self._deadline(slot) <= time.monotonic():
+                    self._replace(slot)
+
+    def _replace(self, slot: _Slot) -> None:
+        """Put a fresh environment in the place of one that hangs, and end its episode."""
+        self._mailbox.abandon(slot.env_id)
+        slot.worker.end()
+        slot.worker = Worker(slot.env_id, self.env_fns[slot.env_id], self._mailbox)
+        slot.num_replaced += 1
+        self._time_out(slot)
+
+    def _take(self, numbers: Sequence[int]) -> list[StepResult]:
+        results = self._mailbox.results
+        failed = next((number for number in numbers if isinstance(results[number], Failure)), None)
+        if failed is not None:
+            error = results[failed].error
+            self._settle(failed, results.pop(failed))
+            error.add_note(f"(in environment {failed} of {self.num_envs})")
+            raise error
+        taken = [results.pop(number) for number in numbers]
+        for result in taken:
+            self._settle(result.env_id, result)
+        return taken
+
+    def _settle(self, number: int, result: StepResult | Failure) -> None:
+        """Note where the environment stands after a result."""
+        slot = self._slots[number]
+        if isinstance(result, Failure):
+            slot.must_reset = True
+            return
+        slot.latest = result
+        begun = slot.began_s is None or "final_info" in result.info
+        slot.must_reset = result.ended and self.autoreset_mode is not AutoresetMode.SAME_STEP
+        if begun:
+            slot.began_s = time.monotonic()
+
+    def _batch(self, results: Sequence[StepResult]) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
+        """Gymnasium's arrays of all environments. `infos` holds those of `results`."""
+        infos: dict[str, Any] = {}
+        for result in results:
+            infos = self._add_info(infos, result.info, result.env_id)
+        latest = [slot.latest for slot in self._slots]
+        if any(result is None for result in latest):
+            raise RuntimeError("some environments were never reset")
+        known = [result for result in latest if result is not None]
+        empty: Any = create_empty_array(self.single_observation_space, n=self.num_envs, fn=np.zeros)
+        return (
+            concatenate(self.single_observation_space, [result.observation for result in known], empty),
+            np.array([result.reward for result in known], dtype=np.float64),
+            np.array([result.terminated for result in known], dtype=np.bool_),
+            np.array([result.truncated for result in known], dtype=np.bool_),
+            infos,
+        )
+
+
+def make_threaded(num_envs: int = 1, **keywords: Any) -> ThreadedVectorEnv:
+    """What `gymnasium.make_vec` calls for the suite's ids: `autoreset_mode`, `deadline_s`, and the id's keywords."""
+    options = {name: keywords.pop(name) for name in ("autoreset_mode", "deadline_s") if name in keywords}
+    return ThreadedVectorEnv([lambda: ToolEnv(**keywords)] * num_envs, **options)
+
+
+def _reset_job(
+    env_id: int, seed: int | None, options: dict[str, Any] | None, final: StepResult | None
+) -> Callable[[Any], StepResult]:
+    def job(env: Any) -> StepResult:
+        observation, info = env.reset(seed=seed, options=options)
+        begun = StepResult(
+            env_id=env_id, observation=observation, reward=0.0, terminated=False, truncated=False, info=info
+        )
+        return begun if final is None else _joined(final, begun)
+
+    return job
+
+
+def _step_job(env_id: int, action: Any, mode: AutoresetMode) -> Callable[[Any], StepResult]:
+    def job(env: Any) -> StepResult:
+        observation, reward, terminated, truncated, info = env.step(action)
+        result = StepResult(
+            env_id=env_id,
+            observation=observation,
+            reward=float(reward),
+            terminated=bool(terminated),
+            truncated=bool(truncated),
+            info=info,
+        )
+        if result.ended and mode is AutoresetMode.SAME_STEP:
+            return _joined(result, _reset_job(env_id, None, None, None)(env))
+        return result
+
+    return job
+
+
+def _joined(final: StepResult, begun: StepResult) -> StepResult:
+    """The end of one episode and the beginning of the next as one step."""
+    info = {**begun.info, "final_obs": final.observation, "final_info": final.info}
+    return replace(final, observation=begun.observation, info=info)
+
+
+def _timed_out(slot: _Slot) -> StepResult:
+    """The last step of an episode that is too old: nothing new was seen."""
+    assert slot.latest is not None
+    info = {
+        name: value for name, value in slot.latest.info.items() if name not in ("final_obs", "final_info")
+    }
+    nothing_new: dict[str, Any] = {name: [] for name in ("new_messages", "tool_calls") if name in info}
+    info = {**info, **nothing_new, "stop_reason": StopReason.TIMEOUT, "grade": None}
+    return replace(slot.latest, reward=0.0, terminated=False, truncated=True, info=info)
+
+
+def _masked_ids(mask: Any, num_envs: int) -> list[int]:
+    if mask is None:
+        return list(range(num_envs))
+    if not isinstance(mask, np.ndarray) or mask.dtype != np.bool_ or mask.shape != (num_envs,):
+        raise TypeError(f"reset_mask must be a bool array of shape ({num_envs},), not {mask!r}")
+    if not mask.any():
+        raise ValueError("reset_mask selects no environment")
+    return [int(number) for number in np.flatnonzero(mask)]
