@@ -208,16 +208,11 @@ def open_arena(backend: str, tier: str = "", **options: Any) -> Iterator[Arena]:
     def make() -> Sandbox:
         if backend == "plain":
             return PlainSandbox()
-        own: dict[str, Any] = {}
+        own: dict[str, Any] = {"quiet": True, "preload": PRELOAD}
+        if backend in ("local", "docker"):
+            own |= {"total_memory_bytes": TOTAL_MEMORY_BYTES, "total_processes": TOTAL_PROCESSES}
         if backend == "local":
-            own = {
-                "quiet": True,
-                "preload": PRELOAD,
-                "total_memory_bytes": TOTAL_MEMORY_BYTES,
-                "total_processes": TOTAL_PROCESSES,
-                "isolation": tier or "auto",
-                "allow_unisolated": tier == "none",
-            }
+            own |= {"isolation": tier or "auto", "allow_unisolated": tier == "none"}
         return make_sandbox(backend, **{**own, **options})
 
     before = os.getcwd()
