@@ -12,6 +12,7 @@ something else moves the figures.
 
 import argparse
 import gc
+import itertools
 import os
 import statistics
 import subprocess
@@ -88,7 +89,8 @@ def steps_as_they_finish(vector: ThreadedVectorEnv, seconds: float) -> tuple[int
     vector.send(range(vector.num_envs), [NAP] * vector.num_envs)
     vector.send([first.env_id for first in vector.recv(vector.num_envs)], [NAP] * vector.num_envs)
     start_s, num_steps = time.perf_counter(), 0
-    while time.perf_counter() - start_s < seconds:
+    # Whole rounds: steps of equal length end together, and a window that cuts one short would not count it.
+    while num_steps % vector.num_envs or time.perf_counter() - start_s < seconds:
         (result,) = vector.recv()
         vector.send([result.env_id], [NAP])
         num_steps += 1
@@ -103,7 +105,6 @@ def bare_steps(num_envs: int, latency_s: float, seconds: float) -> tuple[int, fl
     envs = [NapEnv(latency_s) for _ in range(num_envs)]
     for env in envs:
         env.reset(seed=0)
-        env.step(NAP)
     start_s = time.perf_counter()
 
     def go_on(number: int) -> None:
@@ -186,14 +187,12 @@ def measure_rates(
     episodes: Sequence[int], latencies_ms: Sequence[float], seconds: float
 ) -> list[dict[str, Any]]:
     rows = []
-    for num_envs in episodes:
-        for latency_ms in latencies_ms:
-            for engine in ENGINES:
-                # Several rounds, however slow the tool is.
-                enough_s = max(seconds, 6 * latency_ms / 1e3)
-                measured = measure_engine(engine, num_envs, latency_ms / 1e3, enough_s)
-                if measured is not None:
-                    rows.append(row(num_envs, latency_ms, engine, *measured))
+    for num_envs, latency_ms in itertools.product(episodes, latencies_ms):
+        for engine in ENGINES:
+            enough_s = max(seconds, 6 * latency_ms / 1e3)  # several rounds, however slow the tool is
+            measured = measure_engine(engine, num_envs, latency_ms / 1e3, enough_s)
+            if measured is not None:
+                rows.append(row(num_envs, latency_ms, engine, *measured))
     return rows
 
 
