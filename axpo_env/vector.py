@@ -152,10 +152,14 @@ class ThreadedVectorEnv(VectorEnv[Any, Any, Any]):
 
         Raises RuntimeError for an environment whose last result was not received, or that must be reset first.
         """
-        for number, action in zip(self._idle(ids), actions, strict=True):
-            slot = self._slots[number]
+        slots = [self._slots[number] for number in self._idle(ids)]
+        given = list(actions)
+        if len(given) != len(slots):
+            raise ValueError(f"{len(given)} actions for {len(slots)} environments")
+        for slot in slots:
             if slot.must_reset and self.autoreset_mode is AutoresetMode.DISABLED:
-                raise RuntimeError(f"environment {number} must be reset first: its episode has ended")
+                raise RuntimeError(f"environment {slot.env_id} must be reset first: its episode has ended")
+        for slot, action in zip(slots, given, strict=True):
             if slot.must_reset:
                 self._submit_reset(slot)
             elif self._deadline(slot) <= time.monotonic():
@@ -178,6 +182,9 @@ class ThreadedVectorEnv(VectorEnv[Any, Any, Any]):
             each_options = [options] * len(numbers)
         else:
             each_options = list(options)
+        if not len(numbers) == len(each_seed) == len(each_options):
+            counts = f"{len(each_seed)} seeds and {len(each_options)} options"
+            raise ValueError(f"{counts} for {len(numbers)} environments")
         for number, seed, given in zip(numbers, each_seed, each_options, strict=True):
             self._submit_reset(self._slots[number], seed=seed, options=given)
 

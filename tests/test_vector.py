@@ -281,9 +281,14 @@ def test_wrong_use_is_named(threaded):
         vector.step(("hm", "hm"))
     knock.doors[10].set()
     vector.recv_from([0])
-    vector.step((ANSWER, "hm"))
-    with pytest.raises(RuntimeError, match="environment 0 must be reset first"):
+    vector.step(("hm", ANSWER))
+    with pytest.raises(RuntimeError, match="environment 1 must be reset first"):
         vector.step(("hm", "hm"))
+    with pytest.raises(ValueError, match="1 actions for 2 environments"):
+        vector.send([0, 1], ["hm"])
+    with pytest.raises(ValueError, match="1 seeds and 2 options for 2 environments"):
+        vector.send_reset([0, 1], seeds=[1])
+    assert vector.num_pending == 0  # nothing was started
     for mask, error in (([True, False], TypeError), (np.zeros(2, dtype=bool), ValueError)):
         with pytest.raises(error, match="reset_mask"):
             vector.reset(options={"reset_mask": mask})
