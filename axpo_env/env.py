@@ -38,12 +38,8 @@ class EnvConfig:
     benchmark: str = "chartqa"  # which benchmark's tasks; fixed by the id
     split: str = "train"  # train, validation or test
     source: str = "synthetic"  # "synthetic", a generated family, "hub", or a folder with the hub's files
-    variant: str | None = (
-        None  # part of a benchmark that comes in several, such as "variant3"; None: its default
-    )
-    judge: Judge | dict[str, Any] | None = (
-        None  # grades free answers of benchmarks that need one, or its keywords
-    )
+    variant: str | None = None  # part of a benchmark of several, such as "variant3"; None: its default
+    judge: Judge | dict[str, Any] | None = None  # grades free answers that need one; or its keywords
     difficulty: Any = "easy"  # level of a generated source, by name or its own; others ignore it
     tools: tuple[str | Tool, ...] = ("image_zoom_in", "python")  # names, or tools of your own
     max_turns: int = 3  # actions of the policy

@@ -1,16 +1,21 @@
 """Episodes with a scripted engine: exact tokens, masks, branch points, statuses; branches that keep to their prefix."""
 
+import dataclasses
+import functools
+import math
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from axpo_algo.algorithms import get_algorithm
-from axpo_algo.config import EnvConfig
+from axpo_algo.config import EnvConfig, EvaluationConfig
 from axpo_algo.engines import Sampling
 from axpo_algo.environments import make_env, step_indices
+from axpo_algo.evaluate import evaluate_scripted
 from axpo_algo.models.nano import build_nano
 from axpo_algo.rollout import PrefixMismatch, branch, check_prefix, run_episodes, start_group
 from axpo_algo.types import Generation, Group
+from axpo_env.grading import make_grade
 
 ZOOM = (
     'zoom {c}\n</think>\n\n<tool_call>\n{{"name": "image_zoom_in", "arguments": '
@@ -239,6 +244,29 @@ def test_an_outage_is_masked_not_wrong(env, chat, pool):
     assert down.status == "infrastructure" and down.reward != down.reward
     samples = get_algorithm("grpo").make_samples(Group(trajectories=[down, fine]), "population")
     assert [s.trajectory for s in samples] == [fine]
+
+
+def test_an_answer_that_only_a_judge_could_grade_is_masked_not_wrong(env, chat, pool, monkeypatch):
+    ask = type(env.source).get
+    ungraded = functools.partial(make_grade, correct=None)
+    monkeypatch.setattr(
+        type(env.source),
+        "get",
+        lambda source, index: dataclasses.replace(ask(source, index), grader=ungraded),
+    )
+    scripts = {0: ANSWER.format(c="red", v="5"), 1: "hm"}
+    episodes = start_group(env, chat, index=5, num_episodes=2, seed=(7,))
+    engine = ScriptedEngine(chat, lambda request: scripts[request.seed[-2]])
+    run_episodes(episodes, engine, chat, Sampling(max_new_tokens=64), pool=pool)
+    answered, silent = (episode.trajectory for episode in episodes)
+    assert answered.status == "answer" and math.isnan(answered.reward)
+    assert answered.info["grade"]["correct"] is None
+    assert (silent.status, silent.reward) == ("malformed", 0.0)  # never having answered needs no judge
+    scripted = EvaluationConfig(num_questions=3, max_turns=3)
+    outcomes = evaluate_scripted(
+        "blank", scripted, EnvConfig(kwargs={"difficulty": "nano", "tools": ["image_zoom_in"]})
+    )
+    assert [outcome.rewards for outcome in outcomes] == [[None]] * 3
 
 
 def test_a_finite_source_is_gone_through_in_shuffled_passes():

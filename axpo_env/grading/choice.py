@@ -19,6 +19,7 @@ _LABELLED = re.compile(
     _WORDS + r"(?:[(\[]([A-Za-z])[)\]]|([A-Za-z])\s*[).:])[\s:]*(.+)", re.IGNORECASE | re.DOTALL
 )
 _BESIDE = re.compile(r"([A-Z])\s+\(?(.+?)\)?", re.DOTALL)  # "B dark green", "B (dark green)"
+_IS_RIGHT = re.compile(r"[(\[]?([A-Z])[)\]]? is (?:the )?(?:correct|right)(?: (?:answer|option|choice|one))?")
 _LAST = re.compile(r"(?:^|[\s(\[*:])([A-Z])[)\]*.]*\s*$")
 _DENIES = re.compile(
     r"\b(?:not|no|nor|neither|never|isn't|aren't|wasn't|don't|doesn't|except)\b|n't\b", re.IGNORECASE
@@ -58,6 +59,9 @@ def _named(text: str, options: Sequence[str], letters: str) -> str | None:
     if lone:
         letter = lone.group(1).upper()
         return letter if letter in letters else None
+    right = _IS_RIGHT.fullmatch(text)
+    if right:
+        return right.group(1) if right.group(1) in letters else None
     beside = _BESIDE.fullmatch(text)
     meant = _equal(beside.group(2), options, letters) if beside else []
     if beside and meant:

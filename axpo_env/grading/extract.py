@@ -113,4 +113,10 @@ def plain_latex(text: str) -> str:
     text = re.sub(r"\^\s*\{?\s*\\circ\s*\}?|\\degree\b", "°", text)
     text = re.sub(r"\\[,;:! ]|~", " ", text)
     text = re.sub(r"\\(?:text)?dollar\b|\\\$", "$", text)
-    return text.replace(r"\%", "%").replace(r"\left", "").replace(r"\right", "").replace(r"\dfrac", r"\frac")
+    return (
+        text.replace(r"\%", "%")
+        .replace(r"\left", "")
+        .replace(r"\right", "")
+        .replace(r"\dfrac", r"\frac")
+        .replace(r"\tfrac", r"\frac")
+    )

@@ -18,6 +18,7 @@ import sys
 import threading
 import time
 import weakref
+from pathlib import Path
 
 from axpo_env.grading.extract import final_phrase, innermost, plain_latex, unwrap
 from axpo_env.grading.grade import Grade, make_grade
@@ -145,11 +146,9 @@ class _Worker:
         if self._process is not None and self._process.poll() is None:
             return self._process
         self._kill()
-        command = [sys.executable, "-m", "axpo_env.grading.maths_worker"]
-        # From wherever this package was imported; the working folder may be elsewhere.
-        path = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-        paths = os.pathsep.join([path, *filter(None, [os.environ.get("PYTHONPATH")])])
-        environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
+        # By its file, so that it imports nothing but what it needs; -P keeps our modules' names out of its way.
+        command = [sys.executable, "-P", str(Path(__file__).with_name("maths_worker.py"))]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         try:
             process = subprocess.Popen(
                 command,

@@ -27,7 +27,12 @@ _SCALES = {
 }
 _WORDS = {**{word: value for value, word in enumerate(_UNITS_IN_WORDS.split())}, **_TENS}
 _ABOUT = re.compile(r"^(?:about|approximately|approx\.?|around|roughly|circa|≈|~|=)\s*", re.IGNORECASE)
-_NAME = re.compile(r"^[A-Za-z∠][\w ]{0,20}(?:\([\w, ]{0,10}\))?\s*(?:=|≈|\bis\b)\s*(?=\S)")
+# What is said to be the number: "x =", "The number of dots is", "There are".
+_NAME = re.compile(
+    r"^[A-Za-z∠][\w']*(?: +[A-Za-z]\w*){0,12}?(?:\([A-Za-z, ]{0,10}\))?\s*(?:=|≈|\bis\b|\bare\b)\s*(?=\S)"
+)
+_DENIED = re.compile(r"\b(?:not|no|never|neither)\b", re.IGNORECASE)
+_BRACKETED = re.compile(r"[(\[{]\s*([^()\[\]{}]*?)\s*[)\]}]")
 _EQUATION = re.compile(r"\$?\s*([A-Za-z]\w{0,3})\s*=(?!=)")
 _NUMBER = r"[+-]?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d*)?"
 _LEADING = re.compile(rf"({_NUMBER}(?:[eE][+-]?\d{{1,3}}(?!\d))?)\s*(.*)", re.DOTALL)
@@ -55,9 +60,12 @@ _NO_UNITS = {
 def read_number(text: str) -> list[float]:
     """The values that `text` may stand for: one, two where there is a percent sign, none if it is no number."""
     text = unwrap(plain_latex(unwrap(text))).replace("\N{MINUS SIGN}", "-").replace("−", "-")
-    text = _ABOUT.sub("", text)
+    bracketed = _BRACKETED.fullmatch(text)
+    text = _ABOUT.sub("", bracketed.group(1) if bracketed else text)
     for _ in range(2):  # "the area is A = 6"
-        text = _ABOUT.sub("", _NAME.sub("", text, count=1)).strip()
+        name = _NAME.match(text)
+        if name and not _DENIED.search(name.group()):
+            text = _ABOUT.sub("", text[name.end() :]).strip()
     text = re.sub(r"^(?:minus|negative)\s+", "-", text, flags=re.IGNORECASE)
     text = _MONEY.sub(r"\1", text)
     for reader in (_read_power, _read_fraction, _read_digits, _read_words):
