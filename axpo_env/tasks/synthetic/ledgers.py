@@ -141,13 +141,17 @@ def price(line: Line) -> str:
     return f"{line.cents // 100}.{line.cents % 100:02d}"
 
 
-def draw_page(rng: random.Random, level: LedgerLevel) -> Page:
-    taken: set[str] = set()
+def draw_page(rng: random.Random, level: LedgerLevel, split: str) -> Page:
+    """A page whose first receipt's items belong to `split`, by drawing that receipt until they do."""
     columns, rows = level.receipts
-    receipts = tuple(
-        _draw_receipt(rng, level, (column, row), taken) for row in range(rows) for column in range(columns)
-    )
-    return Page(level=level, receipts=receipts)
+    while True:
+        taken: set[str] = set()
+        first = _draw_receipt(rng, level, (0, 0), taken)
+        if split_of_data([line.item for line in first.lines]) == split:
+            break
+    places = [(column, row) for row in range(rows) for column in range(columns)]
+    others = tuple(_draw_receipt(rng, level, place, taken) for place in places[1:])
+    return Page(level=level, receipts=(first, *others))
 
 
 def _draw_receipt(rng: random.Random, level: LedgerLevel, place: tuple[int, int], taken: set[str]) -> Receipt:
@@ -290,13 +294,7 @@ class LedgerSource(GeneratedSource[LedgerLevel]):
     levels: ClassVar[Mapping[str, LedgerLevel]] = {level.name: level for level in _LEVELS}
 
     def draw(self, rng: random.Random, index: int) -> Item:
-        while True:
-            page = draw_page(rng, self.level)
-            if (
-                split_of_data([line.item for receipt in page.receipts for line in receipt.lines])
-                == self.split
-            ):
-                break
+        page = draw_page(rng, self.level, self.split)
         kind = pick(rng, self.level.kinds)
         return _item(page, kind, KINDS[kind](rng, page, self.split))
 

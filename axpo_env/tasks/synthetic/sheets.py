@@ -47,14 +47,14 @@ class Sheet:
     labels: tuple[Label, ...]
 
     def box(self, label: Label) -> Box:
-        """A label with a margin of one font size, in pixels, kept inside."""
+        """A label with a margin of half a font size, in pixels, kept inside."""
         x, y = (share * self.canvas_px for share in label.at)
-        half = font(self.font_px).getlength(label.text) / 2 + self.font_px
+        half = font(self.font_px).getlength(label.text) / 2 + 0.5 * self.font_px
         return (
             max(0.0, x - half),
-            max(0.0, y - 1.6 * self.font_px),
+            max(0.0, y - 1.1 * self.font_px),
             min(float(self.canvas_px), x + half),
-            min(float(self.canvas_px), y + 1.6 * self.font_px),
+            min(float(self.canvas_px), y + 1.1 * self.font_px),
         )
 
     def paint(self) -> Image.Image:

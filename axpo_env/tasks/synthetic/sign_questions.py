@@ -14,7 +14,7 @@ from axpo_env.tasks.synthetic.chart_questions import pick_offset
 from axpo_env.tasks.synthetic.draws import pick, shuffled
 from axpo_env.tasks.synthetic.items import Box, Box1000, Item, make_choice, to_1000, wording
 from axpo_env.tasks.synthetic.sign_drawing import paint_board
-from axpo_env.tasks.synthetic.signs import COLORS, Board, Sign, block_name
+from axpo_env.tasks.synthetic.signs import COLORS, Board, Sign, block_name, draw_words
 
 _STEPS = {"directly to the right of": (1, 0), "directly below": (0, 1)}
 _DIAGONALS = (
@@ -35,6 +35,7 @@ class Plan:
     others: tuple[str, ...]  # wrong answers that one who does not look holds for as likely
     places: tuple[tuple[str, Box], ...]  # where to look, and what for
     found: str  # what is said after looking
+    listed: bool = True  # whether one who does not look knows `others`
     target: Sign | None = None  # the sign whose text is the answer, if its colour shows where it is
 
 
@@ -55,7 +56,8 @@ def ask(rng: random.Random, board: Board, kind: str, *, split: str, chooses: boo
             choice.letters,
         )
     else:
-        question, answer, aliases, guesses = plan.text, plan.answer, (), (plan.answer, *plan.others)
+        question, answer, aliases = plan.text, plan.answer, ()
+        guesses = (answer, *plan.others) if plan.listed else tuple(draw_words(rng, 8, {answer}))
 
     def solve(rng: Random, aim_noise: Sequence[float] | float) -> list[str]:
         if plan.target is not None and not chooses:
@@ -126,6 +128,7 @@ def _odd_color(rng: random.Random, board: Board, split: str) -> Plan:
         others=_like(board, sign),
         places=((sign.color, board.slot_box(sign.slot)),),
         found=f"{sign.color} {sign.text}",
+        listed=board.level.digits,
         target=sign,
     )
 
@@ -162,6 +165,7 @@ def _beside_color(rng: random.Random, board: Board, split: str) -> Plan:
         others=_like(board, other),
         places=((f"{relation} {sign.color}", (left, top, right, bottom)),),
         found=f"{relation} {sign.color}: {other.text}",
+        listed=False,
     )
 
 
@@ -215,6 +219,7 @@ def _beside_word(rng: random.Random, board: Board, split: str) -> Plan:
         others=others,
         places=(_place(board, sign.block),),
         found=f"{sign.text}, {relation} it {other.text}",
+        listed=False,
     )
 
 

@@ -106,23 +106,20 @@ def block_name(block: tuple[int, int]) -> str:
 
 
 def draw_board(rng: random.Random, level: SignLevel, split: str) -> Board:
-    """A board whose signs belong to `split`, by drawing until one does."""
-    while True:
-        board = _draw_board(rng, level)
-        if split_of_data([(sign.text, sign.color) for sign in board.signs[:64]]) == split:
-            return board
-
-
-def _draw_board(rng: random.Random, level: SignLevel) -> Board:
+    """A board whose first block's texts belong to `split`, by drawing that block until they do."""
     names = shuffled(rng, list(COLORS))
     special = next(name for name in names if name != "grey")
     # With numbers, all colours but grey stand once, as in a chart; with words, just one does.
     common = ["grey"] if level.digits else [name for name in names if name != special]
-    used: set[str] = set()
-    signs = []
+    while True:
+        used: set[str] = set()
+        signs = _draw_block(rng, level, (0, 0), common, used)
+        if split_of_data([sign.text for sign in signs]) == split:
+            break
     for row in range(level.blocks[1]):
         for column in range(level.blocks[0]):
-            signs += _draw_block(rng, level, (column, row), common, used)
+            if (column, row) != (0, 0):
+                signs += _draw_block(rng, level, (column, row), common, used)
     places = shuffled(rng, range(len(signs)))
     signs[places[0]] = replace(signs[places[0]], color=special)
     if level.digits:
@@ -139,7 +136,7 @@ def _draw_block(
     columns, rows = level.slots
     count = between(rng, level.fill)
     slots = sorted(shuffled(rng, [(x, y) for y in range(rows) for x in range(columns)])[:count])
-    texts = [str(between(rng, (10, 99))) for _ in slots] if level.digits else _words(rng, count, used)
+    texts = [str(between(rng, (10, 99))) for _ in slots] if level.digits else draw_words(rng, count, used)
     return [
         Sign(
             text=text,
@@ -151,7 +148,7 @@ def _draw_block(
     ]
 
 
-def _words(rng: random.Random, count: int, used: set[str]) -> list[str]:
+def draw_words(rng: random.Random, count: int, used: set[str]) -> list[str]:
     """Words like KORVAN, half of them with each of two prefixes; none on the board twice."""
     consonants, vowels = "BDFGKLMNPRSTVZ", "AEIOU"
 

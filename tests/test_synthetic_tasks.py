@@ -1,0 +1,352 @@
+"""Generated tasks: solvable with real tools, not by guessing, the same in every process, disjoint by split."""
+
+import json
+import random
+import re
+import subprocess
+import sys
+from collections import Counter
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from axpo_env.contract import CHECKS, make_env
+from axpo_env.env import ToolEnv
+from axpo_env.grading import extract_answer
+from axpo_env.scripted import OraclePolicy
+from axpo_env.tasks.base import SPLITS
+from axpo_env.tasks.synthetic import items
+from axpo_env.tasks.synthetic.draws import split_of_data
+from axpo_env.tasks.synthetic.families import TWINS, make_generated
+from axpo_env.tasks.synthetic.items import TaskCache
+from axpo_env.tasks.synthetic.signs import SignSource
+from axpo_env.tools import tool_names
+from axpo_env.tools.zoom import crop_box
+
+NEW = [name for name in TWINS if name != "chartqa"]
+
+
+def made(benchmark, *, source="synthetic", split="train", difficulty="easy"):
+    return make_generated(benchmark=benchmark, source=source, split=split, difficulty=difficulty)
+
+
+# Benchmark, source, level, split, tools.
+ZOOM, COMPUTE = ("image_zoom_in",), ("image_zoom_in", "python")
+SEARCH = ("image_zoom_in", "tavily-search", "image-search")
+PLAYED = [
+    ("vstar", "synthetic", "nano", "train", ZOOM),
+    ("vstar", "synthetic", "easy", "test", ZOOM),
+    ("visualprobe", "synthetic", "medium", "validation", ZOOM),
+    ("mathvision", "synthetic", "nano", "test", ZOOM),
+    ("mathvision", "synthetic", "easy", "train", COMPUTE),
+    ("dynamath", "synthetic", "easy", "test", COMPUTE),
+    ("mathvr", "synthetic", "medium", "validation", COMPUTE),
+    ("chartqa", "ledgers", "nano", "train", COMPUTE),
+    ("hrmmsearch", "synthetic", "nano", "test", SEARCH),
+    ("mmsearch", "synthetic", "easy", "train", SEARCH),
+]
+LARGE = [
+    ("hrbench4k", "synthetic", "hard", "test", ZOOM),
+    ("hrbench8k", "synthetic", "hard", "train", ZOOM),
+    ("mathvr", "synthetic", "hard", "test", COMPUTE),
+    ("vstar", "ledgers", "hard", "validation", COMPUTE),
+    ("mmsearch", "synthetic", "hard", "validation", SEARCH),
+]
+
+
+def play(case, num_items):
+    """Plays demonstrations and checks that calls succeed and tell what the answer then says.
+
+    Returns the rewards. Skips where a tool is not there.
+    """
+    benchmark, source, difficulty, split, tools = case
+    if not set(tools) <= set(tool_names()):
+        pytest.skip(f"no {', '.join(sorted(set(tools) - set(tool_names())))}")
+    env = ToolEnv(
+        benchmark=benchmark, source=source, difficulty=difficulty, split=split, tools=tools, max_turns=5
+    )
+    rewards = []
+    for index in range(num_items):
+        _, info = env.reset(options={"index": index})
+        task, policy, called, texts = env.task, OraclePolicy(env.task), [], []
+        while info["stop_reason"] is None:
+            observation, reward, _, _, info = env.step(policy.act(info))
+            assert all(call["error"] is None for call in info["tool_calls"])
+            called += [call["name"] for call in info["tool_calls"]]
+            texts.append(observation["text"])
+        assert set(called) == set(task.needs_tools)
+        if "python" in called:
+            assert texts[-2] in task.references
+        if "tavily-search" in called:
+            plain = [text.replace(",", "") for text in texts]
+            assert task.references[0] in plain[-2] and not any(
+                task.references[0] in text for text in plain[:-2]
+            )
+        rewards.append(reward)
+    env.close()
+    return rewards
+
+
+def name(case):
+    return "-".join(case[:4])
+
+
+@pytest.mark.parametrize("case", PLAYED, ids=name)
+def test_demonstrations_solve_their_tasks_with_real_tools(case):
+    num_items = 4 if {"medium"} & set(case) or "python" in case[4] else 12
+    assert play(case, num_items) == [1.0] * num_items
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", PLAYED + LARGE, ids=name)
+def test_demonstrations_solve_dozens_of_tasks_with_real_tools(case):
+    num_items = 8 if case in LARGE else 48
+    assert play(case, num_items) == [1.0] * num_items
+
+
+# All kinds of questions about signs, on boards that are quickly drawn.
+FOUR_BLOCKS = replace(
+    SignSource.levels["easy"],
+    canvas_px=(512, 512),
+    blocks=(2, 2),
+    kinds=("odd_color", "beside_color", "color_of", "beside_word", "relation", "shared"),
+)
+UNSEEN = [
+    *((benchmark, "synthetic", "easy", 300) for benchmark in ("mathvision", "dynamath", "mathvr")),
+    ("visualprobe", "synthetic", FOUR_BLOCKS, 600),
+    # Among four options, chance itself wavers by one point at 1,500 questions.
+    ("vstar", "synthetic", FOUR_BLOCKS, 1500),
+    ("visualprobe", "synthetic", "nano", 300),
+    ("mathvr", "synthetic", "nano", 300),
+    ("mmsearch", "synthetic", "easy", 200),
+    ("chartqa", "ledgers", "easy", 300),
+]
+
+
+@pytest.mark.parametrize(("benchmark", "source", "difficulty", "num_items"), UNSEEN)
+def test_who_does_not_look_is_right_by_chance_only(benchmark, source, difficulty, num_items):
+    source = made(benchmark, source=source, difficulty=difficulty)
+    known = [source.item(index) for index in range(200)]
+    asked = [source.item(index) for index in range(1000, 1000 + num_items)]
+    chance = np.mean([1 / len(item.guesses) if item.answer in item.guesses else 0 for item in asked])
+    for guess in (typical_answer, typical_rank, longest_option):
+        right = np.mean([guess(known, item) == item.answer for item in asked])
+        print(f"{source.key[:30]}: {guess.__name__} {right:.3f}, chance {chance:.3f}")
+        assert right <= chance + 0.03
+    rng = random.Random(0)
+    said = [item.guesses[int(rng.random() * len(item.guesses))] for item in asked]
+    right = np.mean(
+        [
+            item.grader(text, (item.answer, *item.aliases)).correct
+            for item, text in zip(asked, said, strict=True)
+        ]
+    )
+    assert abs(right - chance) <= 0.05
+
+
+def options_of(item):
+    return [line.partition(". ")[2] for line in item.question.splitlines() if line[1:3] == ". "]
+
+
+def typical_answer(known, item):
+    """The answer that questions of this kind, with as many options, have most often."""
+    alike = [
+        other.answer
+        for other in known
+        if other.kind == item.kind and len(options_of(other)) == len(options_of(item))
+    ]
+    return Counter(alike).most_common(1)[0][0] if alike else item.guesses[0]
+
+
+def rank(item, answer):
+    """Which place an answer's option has when the options are sorted."""
+    options = sorted(options_of(item), key=lambda text: (len(text), text))
+    return options.index(options_of(item)["ABCDEF".index(answer)])
+
+
+def typical_rank(known, item):
+    """The option at the place that right options of this kind have most often, smallest number first."""
+    options = options_of(item)
+    if not options:
+        return None
+    places = Counter(
+        rank(other, other.answer) for other in known if other.kind == item.kind and options_of(other)
+    )
+    place = places.most_common(1)[0][0] if places else 0
+    return next(letter for letter in "ABCDEF"[: len(options)] if rank(item, letter) == place)
+
+
+def longest_option(known, item):
+    """The letter of the longest option, the first of equals."""
+    options = options_of(item)
+    return "ABCDEF"[options.index(max(options, key=len))] if options else None
+
+
+FINGERPRINT = """
+import hashlib, json
+from axpo_env.tasks.synthetic.families import FAMILIES, TWINS, make_generated
+prints = {}
+for benchmark, source in [(name, "synthetic") for name in TWINS] + [("chartqa", name) for name in FAMILIES]:
+    made = make_generated(benchmark=benchmark, source=source, split="test", difficulty="easy")
+    for index in (0, 7):
+        task = made.get(index)
+        parts = [task.id, task.question, repr(task.references), repr(task.gold_boxes)]
+        data = "|".join(parts).encode() + b"".join(image.tobytes() for image in task.images)
+        prints[task.id] = hashlib.sha256(data).hexdigest()
+print(json.dumps(prints))
+"""
+
+
+def test_the_same_item_has_the_same_bytes_in_every_process(repository):
+    def prints(hash_seed):
+        done = subprocess.run(
+            [sys.executable, "-c", FINGERPRINT],
+            cwd=repository,
+            env={"PYTHONHASHSEED": hash_seed, "OMP_NUM_THREADS": "1", "PATH": ""},
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    first, second = prints("1"), prints("2")
+    assert first == second and len(first) == len(set(first.values())) >= 20
+
+
+VARIABLE = re.compile(
+    r"\b([A-Z]{6}|[A-H]\d|[A-D]{2,4}|\d+(\.\d+)?|[A-Z][a-z]+|red|orange|yellow|green|blue|purple|grey|food|tools)\b"
+)
+
+
+@pytest.mark.parametrize(
+    "benchmark", ["visualprobe", "mathvision", "dynamath", "mathvr", "mmsearch", "ledgers"]
+)
+def test_no_two_splits_share_a_sentence_or_data(benchmark):
+    source = "ledgers" if benchmark == "ledgers" else "synthetic"
+    benchmark = "chartqa" if benchmark == "ledgers" else benchmark
+    sentences, data = {}, {}
+    for split in SPLITS:
+        drawn = [
+            made(benchmark, source=source, split=split, difficulty="medium").item(index)
+            for index in range(50)
+        ]
+        sentences[split], data[split] = set(), set()
+        for item in drawn:
+            asked = [text for text in re.split(r"(?<=[.?]) ", item.question.splitlines()[0]) if text]
+            asked = [
+                text for text in asked if not text.startswith(("Blocks are named", "Receipts are named"))
+            ]
+            asked = [text for text in asked if not text.startswith(("Round to", "Answer to"))]
+            sentences[split] |= {VARIABLE.sub("_", text) for text in asked}
+            data[split].add(what_it_is_about(item))
+    for one, other in (("train", "validation"), ("train", "test"), ("validation", "test")):
+        assert sentences[one] & sentences[other] == set()
+        assert data[one] & data[other] == set()
+
+
+def what_it_is_about(item):
+    details = item.details
+    if "board" in details:
+        return repr([sign.text for sign in details["board"].in_block((0, 0))])
+    if "figure" in details:
+        return repr((details["figure"].answer, details["figure"].found))
+    if "page" in details:
+        return repr([line.item for line in details["page"].receipts[0].lines])
+    return repr(details["encyclopaedia_seed"])
+
+
+@pytest.mark.parametrize("benchmark", ["visualprobe", "mathvr", "ledgers"])
+@pytest.mark.parametrize("split", SPLITS)
+def test_data_are_in_the_split_that_their_hash_says(benchmark, split):
+    source = "ledgers" if benchmark == "ledgers" else "synthetic"
+    drawn = made("chartqa" if source == "ledgers" else benchmark, source=source, split=split)
+    for index in range(5):
+        details = drawn.item(index).details
+        if "board" in details:
+            data = [sign.text for sign in details["board"].in_block((0, 0))]
+        elif "figure" in details:
+            data = (details["figure"].answer, details["figure"].found)
+        else:
+            data = [line.item for line in details["page"].receipts[0].lines]
+        assert split_of_data(data) == split
+
+
+LEVELS = [
+    (benchmark, source, level)
+    for benchmark, source in (
+        ("visualprobe", "signs"),
+        ("mathvr", "figures"),
+        ("chartqa", "ledgers"),
+        ("hrmmsearch", "lookups"),
+    )
+    for level in ("nano", "easy", "medium", "hard")
+]
+
+
+@pytest.mark.parametrize(
+    ("benchmark", "source", "difficulty"), [*LEVELS, ("visualprobe", "signs", "hard-8k")]
+)
+def test_print_is_too_small_before_zooming_and_large_enough_after(benchmark, source, difficulty):
+    made_source = made(benchmark, source=source, difficulty=difficulty)
+    level = made_source.level
+    zooms = getattr(level, "zooms", True)
+    assert level.seen_px <= 5 if zooms else level.seen_px >= 14
+    for index in range(10):
+        item = made_source.item(index)
+        width, height = level.canvas_px if isinstance(level.canvas_px, tuple) else (level.canvas_px,) * 2
+        for box in item.gold_boxes:
+            left, top, right, bottom = crop_box(box, width_px=width, height_px=height)
+            pixels = (right - left) * (bottom - top)
+            assert 0.7 * level.font_px * min(1.0, (level.view_pixels / pixels) ** 0.5) >= 14
+        assert bool(item.gold_boxes) == ("image_zoom_in" in item.needs_tools)
+
+
+def test_the_cache_keeps_what_was_used_last_within_its_bytes(monkeypatch):
+    cache = TaskCache(3_000_000)
+    monkeypatch.setattr(items, "_cache", cache)
+    source = made("vstar", difficulty="nano")  # 786,432 bytes an image
+    tasks = [source.get(index) for index in (0, 1, 2)]
+    assert source.get(0) is tasks[0]
+    source.get(3)  # makes item 1, used longest ago, go
+    assert cache.num_bytes <= cache.max_bytes
+    assert source.get(0) is tasks[0] and source.get(2) is tasks[2]
+    assert source.get(1) is not tasks[1] and np.array_equal(source.get(1).images[0], tasks[1].images[0])
+    large = made("visualprobe", difficulty="medium").get(0)
+    assert large.images[0].nbytes > cache.max_bytes and cache.num_bytes == 0
+
+
+def test_a_careless_demonstrator_reads_the_sign_beside():
+    source, misses = made("visualprobe", difficulty="nano"), 0
+    for index in range(60):
+        task = source.get(index)
+        zoom, answer = task.demonstrate(random.Random(index), aim_noise=0.5)
+        assert "image_zoom_in" in zoom
+        misses += not task.grade(extract_answer(answer)).correct
+    assert 15 <= misses <= 45
+
+
+def test_unknown_names_and_foreign_levels_are_refused():
+    with pytest.raises(ValueError, match=r"unknown difficulty of signs 'esy'.*nearest: easy"):
+        made("vstar", difficulty="esy")
+    with pytest.raises(ValueError, match=r"unknown benchmark 'vster'.*nearest: vstar"):
+        made("vster")
+    with pytest.raises(ValueError, match=r"unknown family 'ledger'.*nearest: ledgers"):
+        made("vstar", source="ledger")
+    with pytest.raises(TypeError, match="signs take a level's name or a SignLevel, not a LedgerLevel"):
+        made("vstar", difficulty=made("chartqa", source="ledgers").level)
+
+
+def test_own_knobs_make_other_items():
+    level = made("visualprobe").level
+    own = made("visualprobe", difficulty=replace(level, fill=(6, 8)))
+    assert own.get(0).id != made("visualprobe").get(0).id
+    assert len(own.item(0).details["board"].signs) <= 8 * 16
+
+
+@pytest.mark.parametrize("source", ["signs", "lookups"])
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+def test_the_contract_holds_for_every_family(source, check):
+    settings = {"source": source, "difficulty": "nano", "split": "test", "tools": ("image_zoom_in",)}
+    check(make_env("AXPO/ChartQA-Tools-v0", settings))
