@@ -1,11 +1,14 @@
 """The invented encyclopaedia: what its pages promise."""
 
 import re
+import sqlite3
 
 import numpy as np
 import pytest
 
+from axpo_env.tasks.base import SPLITS
 from axpo_env.tasks.synthetic.encyclopaedia import encyclopaedia, world
+from axpo_env.tasks.synthetic.families import make_generated
 
 
 def words(text):
@@ -56,3 +59,36 @@ def test_emblems_differ_from_each_other_even_when_small():
     for index, image in enumerate(small):
         for other in small[:index]:
             assert np.abs(image - other).mean() > 4
+
+
+def search(pages, query):
+    """What a full-text search (SQLite's bm25, any of the query's words) tells: its five best pages' text."""
+    table = sqlite3.connect(":memory:")
+    table.execute("create virtual table pages using fts5(title, content)")
+    table.executemany("insert into pages values (?, ?)", [(page.title, page.content) for page in pages])
+    match = " OR ".join(f'"{word}"' for word in re.findall(r"\w+", query))
+    rows = table.execute(
+        "select title, content from pages where pages match ? order by rank limit 5", (match,)
+    )
+    return " ".join(f"{title} {content}" for title, content in rows).replace(",", "")
+
+
+def test_it_takes_the_second_search_to_find_an_answer():
+    source = make_generated(benchmark="mmsearch", source="synthetic", split="test", difficulty="easy")
+    asked = [item for item in map(source.item, range(60)) if not item.details["plaques"]]
+    assert len(asked) >= 20
+    for item in asked:
+        pages = encyclopaedia(item.details["encyclopaedia_seed"])
+        first, second = item.details["queries"]
+        assert item.answer in search(pages, second)
+        # Neither the first search nor the whole question typed in says it.
+        assert item.answer not in search(pages, first)
+        assert item.answer not in search(pages, item.question)
+
+
+def test_encyclopaedias_of_splits_differ():
+    seeds = {}
+    for split in SPLITS:
+        source = make_generated(benchmark="mmsearch", source="synthetic", split=split, difficulty="easy")
+        seeds[split] = {source.item(index).details["encyclopaedia_seed"] % 3 for index in (0, 1, 999, 1000)}
+    assert list(seeds.values()) == [{0}, {1}, {2}]

@@ -1,7 +1,8 @@
 """Geometry and plots: lengths stand in the figure only, and the answer takes a computation.
 
 The twin of MathVision (areas and ways), DynaMath (integrals and zeros of plotted functions) and Math-VR
-(several parts, right only if all are). Kinds are in `figure_kinds`, painting in `sheets`.
+(several parts, right only if all are). Kinds are in `figure_shapes`, `figure_grids` and `figure_plots`,
+painting in `sheets`.
 
 Knobs, from easy to hard: whether labels are legible before zooming (`FigureLevel.zooms`), canvas and font,
 and the kinds asked by form. In the "mathvision" form, half of the areas are multiple choice.
@@ -15,9 +16,22 @@ from typing import ClassVar
 
 from axpo_env.messages import format_action, format_answer, format_call
 from axpo_env.tasks.base import Random
+from axpo_env.tasks.synthetic import figure_grids, figure_plots, figure_shapes
 from axpo_env.tasks.synthetic.draws import pick, split_of_data
-from axpo_env.tasks.synthetic.figure_kinds import KINDS, Figure
+from axpo_env.tasks.synthetic.figure import Draw, Figure
 from axpo_env.tasks.synthetic.items import GeneratedSource, Item, Level, make_choice, to_1000
+
+KINDS: Mapping[str, Draw] = {
+    "side": figure_shapes.side,
+    "triangle_area": figure_shapes.triangle_area,
+    "quad_area": figure_shapes.quad_area,
+    "best_path": figure_grids.best_path,
+    "count_paths": figure_grids.count_paths,
+    "integral": figure_plots.integral,
+    "root": figure_plots.root,
+    "triangle_parts": figure_shapes.triangle_parts,
+    "curve_parts": figure_plots.curve_parts,
+}
 
 CAP_SHARE = 0.7  # a digit's height as a share of the font's size
 FORMS: Mapping[str, tuple[str, ...]] = {

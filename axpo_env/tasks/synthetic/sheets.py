@@ -1,7 +1,7 @@
 """Line drawings with labels: what a figure consists of, where its labels stand, and its painting with PIL.
 
 Positions are shares of the canvas's side, x to the right and y down. Deterministic: the same sheet gives the
-same pixels. What a figure means is left to `figure_kinds`.
+same pixels. What a figure means is left to `figure`.
 """
 
 from dataclasses import dataclass

@@ -1,0 +1,38 @@
+"""What a figure is: a sheet, a question about it, and how Python finds the answer.
+
+Every length, coordinate and coefficient stands in the figure alone. The answer is computed by us, the code is
+the demonstration's; tests run one against the other.
+"""
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from axpo_env.tasks.synthetic.answers import Grader, grade_exact
+from axpo_env.tasks.synthetic.items import Box
+from axpo_env.tasks.synthetic.sheets import Label, Sheet
+
+CENT = 0.01  # what a result rounded to two decimals may be off
+CORNERS = "ABCD"  # names of points, in order
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figure:
+    """A sheet and a question about it."""
+
+    text: str
+    answer: str
+    sheet: Sheet
+    needed: tuple[tuple[str, Box], ...]  # what must be read where, in pixels
+    found: str  # what is read there
+    code: str | None  # Python that prints the answer; None where reading is enough
+    grader: Grader = grade_exact
+    spread: float | None = None  # factor between the options of a multiple choice; None: no such form
+    guesses: tuple[str, ...] = ()  # for a reader who does not look; empty: numbers near the answer
+
+
+Draw = Callable[[random.Random, int, int, str], Figure]  # rng, canvas_px, font_px, split
+
+
+def needed(sheet: Sheet, labels: list[tuple[str, Label]]) -> tuple[tuple[str, Box], ...]:
+    return tuple((name, sheet.box(label)) for name, label in labels)

@@ -1,0 +1,179 @@
+"""Figures of triangles, squares and quadrilaterals: lengths, areas, several parts."""
+
+import math
+import random
+
+from axpo_env.tasks.synthetic.answers import grade_parts, grade_within
+from axpo_env.tasks.synthetic.draws import between, pick
+from axpo_env.tasks.synthetic.figure import CENT, CORNERS, Figure, needed
+from axpo_env.tasks.synthetic.items import wording
+from axpo_env.tasks.synthetic.sheets import Label, Point, Sheet, Stroke
+
+
+def _triangle(rng: random.Random) -> list[Point]:
+    """Three corners, well apart from each other and from one line."""
+    while True:
+        corners = [(0.14 + 0.72 * rng.random(), 0.14 + 0.72 * rng.random()) for _ in range(3)]
+        (ax, ay), (bx, by), (cx, cy) = corners
+        if abs((bx - ax) * (cy - ay) - (cx - ax) * (by - ay)) > 0.2:
+            return corners
+
+
+def _outline(corners: list[Point]) -> tuple[Stroke, list[Label]]:
+    """The closed line through the corners, and a large name outside each."""
+    middle = [sum(axis) / len(corners) for axis in zip(*corners, strict=True)]
+    names = []
+    for name, (x, y) in zip(CORNERS, corners, strict=False):
+        far = math.hypot(x - middle[0], y - middle[1])
+        names.append(
+            Label(
+                text=name,
+                at=(x + 0.055 * (x - middle[0]) / far, y + 0.055 * (y - middle[1]) / far),
+                large=True,
+            )
+        )
+    return Stroke(points=(*corners, corners[0])), names
+
+
+def _labelled_triangle(
+    rng: random.Random, canvas_px: int, font_px: int
+) -> tuple[Sheet, list[tuple[str, Label]]]:
+    """A triangle true to scale; sides AB, BC, CA carry lengths with one decimal."""
+    corners = _triangle(rng)
+    outline, names = _outline(corners)
+    unit = 20 + 180 * rng.random()  # lengths per canvas side
+    sides = []
+    for index in range(3):
+        (ax, ay), (bx, by) = corners[index], corners[(index + 1) % 3]
+        length = f"{unit * math.hypot(bx - ax, by - ay):.1f}"
+        name = CORNERS[index] + CORNERS[(index + 1) % 3]
+        sides.append((name, Label(text=length, at=((ax + bx) / 2, (ay + by) / 2))))
+    labels = (*names, *(label for _, label in sides))
+    return Sheet(canvas_px=canvas_px, font_px=font_px, strokes=(outline,), labels=labels), sides
+
+
+def side(rng: random.Random, canvas_px: int, font_px: int, split: str) -> Figure:
+    """A square ABCD whose sides claim lengths: a matter of reading alone."""
+    corners = [(0.2, 0.2), (0.8, 0.2), (0.8, 0.8), (0.2, 0.8)]
+    outline, names = _outline(corners)
+    sides = []
+    for index in range(4):
+        (ax, ay), (bx, by) = corners[index], corners[(index + 1) % 4]
+        name = CORNERS[index] + CORNERS[(index + 1) % 4]
+        sides.append((name, Label(text=str(between(rng, (10, 99))), at=((ax + bx) / 2, (ay + by) / 2))))
+    sheet = Sheet(
+        canvas_px=canvas_px,
+        font_px=font_px,
+        strokes=(outline,),
+        labels=(*names, *(label for _, label in sides)),
+    )
+    name, label = pick(rng, sides)
+    text = wording(
+        split, ("How long is side {name}?", "Read the length of side {name}.", "What length has side {name}?")
+    )
+    return Figure(
+        text=text.format(name=name),
+        answer=label.text,
+        sheet=sheet,
+        needed=needed(sheet, [(name, label)]),
+        found=f"{name} {label.text}",
+        code=None,
+        guesses=tuple(str(number) for number in range(10, 100)),
+    )
+
+
+def _heron(a: float, b: float, c: float) -> float:
+    half = (a + b + c) / 2
+    return math.sqrt(half * (half - a) * (half - b) * (half - c))
+
+
+def _read(sides: list[tuple[str, Label]]) -> str:
+    return ", ".join(f"{name} {label.text}" for name, label in sides)
+
+
+def triangle_area(rng: random.Random, canvas_px: int, font_px: int, split: str) -> Figure:
+    sheet, sides = _labelled_triangle(rng, canvas_px, font_px)
+    a, b, c = (label.text for _, label in sides)
+    text = wording(
+        split,
+        (
+            "What is the area of triangle ABC? Round to two decimals.",
+            "Find the area that triangle ABC encloses, to two decimals.",
+            "How large is the area inside triangle ABC? Give two decimals.",
+        ),
+    )
+    return Figure(
+        text=text,
+        answer=f"{_heron(float(a), float(b), float(c)):.2f}",
+        sheet=sheet,
+        needed=needed(sheet, sides),
+        found=_read(sides),
+        code=f"a, b, c = {a}, {b}, {c}\ns = (a + b + c) / 2\n"
+        "print(f'{(s * (s - a) * (s - b) * (s - c)) ** 0.5:.2f}')",
+        grader=grade_within(CENT),
+        spread=1.15,
+    )
+
+
+def triangle_parts(rng: random.Random, canvas_px: int, font_px: int, split: str) -> Figure:
+    sheet, sides = _labelled_triangle(rng, canvas_px, font_px)
+    a, b, c = sorted(float(label.text) for _, label in sides)
+    angle = math.degrees(math.acos((a * a + b * b - c * c) / (2 * a * b)))
+    text = wording(
+        split,
+        (
+            "For triangle ABC, find (1) its perimeter, (2) its area, (3) its largest angle in degrees.",
+            "Triangle ABC: (1) How long is its boundary? (2) What area has it? (3) How many degrees has its "
+            "widest angle?",
+            "Give for triangle ABC (1) the sum of its sides, (2) the area, (3) the greatest angle in degrees.",
+        ),
+    )
+    return Figure(
+        text=text + ' Round to two decimals; answer as "(1) ...; (2) ...; (3) ...".',
+        answer=f"(1) {a + b + c:.2f}; (2) {_heron(a, b, c):.2f}; (3) {angle:.2f}",
+        sheet=sheet,
+        needed=needed(sheet, sides),
+        found=_read(sides),
+        code=f"from math import acos, degrees\na, b, c = sorted([{', '.join(lab.text for _, lab in sides)}])\n"
+        "s = (a + b + c) / 2\narea = (s * (s - a) * (s - b) * (s - c)) ** 0.5\n"
+        "angle = degrees(acos((a * a + b * b - c * c) / (2 * a * b)))\n"
+        "print(f'(1) {2 * s:.2f}; (2) {area:.2f}; (3) {angle:.2f}')",
+        grader=grade_parts(CENT),
+    )
+
+
+def quad_area(rng: random.Random, canvas_px: int, font_px: int, split: str) -> Figure:
+    """A quadrilateral around the middle; each corner carries its coordinates."""
+    corners: list[Point] = []
+    for start in (0.15, 0.4, 0.65, 0.9):
+        turn, far = 2 * math.pi * (start + 0.15 * rng.random()), 0.22 + 0.14 * rng.random()
+        corners.append((0.5 + far * math.cos(turn), 0.5 + far * math.sin(turn)))
+    unit = 40 + 160 * rng.random()
+    shift = (between(rng, (-60, 10)), between(rng, (-60, 10)))
+    spots = [(round(unit * x + shift[0]), round(unit * (1 - y) + shift[1])) for x, y in corners]
+    outline, names = _outline(corners)
+    marks = [
+        (name, Label(text=f"({x}, {y})", at=(place[0], place[1] + (0.06 if place[1] > 0.5 else -0.06))))
+        for name, place, (x, y) in zip(CORNERS, [label.at for label in names], spots, strict=True)
+    ]
+    labels = (*names, *(label for _, label in marks))
+    sheet = Sheet(canvas_px=canvas_px, font_px=font_px, strokes=(outline,), labels=labels)
+    twice = sum(x * spots[(i + 1) % 4][1] - spots[(i + 1) % 4][0] * y for i, (x, y) in enumerate(spots))
+    text = wording(
+        split,
+        (
+            "What is the area of the quadrilateral ABCD, whose corners carry their coordinates?",
+            "The corners of ABCD carry coordinates. Find its area.",
+            "How large is the area inside ABCD, given the coordinates at its corners?",
+        ),
+    )
+    return Figure(
+        text=text,
+        answer=f"{abs(twice) / 2:.1f}",
+        sheet=sheet,
+        needed=needed(sheet, marks),
+        found=_read(marks),
+        code=f"p = [{', '.join(label.text for _, label in marks)}]\n"
+        "s = sum(x * v - u * y for (x, y), (u, v) in zip(p, p[1:] + p[:1]))\nprint(f'{abs(s) / 2:.1f}')",
+        spread=1.15,
+    )
