@@ -110,7 +110,7 @@ def middle(box):
 
 
 def answer_signs(reader, item):
-    """The answer as read: the demonstration's reasoning, but with the reader's texts for the true ones."""
+    """The answer by the reader's texts; None where it does not find a word that is asked for."""
     board = item.details["board"]
     looked_at = []
     for box in item.gold_boxes:
@@ -138,20 +138,20 @@ def answer_signs(reader, item):
 
 
 def share_right(source, answer, num_items, *, zooms, kinds=None):
-    """How many of the items are answered right, by the task's own grader; a guess where nothing was read."""
-    right = total = index = 0
-    while total < num_items:
+    """The share answered right, by the task's own grader; a guess counts as much as it is right on average."""
+    right, index = [], 0
+    while len(right) < num_items:
         item, task = source.item(index), source.get(index)
         index += 1
         if kinds is not None and item.kind not in kinds:
             continue
-        total += 1
         said = answer(Reader(task, source.level, zooms=zooms), item)
         options = [line.partition(". ")[2] for line in item.question.splitlines() if line[1:3] == ". "]
         if said is None or (options and said not in options):
-            said = item.guesses[index % len(item.guesses)]
-        right += task.grade(said).correct
-    return right / total
+            right.append(1 / len(item.guesses) if item.answer in item.guesses else 0.0)
+        else:
+            right.append(float(task.grade(said).correct))
+    return sum(right) / num_items
 
 
 def answer_figure(reader, item):

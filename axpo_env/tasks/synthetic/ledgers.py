@@ -1,8 +1,8 @@
 """Ledgers: a page of small-printed receipts, of which a few lines add up to the answer, exact to the cent.
 
 Receipts lie in columns A, B, ... and rows 1, 2, ...; each prints items with group, quantity and price, marks
-some as returned, and names its own tax. Questions are in `ledger_questions`, painting in `ledger_drawing`. This family is no benchmark's twin:
-any environment offers it by `source="ledgers"`.
+some as returned, and names its own tax. Questions are in `ledger_questions`, painting in
+`ledger_drawing`. This family is no benchmark's twin: any environment offers it by `source="ledgers"`.
 
 Knobs, from easy to hard: number of receipts and lines (40 to 120 lines on a page), how small they
 are shown, and the kinds asked (one receipt filtered, two with a tax each, a threshold).
