@@ -12,6 +12,7 @@ import pytest
 from numpy.lib.stride_tricks import sliding_window_view
 from PIL import Image, ImageDraw
 
+from axpo_env.grading.choice import listed_options
 from axpo_env.tasks.synthetic.chart_drawing import font
 from axpo_env.tasks.synthetic.families import make_generated
 from axpo_env.tasks.synthetic.ledger_drawing import PRICE_END, QUANTITY, corner, line_y
@@ -125,7 +126,7 @@ def answer_signs(reader, item):
     if item.kind in ("odd_color", "beside_color"):
         return looked_at[0][1]
     by_text = {text: sign for sign, text in looked_at}
-    asked = [word.strip(".,?:;") for word in item.question.split("\nA. ")[0].split()]
+    asked = [word.strip(".,?:;") for word in item.question.split("\n(A) ")[0].split()]
     asked = [word for word in asked if len(word) == 6 and word.isupper()]
     found = [by_text.get(word) for word in asked]
     if None in found:
@@ -146,7 +147,7 @@ def share_right(source, answer, num_items, *, zooms, kinds=None):
         if kinds is not None and item.kind not in kinds:
             continue
         said = answer(Reader(task, source.level, zooms=zooms), item)
-        options = [line.partition(". ")[2] for line in item.question.splitlines() if line[1:3] == ". "]
+        options = listed_options(item.question)
         if said is None or (options and said not in options):
             right.append(1 / len(item.guesses) if item.answer in item.guesses else 0.0)
         else:

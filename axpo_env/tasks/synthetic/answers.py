@@ -1,29 +1,37 @@
-"""How generated tasks grade: equality, a tolerance where a result is rounded, and all parts or nothing.
+"""How generated tasks grade: equality, a tolerance where a result is rounded, all parts or nothing, a choice.
 
-Finding the answer in a policy's text is left to `axpo_env.grading`.
+Every verdict is by rule; reading numbers, names and letters out of what was written is left to `axpo_env.grading`.
 """
 
-import re
 from collections.abc import Callable, Sequence
 
-from axpo_env.grading import Grade, strict_match, to_number
+from axpo_env.grading import Grade
+from axpo_env.grading.choice import grade_choice
+from axpo_env.grading.free import split_parts
+from axpo_env.grading.grade import make_grade
+from axpo_env.grading.numeric import number_match
+from axpo_env.grading.text import exact_match
 
 Grader = Callable[[str | None, Sequence[str]], Grade]
 
 
 def grade_exact(answer: str | None, references: Sequence[str]) -> Grade:
-    """Right if equal to any of `references`: as a number, or as text without case. No answer is wrong."""
-    right = answer is not None and any(strict_match(answer, reference) for reference in references)
-    return Grade(correct=right, strict=right, answer=answer, reference=tuple(references))
+    """Right if equal to any of `references`: as a number, or as text (case aside). No answer is wrong."""
+    right = answer is not None and (
+        exact_match(answer, references)
+        or any(number_match(answer, reference, tolerance=0.0) for reference in references)
+    )
+    return make_grade(answer, references, correct=right, strict=right)
 
 
 def grade_within(tolerance: float) -> Grader:
     """A grader that lets numbers differ by `tolerance` (absolute): the last digit asked for may be cut off."""
 
     def grade(answer: str | None, references: Sequence[str]) -> Grade:
-        near = answer is not None and any(_near(answer, reference, tolerance) for reference in references)
-        strict = grade_exact(answer, references).strict
-        return Grade(correct=near or strict, strict=strict, answer=answer, reference=tuple(references))
+        near = answer is not None and any(
+            number_match(answer, reference, tolerance=tolerance) for reference in references
+        )
+        return make_grade(answer, references, correct=near, strict=grade_exact(answer, references).strict)
 
     return grade
 
@@ -35,26 +43,28 @@ def grade_parts(tolerance: float) -> Grader:
     """
 
     def grade(answer: str | None, references: Sequence[str]) -> Grade:
-        def all_match(match: Callable[[str, str], bool]) -> bool:
+        def all_within(slack: float) -> bool:
             return answer is not None and any(
-                len(_parts(answer)) == len(_parts(reference))
-                and all(match(a, b) for a, b in zip(_parts(answer), _parts(reference), strict=True))
-                for reference in references
+                _all_match(answer, reference, slack) for reference in references
             )
 
-        strict = all_match(strict_match)
-        correct = strict or all_match(lambda a, b: _near(a, b, tolerance))
-        return Grade(correct=correct, strict=strict, answer=answer, reference=tuple(references))
+        return make_grade(answer, references, correct=all_within(tolerance), strict=all_within(0.0))
 
     return grade
 
 
-def _parts(text: str) -> list[str]:
-    parts = [re.sub(r"^\s*\(\d\)", "", part).strip() for part in re.split(r"[;\n]", text)]
-    return [part for part in parts if part]
+def grade_option(options: Sequence[str]) -> Grader:
+    """A grader of multiple choice; the first reference is the right letter. The option's text will do, too."""
+
+    def grade(answer: str | None, references: Sequence[str]) -> Grade:
+        return grade_choice(answer, references[0], options)
+
+    return grade
 
 
-def _near(answer: str, reference: str, tolerance: float) -> bool:
-    given, wanted = to_number(answer), to_number(reference)
-    # The small slack keeps a difference of exactly the tolerance inside despite rounding.
-    return given is not None and wanted is not None and abs(given - wanted) <= tolerance * (1 + 1e-6)
+def _all_match(answer: str, reference: str, tolerance: float) -> bool:
+    count = reference.count(";") + 1
+    wanted, said = split_parts(reference, count), split_parts(answer, count)
+    return len(said) == count and all(
+        number_match(part, right, tolerance=tolerance) for part, right in zip(said, wanted, strict=True)
+    )

@@ -83,12 +83,11 @@ class FigureSource(GeneratedSource[FigureLevel]):
 
 
 def _item(rng: random.Random, kind: str, figure: Figure, level: FigureLevel, *, chooses: bool) -> Item:
-    question, answer, aliases = figure.text, figure.answer, tuple[str, ...]()
+    question, answer, grader = figure.text, figure.answer, figure.grader
     guesses = figure.guesses or tuple(f"{float(0.5 + step / 10):.1f}" for step in range(10))
     if chooses:
-        choice = make_choice(rng, answer, _others(rng, figure))
-        question, answer, guesses = question + choice.text, choice.letter, choice.letters
-        aliases = choice.aliases
+        choice = make_choice(rng, question, answer, _others(rng, figure))
+        question, answer, guesses, grader = choice.question, choice.letter, choice.letters, choice.grader
     zooms = [
         (name, to_1000(box, level.canvas_px, level.canvas_px)) for name, box in figure.needed if level.zooms
     ]
@@ -111,13 +110,12 @@ def _item(rng: random.Random, kind: str, figure: Figure, level: FigureLevel, *, 
         kind=kind,
         question=question,
         answer=answer,
-        aliases=aliases,
         guesses=guesses,
         needs_tools=tools,
         gold_boxes=tuple(box for _, box in zooms),
         paint=lambda: (figure.sheet.paint(),),
         solve=solve,
-        grader=figure.grader,
+        grader=grader,
         details={"figure": figure},
     )
 

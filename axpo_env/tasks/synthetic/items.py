@@ -13,16 +13,16 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 from PIL import Image
 
+from axpo_env.grading.choice import LETTERS, show_options
 from axpo_env.messages import format_action, format_answer
 from axpo_env.names import unknown_name
 from axpo_env.tasks.base import SPLITS, Random, Task, check_index, check_split
-from axpo_env.tasks.synthetic.answers import Grader, grade_exact
+from axpo_env.tasks.synthetic.answers import Grader, grade_exact, grade_option
 from axpo_env.tasks.synthetic.draws import item_rng
 from axpo_env.views import from_pil
 
 NUM_TASKS = 2**31 - 1  # per split: as good as unlimited
 MAX_CACHE_BYTES = 256 * 2**20  # pixels of the tasks kept, all sources together: two 8k canvases
-LETTERS = "ABCDEF"
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom in pixels
 Box1000 = tuple[int, int, int, int]  # the same in thousandths of width and height
@@ -150,25 +150,22 @@ def wording(split: str, wordings: tuple[str, str, str]) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """A multiple choice: its options as the question shows them, and what is right."""
+    """A multiple choice."""
 
-    text: str
-    letter: str
-    aliases: tuple[str, ...]  # the option's text, and letter and text together
+    question: str  # with the options under it
+    letter: str  # of the right one
     letters: tuple[str, ...]
+    grader: Grader
 
 
-def make_choice(rng: Random, answer: str, others: Sequence[str]) -> Choice:
+def make_choice(rng: Random, question: str, answer: str, others: Sequence[str]) -> Choice:
     """`answer` among `others`, in random order."""
     options = sorted([answer, *others], key=lambda _: rng.random())
-    letters = tuple(LETTERS[: len(options)])
-    letter = letters[options.index(answer)]
-    lines = [f"{name}. {option}" for name, option in zip(letters, options, strict=True)]
     return Choice(
-        text="\n" + "\n".join(lines) + "\nAnswer with the letter.",
-        letter=letter,
-        aliases=(answer, f"{letter}. {answer}", f"{letter} {answer}", f"({letter})", f"({letter}) {answer}"),
-        letters=letters,
+        question=show_options(question, options),
+        letter=LETTERS[options.index(answer)],
+        letters=tuple(LETTERS[: len(options)]),
+        grader=grade_option(options),
     )
 
 

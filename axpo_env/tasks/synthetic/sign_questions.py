@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from axpo_env.messages import format_action, format_answer, format_call
 from axpo_env.tasks.base import Random
+from axpo_env.tasks.synthetic.answers import Grader, grade_exact
 from axpo_env.tasks.synthetic.chart_questions import pick_offset
 from axpo_env.tasks.synthetic.draws import pick, shuffled
 from axpo_env.tasks.synthetic.items import Box, Box1000, Item, make_choice, to_1000, wording
@@ -47,17 +48,12 @@ def ask(rng: random.Random, board: Board, kind: str, *, split: str, chooses: boo
     plan = KINDS[kind](rng, board, split)
     width, height = board.level.canvas_px
     boxes = tuple(to_1000(box, width, height) for _, box in plan.places)
+    question, answer = plan.text, plan.answer
+    grader: Grader = grade_exact
+    guesses = (answer, *plan.others) if plan.listed else tuple(draw_words(rng, 8, {answer}))
     if chooses:
-        choice = make_choice(rng, plan.answer, shuffled(rng, plan.others)[: _NUM_OPTIONS - 1])
-        question, answer, aliases, guesses = (
-            plan.text + choice.text,
-            choice.letter,
-            choice.aliases,
-            choice.letters,
-        )
-    else:
-        question, answer, aliases = plan.text, plan.answer, ()
-        guesses = (answer, *plan.others) if plan.listed else tuple(draw_words(rng, 8, {answer}))
+        choice = make_choice(rng, plan.text, plan.answer, shuffled(rng, plan.others)[: _NUM_OPTIONS - 1])
+        question, answer, guesses, grader = choice.question, choice.letter, choice.letters, choice.grader
 
     def solve(rng: Random, aim_noise: Sequence[float] | float) -> list[str]:
         if plan.target is not None and not chooses:
@@ -70,12 +66,12 @@ def ask(rng: random.Random, board: Board, kind: str, *, split: str, chooses: boo
         kind=kind,
         question=question,
         answer=answer,
-        aliases=aliases,
         guesses=guesses,
         needs_tools=("image_zoom_in",),
         gold_boxes=boxes,
         paint=lambda: (paint_board(board),),
         solve=solve,
+        grader=grader,
         details={"board": board},
     )
 
