@@ -4,6 +4,7 @@ What must hold when they are played is left to `contract`.
 """
 
 import random
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from axpo_env.messages import format_action, format_answer, format_call
@@ -46,8 +47,27 @@ BAD_ACTIONS: tuple[Any, ...] = (
 )
 
 
-def random_action(rng: random.Random) -> str:
-    """One plausible action: a good or bad zoom, Python, prose or, rarely, an answer."""
+WORDS = (
+    "tower",
+    "the firm",
+    "who founded",
+    "mayor of",
+    "inhabitants",
+    "1887",
+    "region",
+    "ship",
+    "map",
+    "-",
+    "é",
+)
+_KNOWN = ("image_zoom_in", "python")  # tools that `random_action` knows how to use well
+
+
+def random_action(rng: random.Random, schemas: Iterable[Mapping[str, Any]] = ()) -> str:
+    """One plausible action: a good or bad zoom, Python, prose or, rarely, an answer.
+
+    `schemas` are those of the episode's tools; a third of the calls are then to tools beside zoom and Python.
+    """
     box = [rng.randrange(500), rng.randrange(500), rng.randrange(501, 1100), rng.randrange(400, 1000)]
     zoom = format_call("image_zoom_in", {"bbox_2d": box, "label": "x", "img_idx": rng.randrange(3)})
     code = rng.choice(
@@ -61,5 +81,40 @@ def random_action(rng: random.Random) -> str:
     )
     python = format_call("python", {"code": code})
     parts = rng.choice([[zoom], [zoom, zoom], [python], [python], [python, zoom, python], ["I do not know"]])
+    others = [schema for schema in schemas if schema["function"]["name"] not in _KNOWN]
+    if others and rng.random() < 1 / 3:
+        schema = rng.choice(others)
+        parts = [format_call(schema["function"]["name"], fitting_arguments(schema, rng)), *parts[1:]]
     answer = format_action("", format_answer(str(rng.randrange(100))))
     return answer if rng.random() < 0.1 else format_action("hm", *parts)
+
+
+def fitting_arguments(schema: Mapping[str, Any], rng: random.Random) -> dict[str, Any]:
+    """Arguments that fit a tool's `schema`: every required one, the others half of the time.
+
+    A tool may still refuse them for what no schema says, such as a box whose sides are swapped.
+    """
+    parameters = schema["function"]["parameters"]
+    required = parameters.get("required", ())
+    return {
+        name: _fitting_value(value, rng)
+        for name, value in parameters["properties"].items()
+        if name in required or rng.random() < 0.5
+    }
+
+
+def _fitting_value(schema: Mapping[str, Any], rng: random.Random) -> Any:
+    kind = schema["type"]
+    if kind in ("integer", "number"):
+        low = schema.get("minimum", 0)
+        return rng.randint(low, schema.get("maximum", low + 3))
+    if kind == "array":
+        least = schema.get("minItems", 0)
+        count = rng.randint(least, schema.get("maxItems", least + 2))
+        return [_fitting_value(schema["items"], rng) for _ in range(count)]
+    values: dict[str, Any] = {
+        "string": " ".join(rng.choice(WORDS) for _ in range(rng.randint(1, 4))),
+        "boolean": rng.random() < 0.5,
+        "object": {},
+    }
+    return values[kind]

@@ -1,18 +1,19 @@
 """What every environment of the suite promises, as checks; for environments of your own, too.
 
     python -m axpo_env.contract AXPO/ChartQA-Tools-v0 --difficulty nano
+    python -m axpo_env.contract --all
 
 prints a table and exits with 1 if a check fails. The checks need only the contract (spaces, reset, step,
-snapshot, restore, fork, bytes), no particular task. What answers are worth, and whether the tasks are good,
-is left to others.
+snapshot, restore, fork, bytes), no particular task. What goes wrong or away is in `contract_faults`, which
+environments there are in `catalogue`. What answers are worth, and whether the tasks are good, is left to
+others.
 """
 
 import argparse
-import json
+import pickle
 import random
 import subprocess
 import sys
-import threading
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,7 +23,8 @@ import gymnasium as gym
 from gymnasium.utils.env_checker import check_env, data_equivalence
 
 import axpo_env
-from axpo_env.actions import BAD_ACTIONS, random_action
+from axpo_env.actions import BAD_ACTIONS, fitting_arguments, random_action
+from axpo_env.contract_faults import check_closing, check_outages, check_pickling
 from axpo_env.messages import format_action, format_answer, format_call
 from axpo_env.names import unknown_name
 from axpo_env.snapshots import digest
@@ -49,6 +51,13 @@ def play(env: Any, actions: list[Any]) -> list[Any]:
     return outcomes
 
 
+def _actions(env: Any, seed: int, count: int = 6) -> list[str]:
+    """Plausible random actions for the environment's tools."""
+    rng = random.Random(seed)
+    schemas = [tool.schema for tool in env.rules.tools.values()]
+    return [random_action(rng, schemas) for _ in range(count)]
+
+
 def _same(first: Any, second: Any, what: str) -> None:
     if not data_equivalence(first, second, exact=True):
         raise AssertionError(what)
@@ -67,8 +76,7 @@ def check_seeding(make: MakeEnv) -> None:
     """Two copies with one seed and the same actions show the same to the last byte."""
     first, second = make(), make()
     for seed in range(_SEED, _SEED + 5):
-        rng = random.Random(seed)
-        actions = [random_action(rng) for _ in range(6)]
+        actions = _actions(first, seed)
         _same(
             first.reset(seed=seed), second.reset(seed=seed), f"seed {seed} starts differently in two copies"
         )
@@ -99,8 +107,7 @@ def check_snapshots(make: MakeEnv, *, num_episodes: int = 10) -> None:
     """The snapshot law at every turn: restored, forked or elsewhere, the same actions show the same."""
     env, other = make(), make()
     for episode in range(num_episodes):
-        rng = random.Random(episode)
-        actions = [random_action(rng) for _ in range(6)]
+        actions = _actions(env, episode)
         env.reset(seed=episode)
         for turn in range(len(actions)):
             snapshot = env.snapshot()
@@ -130,19 +137,38 @@ def _restored(env: Any, snapshot: Any, actions: list[Any]) -> list[Any]:
 def check_forks(make: MakeEnv) -> None:
     """No branch sees what another did, in the episode or in the interpreter."""
     env = make()
-    env.reset(seed=_SEED)
     write = "{0} = 1; print(sorted(n for n in ('left', 'right', 'both') if n in globals()))"
-    call = [
-        format_action("", format_call("python", {"code": write.format(n)})) for n in ("both", "left", "right")
-    ]
-    play(env, call[:1])
-    left, right = env.fork(2)
-    alone = play(left, call[1:2])
-    branches = env.fork(2)
-    play(branches[0], call[2:])
-    _same(play(branches[1], call[1:2]), alone, "a branch saw what another did")
-    _same(play(right, call[1:2]), alone, "a branch saw what its sibling did")
-    for branch in (env, left, right, *branches):
+    both, left, right = (
+        format_action("", format_call("python", {"code": write.format(name)}))
+        for name in ("both", "left", "right")
+    )
+    rng = random.Random(_SEED)
+    pairs = [(both, left, right)]
+    for tool in env.rules.tools.values():
+        calls = [format_call(tool.name, fitting_arguments(tool.schema, rng)) for _ in range(3)]
+        pairs.append((format_action("", calls[0]), format_action("", calls[1]), format_action("", calls[2])))
+    for before, mine, others in pairs:
+        _check_fork(env, before, mine, others)
+    env.close()
+
+
+def _check_fork(env: Any, before: str, mine: str, others: str) -> None:
+    """After `before`, `mine` shows the same whether or not a sibling, a child or the parent did `others`."""
+    env.reset(seed=_SEED)
+    play(env, [before])
+    if env.state.stop_reason is not None:
+        return  # one turn is all there is
+    first, second, third = env.fork(3)
+    alone = play(first, [mine])
+    play(second, [others])
+    _same(play(third, [mine]), alone, "a branch saw what its sibling did")
+    cousins = env.fork(2)
+    play(cousins[0], [others])
+    _same(play(cousins[1], [mine]), alone, "a branch saw what its sibling did after another had begun")
+    orphan = env.fork(1)[0]
+    play(env, [others])
+    _same(play(orphan, [mine]), alone, "a branch saw what the one it came from did")
+    for branch in (first, second, third, *cousins, orphan):
         branch.close()
 
 
@@ -173,13 +199,14 @@ def check_random_text(make: MakeEnv) -> None:
 
 
 _CHILD = """
-import json, sys
-from axpo_env.contract import make_env, play
+import pickle, sys
+import gymnasium as gym
+from axpo_env.contract import play
 from axpo_env.snapshots import digest
-request = json.loads(sys.stdin.buffer.readline())
-env = make_env(request["id"], request["keywords"])()
-env.restore(env.snapshot_from_bytes(sys.stdin.buffer.read()))
-play(env, request["actions"])
+spec, data, actions = pickle.load(sys.stdin.buffer)
+env = gym.make(spec).unwrapped
+env.restore(env.snapshot_from_bytes(data))
+play(env, actions)
 print(digest(env.state))
 env.close()
 """
@@ -188,39 +215,19 @@ env.close()
 def check_bytes(make: MakeEnv) -> None:
     """A snapshot's bytes, in another process, lead to the same conversation."""
     env = make()
+    if env.spec is None:
+        return  # made without gymnasium.make, so another process cannot make it either
     env.reset(seed=_SEED)
-    rng = random.Random(_SEED)
-    play(
-        env,
-        [format_action("", format_call("python", {"code": "n = 41; print(n)"})), "hm"][
-            : env.rules.max_turns - 1
-        ],
-    )
+    past = [format_action("", format_call("python", {"code": "n = 41; print(n)"})), "hm"]
+    play(env, past[: env.rules.max_turns - 1])
     data = env.snapshot().to_bytes()
-    actions = [random_action(rng), format_action("", format_answer("1"))]
-    request = {"id": env.spec.id, "keywords": env.spec.kwargs, "actions": actions}
-    message = json.dumps(request).encode() + b"\n" + data
+    actions = [*_actions(env, _SEED, 1), format_action("", format_answer("1"))]
+    message = pickle.dumps((env.spec, data, actions))
     done = subprocess.run([sys.executable, "-c", _CHILD], input=message, capture_output=True, check=False)
     assert done.returncode == 0, done.stderr.decode()[-2000:]
     play(env, actions)
     assert done.stdout.decode().strip() == digest(env.state), "another process got elsewhere"
     env.close()
-
-
-def check_closing(make: MakeEnv) -> None:
-    """Closing twice is fine, and a closed environment leaves no thread behind."""
-    before = threading.active_count()
-    env = make()
-    env.reset(seed=_SEED)
-    env.step("hm")
-    snapshot = env.snapshot()
-    for branch in env.fork(2):
-        branch.close()
-    snapshot.release()
-    snapshot.release()
-    env.close()
-    env.close()
-    assert threading.active_count() <= before, "threads were left behind"
 
 
 CHECKS: tuple[Callable[[MakeEnv], None], ...] = (
@@ -232,6 +239,8 @@ CHECKS: tuple[Callable[[MakeEnv], None], ...] = (
     check_bad_actions,
     check_random_text,
     check_bytes,
+    check_outages,
+    check_pickling,
     check_closing,
 )
 

@@ -105,6 +105,11 @@ def deliver_images(state: "EpisodeState", interpreter: "Interpreter") -> list[st
     return [f"(_images and _pil_images are not up to date: {problem.splitlines()[-1]})"]
 
 
+def is_delivery(code: str) -> bool:
+    """Whether `code` is what brings images into the interpreter, not the policy's."""
+    return code.startswith(_DELIVER[: _DELIVER.index("COUNT")])
+
+
 def error_text(error: ExecutionError) -> str:
     """The traceback as the policy reads it; its last line always names the error."""
     last = f"{error.name}: {error.value}" if error.value else error.name
