@@ -14,6 +14,7 @@ import pickle
 import random
 import subprocess
 import sys
+import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,7 +25,9 @@ from gymnasium.utils.env_checker import check_env, data_equivalence
 
 import axpo_env
 from axpo_env.actions import BAD_ACTIONS, fitting_arguments, random_action
+from axpo_env.catalogue import ZOOM_AND_PYTHON, find_entries
 from axpo_env.contract_faults import check_closing, check_outages, check_pickling
+from axpo_env.echo import EchoSandbox
 from axpo_env.messages import format_action, format_answer, format_call
 from axpo_env.names import unknown_name
 from axpo_env.snapshots import digest
@@ -269,31 +272,52 @@ def run_checks(make: MakeEnv) -> list[Outcome]:
 def main(arguments: list[str] | None = None) -> int:
     """The command line. Returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m axpo_env.contract", description=__doc__.split("\n")[0])
-    parser.add_argument("id", help="environment id, such as AXPO/ChartQA-Tools-v0")
+    parser.add_argument("id", nargs="?", help="environment id, such as AXPO/ChartQA-Tools-v0")
+    parser.add_argument("--all", action="store_true", help="every id with every source that is there")
+    parser.add_argument("--data", help="with --all: folder of data sets, named OWNER--NAME as on the hub")
     parser.add_argument("--source", default="synthetic", help="synthetic, hub, or a folder")
     parser.add_argument("--split", default="test")
     parser.add_argument("--difficulty", default="nano")
-    parser.add_argument("--tools", default="image_zoom_in,python", help="names, comma-separated")
-    parser.add_argument("--sandbox", default="local", help="backend that the python tool runs in")
+    parser.add_argument(
+        "--tools", help="names, comma-separated; default: zoom, python, with --all searches too"
+    )
+    parser.add_argument("--sandbox", default="local", help="backend that the python tool runs in, or echo")
     given = parser.parse_args(arguments)
-    keywords = {
-        "source": given.source,
-        "split": given.split,
-        "difficulty": given.difficulty,
-        "sandbox": given.sandbox,
-    }
+    if given.all == (given.id is not None):
+        parser.error("give an id or --all")
     try:
-        make = make_env(given.id, {**keywords, "tools": tuple(given.tools.split(","))})
-        make().close()
+        makes = _find(given)
+        for make in makes.values():
+            make().close()
     except (ValueError, OSError, ImportError) as error:
         print(error, file=sys.stderr)
         return 2
-    outcomes = run_checks(make)
-    for outcome in outcomes:
-        print(
-            f"{'ok' if outcome.error is None else 'FAILED':8}{outcome.name:16}{outcome.error or ''}".rstrip()
-        )
-    return 1 if any(outcome.error for outcome in outcomes) else 0
+    failed = 0
+    for name, make in makes.items():
+        started = time.monotonic()
+        outcomes = run_checks(make)
+        if given.all:
+            passed = sum(outcome.error is None for outcome in outcomes)
+            print(f"{name}: {passed} of {len(outcomes)} in {time.monotonic() - started:.0f} s", flush=True)
+        for outcome in outcomes:
+            failed += outcome.error is not None
+            if outcome.error is not None or not given.all:
+                state = "ok" if outcome.error is None else "FAILED"
+                print(f"{state:8}{outcome.name:16}{outcome.error or ''}".rstrip(), flush=True)
+    return 1 if failed else 0
+
+
+def _find(given: argparse.Namespace) -> dict[str, MakeEnv]:
+    """What the command line asks for, by name."""
+    keywords: dict[str, Any] = {"sandbox": EchoSandbox() if given.sandbox == "echo" else given.sandbox}
+    if given.tools is not None or not given.all:
+        tools = ",".join(ZOOM_AND_PYTHON) if given.tools is None else given.tools
+        keywords["tools"] = tuple(tools.split(","))
+    if not given.all:
+        keywords |= {"source": given.source, "split": given.split, "difficulty": given.difficulty}
+        return {given.id: make_env(given.id, keywords)}
+    entries = find_entries(data=given.data, split=given.split, difficulty=given.difficulty)
+    return {entry.name: make_env(entry.env_id, {**entry.keywords, **keywords}) for entry in entries}
 
 
 if __name__ == "__main__":
