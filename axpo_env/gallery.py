@@ -100,7 +100,7 @@ def exhibit(entry: Entry, index: int, **changes: Any) -> Exhibit:
         views=views,
         turns=tuple(turns),
         demonstrated=task.demonstrator is not None,
-        stop_reason=info["stop_reason"] or "goes on",
+        stop_reason=str(info["stop_reason"] or "goes on"),
         reward=reward,
     )
 

@@ -6,9 +6,10 @@ Which tasks are shown, and what is played, is left to `gallery`.
 import base64
 import io
 import json
+import re
 from collections.abc import Sequence
 from html import escape
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,13 +19,16 @@ from axpo_env.views import downscale
 
 if TYPE_CHECKING:
     from axpo_env.gallery import Exhibit, Result, Turn, View
+    from axpo_env.tasks.base import Task
 
 Image = NDArray[np.uint8]  # [H, W, 3]
+Box = tuple[int, int, int, int]  # left, top, right, bottom in thousandths of the sides
 MAX_SHOWN_PIXELS = 1_440_000  # of a full image on the page
 MAX_CUT_PIXELS = 360_000  # of a part of one
 _EXACT_PIXELS = 90_000  # up to here an image is kept to the last bit
 _MARGIN = 0.35  # of a gold box's sides, shown around it
 _LEAST_SHARE = 0.06  # of the image's sides, so that a small box has surroundings
+_NUMBER_LINE = re.compile(r"Image \d+:")  # says no more than the caption of the image itself
 
 STYLE = """
 :root { --ink: #1d2330; --soft: #667085; --line: #e3e6ec; --paper: #fff; --ground: #f5f6f8; --blue: #2855c8;
@@ -52,11 +56,11 @@ header { display: flex; gap: 12px; align-items: baseline; justify-content: space
 .question { font-size: 18px; white-space: pre-wrap; margin: 0; overflow-wrap: anywhere; }
 .chip { display: inline-block; font: 14px/1.4 ui-monospace, "DejaVu Sans Mono", monospace; background: #eef2fd;
   border-radius: 6px; padding: 2px 8px; margin: 0 6px 6px 0; overflow-wrap: anywhere; }
-.pair { display: grid; grid-template-columns: 1fr 1fr; gap: 18px; align-items: start; margin-bottom: 14px; }
-figure { margin: 0; }
+.side { display: flex; flex-wrap: wrap; gap: 8px 18px; align-items: flex-start; }
+figure { margin: 0 0 8px; max-width: 100%; }
 figcaption { font-size: 13px; color: var(--soft); margin-bottom: 5px; }
 figcaption b { color: var(--ink); font-weight: 600; }
-.frame { position: relative; border: 1px solid var(--line); background: #fff; line-height: 0; }
+.frame { position: relative; max-width: 100%; border: 1px solid var(--line); background: #fff; line-height: 0; }
 .frame img { width: 100%; display: block; }
 .frame img.coarse { image-rendering: pixelated; }
 .box { position: absolute; border: 2px solid #e5484d; border-radius: 3px; box-shadow: 0 0 0 1px #fff; }
@@ -69,7 +73,7 @@ pre.call { background: #1f2633; color: #e8ecf4; }
 pre.call b { color: #8fb4ff; font-weight: 600; }
 .from { font-size: 12px; color: var(--soft); margin: 12px 0 4px; }
 .answer { font-size: 16px; margin: 0; }
-@media (max-width: 760px) { .pair { grid-template-columns: 1fr; } .turn { grid-template-columns: 1fr; } }
+@media (max-width: 760px) { .turn { grid-template-columns: 1fr; } }
 """
 
 
@@ -98,7 +102,7 @@ budget; the tools work on the full image. Red boxes mark where the facts stand, 
 
 
 def _row(place: int, shown: "Exhibit") -> str:
-    sizes = ", ".join(f"{_size(view.full)} → {_size(view.seen)}" for view in shown.views) or "none"
+    sizes = ", ".join(map(_sizes, shown.views)) or "none"
     return (
         f'<tr><td><a href="#task-{place}">{escape(shown.name)}</a></td><td>{escape(shown.task.id)}</td>'
         f'<td class="number">{sizes}</td><td class="number">{len(shown.turns)}</td>'
@@ -114,7 +118,7 @@ def _article(place: int, shown: "Exhibit") -> str:
         f"task {task.id}",
         *([f"kind {kind}"] if kind else []),
         f"at most {shown.max_pixels:,} pixels seen of an image",
-        f"needs {', '.join(task.needs_tools)}" if task.needs_tools else "needs no tool, or not known which",
+        _needs(task),
     ]
     chips = "".join(f'<span class="chip">{escape(reference)}</span>' for reference in task.references)
     boxes = task.gold_boxes
@@ -124,9 +128,10 @@ def _article(place: int, shown: "Exhibit") -> str:
     title = (
         "Demonstration"
         if shown.demonstrated
-        else "No demonstration in the rows: a look at the middle, the reference"
+        else "Not demonstrated by its source: a look at the middle, the reference"
     )
     turns = "".join(_turn(number, turn) for number, turn in enumerate(shown.turns, start=1))
+    end = f"{escape(shown.stop_reason)}, {_verdict(shown)}"
     return f"""<article id="task-{place}">
 <header><h2>{escape(shown.name)}</h2><span class="badge {_tone(shown)}">{_verdict(shown)}</span></header>
 <p class="meta">{escape(" · ".join(facts))}</p>
@@ -134,8 +139,14 @@ def _article(place: int, shown: "Exhibit") -> str:
 <h3>References</h3>{chips}
 <h3>Images</h3>{pairs or '<p class="meta">This task has none.</p>'}
 <h3>{title}</h3>{turns}
-<div class="turn"><div class="label">end</div><div class="answer">{escape(str(shown.stop_reason))}, {_verdict(shown)}</div></div>
+<div class="turn"><div class="label">end</div><div class="answer">{end}</div></div>
 </article>"""
+
+
+def _needs(task: "Task") -> str:
+    if task.needs_tools:
+        return f"needs {', '.join(task.needs_tools)}"
+    return "needs no tool" if task.demonstrator is not None else "which tools it needs is not known"
 
 
 def _tone(shown: "Exhibit") -> str:
@@ -146,32 +157,33 @@ def _verdict(shown: "Exhibit") -> str:
     return f'<span class="{_tone(shown)}">reward {shown.reward:g}</span>'
 
 
-def _pair(view: "View", boxes: Sequence[tuple[int, int, int, int]]) -> str:
+def _pair(view: "View", boxes: Sequence[Box]) -> str:
     """The image as the policy sees it beside the full one; one figure if they are the same."""
     full = downscale(view.full, MAX_SHOWN_PIXELS)
+    number = f"image {view.number}"
     if view.full.shape == view.seen.shape:
-        whole = _figure(
-            f"<b>image {view.number}, whole to policy and tools</b>, {_size(view.full)}", full, boxes
-        )
-        return f'<div class="pair">{whole}</div>'
-    seen = _figure(f"<b>image {view.number}, as the policy sees it</b>, {_size(view.seen)}", view.seen, ())
-    tools = _figure(f"<b>as the tools see it</b>, {_size(view.full)}", full, boxes)
-    return f'<div class="pair">{seen}{tools}</div>'
+        caption = f"<b>{number}, as policy and tools see it</b>, {_size(view.full)}"
+        return f'<div class="side">{_figure(caption, full, _display(full, 640, 480), boxes)}</div>'
+    display = _display(full, 510, 560, least=True)
+    seen = _figure(f"<b>{number}, as the policy sees it</b>, {_size(view.seen)}", view.seen, display)
+    tools = _figure(f"<b>as the tools see it</b>, {_size(view.full)}", full, display, boxes)
+    return f'<div class="side">{seen}{tools}</div>'
 
 
-def _closer(view: "View", boxes: Sequence[tuple[int, int, int, int]]) -> str:
+def _closer(view: "View", boxes: Sequence[Box]) -> str:
     """The surroundings of the first gold box, as the policy and as the tools see them."""
     if view.full.shape == view.seen.shape:
         return ""
     around = surroundings(boxes[0])
     seen, full = (downscale(cut(image, around), MAX_CUT_PIXELS) for image in (view.seen, view.full))
+    display = _display(full, 510, 220, least=True)
     return (
-        f'<div class="pair">{_figure("the first red box and its surroundings, as the policy sees them", seen, ())}'
-        f"{_figure('as the tools see them', full, ())}</div>"
+        f'<div class="side">{_figure("around the first red box, as the policy sees it", seen, display)}'
+        f"{_figure('as the tools see it', full, display)}</div>"
     )
 
 
-def surroundings(box: tuple[int, int, int, int]) -> tuple[float, float, float, float]:
+def surroundings(box: Box) -> tuple[float, float, float, float]:
     """`box` (0-1000) with a margin, as shares 0-1 of the sides."""
     left, top, right, bottom = (side / 1000 for side in box)
     wide = max((right - left) * _MARGIN, (_LEAST_SHARE - (right - left)) / 2)
@@ -204,7 +216,7 @@ def _turn(number: int, turn: "Turn") -> str:
     return f'<div class="turn"><div class="label">turn {number}</div><div>{"".join(parts)}</div></div>'
 
 
-def _arguments(arguments: dict) -> str:
+def _arguments(arguments: dict[str, Any]) -> str:
     """Code as it stands, everything else as JSON."""
     rest = {name: value for name, value in arguments.items() if name != "code"}
     shown = escape(json.dumps(rest, ensure_ascii=False)) if rest else ""
@@ -213,28 +225,39 @@ def _arguments(arguments: dict) -> str:
 
 
 def _result(result: "Result") -> str:
-    text = f"<pre>{escape(result.text)}</pre>" if result.text else ""
+    lines = [line for line in result.text.splitlines() if not _NUMBER_LINE.fullmatch(line)]
+    text = f"<pre>{escape(chr(10).join(lines))}</pre>" if any(line.strip() for line in lines) else ""
     views = "".join(_crop(view) for view in result.views)
-    return f'<p class="from">from {escape(result.name)}</p>{text}{views}'
+    return f'<p class="from">from {escape(result.name)}</p>{text}<div class="side">{views}</div>'
 
 
 def _crop(view: "View") -> str:
-    seen = _figure(f"<b>image {view.number}, as the policy sees it</b>, {_size(view.seen)}", view.seen, ())
-    if view.full.shape == view.seen.shape:
-        return f'<div class="pair">{seen}</div>'
     full = downscale(view.full, MAX_CUT_PIXELS)
-    return f'<div class="pair">{seen}{_figure(f"<b>as the tools see it</b>, {_size(view.full)}", full, ())}</div>'
+    display = _display(full, 440, 240)
+    if view.full.shape == view.seen.shape:
+        return _figure(f"<b>image {view.number}</b>, {_size(view.full)}", full, display)
+    seen = _figure(
+        f"<b>image {view.number}, as the policy sees it</b>, {_size(view.seen)}", view.seen, display
+    )
+    return seen + _figure(f"<b>as the tools see it</b>, {_size(view.full)}", full, display)
 
 
-def _figure(caption: str, image: Image, boxes: Sequence[tuple[int, int, int, int]]) -> str:
+def _display(image: Image, max_width: float, max_height: float, *, least: bool = False) -> int:
+    """The width in px to show `image` at: within both limits, at most six times its own unless `least`."""
+    height, width = image.shape[:2]
+    limits = [max_width, max_height * width / height, *([] if least else [6 * width])]
+    return max(24, round(min(limits)))
+
+
+def _figure(caption: str, image: Image, display: int, boxes: Sequence[Box] = ()) -> str:
     marks = "".join(
         f'<div class="box" style="left:{left / 10}%;top:{top / 10}%;'
         f'width:{(right - left) / 10}%;height:{(bottom - top) / 10}%"></div>'
         for left, top, right, bottom in boxes
     )
-    look = ' class="coarse"' if image.shape[1] < 480 else ""
+    look = ' class="coarse"' if image.shape[1] < display else ""
     return (
-        f'<figure><figcaption>{caption}</figcaption><div class="frame">'
+        f'<figure><figcaption>{caption}</figcaption><div class="frame" style="width:{display}px">'
         f'<img{look} alt="" src="{data_uri(image)}">{marks}</div></figure>'
     )
 
@@ -245,6 +268,12 @@ def data_uri(image: Image) -> str:
     buffer = io.BytesIO()
     PILImage.fromarray(image).save(buffer, format="WEBP", lossless=exact, quality=80, method=4)
     return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def _sizes(view: "View") -> str:
+    """Its size to the tools and, where it differs, to the policy."""
+    whole = view.full.shape == view.seen.shape
+    return _size(view.full) if whole else f"{_size(view.full)} → {_size(view.seen)}"
 
 
 def _size(image: Image) -> str:
