@@ -57,6 +57,7 @@ header { display: flex; gap: 12px; align-items: baseline; justify-content: space
 .chip { display: inline-block; font: 14px/1.4 ui-monospace, "DejaVu Sans Mono", monospace; background: #eef2fd;
   border-radius: 6px; padding: 2px 8px; margin: 0 6px 6px 0; overflow-wrap: anywhere; }
 .side { display: flex; flex-wrap: wrap; gap: 8px 18px; align-items: flex-start; }
+.side > .wide { flex-basis: 100%; min-width: 0; }
 figure { margin: 0 0 8px; max-width: 100%; }
 figcaption { font-size: 13px; color: var(--soft); margin-bottom: 5px; }
 figcaption b { color: var(--ink); font-weight: 600; }
@@ -68,7 +69,8 @@ figcaption b { color: var(--ink); font-weight: 600; }
 .turn > .label { color: var(--soft); font-size: 13px; padding-top: 2px; }
 .thinking { color: var(--soft); font-style: italic; margin: 0 0 8px; white-space: pre-wrap; }
 pre { margin: 0 0 10px; padding: 10px 12px; border-radius: 8px; background: #f3f5f9; white-space: pre-wrap;
-  overflow-wrap: anywhere; font: 13px/1.5 ui-monospace, "DejaVu Sans Mono", monospace; max-height: 22em; overflow: auto; }
+  overflow-wrap: anywhere; font: 13px/1.5 ui-monospace, "DejaVu Sans Mono", monospace;
+  max-height: 22em; overflow: auto; }
 pre.call { background: #1f2633; color: #e8ecf4; }
 pre.call b { color: #8fb4ff; font-weight: 600; }
 .from { font-size: 12px; color: var(--soft); margin: 12px 0 4px; }
@@ -164,7 +166,7 @@ def _pair(view: "View", boxes: Sequence[Box]) -> str:
     if view.full.shape == view.seen.shape:
         caption = f"<b>{number}, as policy and tools see it</b>, {_size(view.full)}"
         return f'<div class="side">{_figure(caption, full, _display(full, 640, 480), boxes)}</div>'
-    display = _display(full, 510, 560, least=True)
+    display = _display(full, 490, 540, least=True)
     seen = _figure(f"<b>{number}, as the policy sees it</b>, {_size(view.seen)}", view.seen, display)
     tools = _figure(f"<b>as the tools see it</b>, {_size(view.full)}", full, display, boxes)
     return f'<div class="side">{seen}{tools}</div>'
@@ -176,7 +178,7 @@ def _closer(view: "View", boxes: Sequence[Box]) -> str:
         return ""
     around = surroundings(boxes[0])
     seen, full = (downscale(cut(image, around), MAX_CUT_PIXELS) for image in (view.seen, view.full))
-    display = _display(full, 510, 220, least=True)
+    display = _display(full, 490, 220, least=True)
     return (
         f'<div class="side">{_figure("around the first red box, as the policy sees it", seen, display)}'
         f"{_figure('as the tools see it', full, display)}</div>"
@@ -212,7 +214,8 @@ def _turn(number: int, turn: "Turn") -> str:
         parts.append(f'<p class="answer">answers <span class="chip">{escape(action.answer)}</span></p>')
     if action.problem is not None:
         parts.append(f'<p class="answer bad">{escape(action.problem)}</p>')
-    parts += [_result(result) for result in turn.results]
+    if turn.results:
+        parts.append(f'<div class="side">{"".join(map(_result, turn.results))}</div>')
     return f'<div class="turn"><div class="label">turn {number}</div><div>{"".join(parts)}</div></div>'
 
 
@@ -228,7 +231,8 @@ def _result(result: "Result") -> str:
     lines = [line for line in result.text.splitlines() if not _NUMBER_LINE.fullmatch(line)]
     text = f"<pre>{escape(chr(10).join(lines))}</pre>" if any(line.strip() for line in lines) else ""
     views = "".join(_crop(view) for view in result.views)
-    return f'<p class="from">from {escape(result.name)}</p>{text}<div class="side">{views}</div>'
+    wide = ' class="wide"' if text else ""
+    return f'<div{wide}><p class="from">from {escape(result.name)}</p>{text}<div class="side">{views}</div></div>'
 
 
 def _crop(view: "View") -> str:
