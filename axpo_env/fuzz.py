@@ -9,6 +9,7 @@ A run depends on its seed alone, so a failure comes again; it names environment,
 
 import argparse
 import gc
+import itertools
 import os
 import random
 import sys
@@ -29,6 +30,7 @@ from axpo_env.tasks.base import Task, TaskSource, check_index
 NUM_TASKS = 8  # of each environment, in turn; few, so that no cache is still filling late in a run
 WARM_UP = 0.1  # share of the actions before memory is looked at
 MAX_GROWTH = 0.05  # of resident memory after the warm-up
+_LEAST_STEP = 20  # actions between two of them
 _NUM_SAMPLES = 20  # looks at memory in a run
 _MAX_SHORT_CHARS = 20_000  # longer bad actions are played rarely: they say nothing new and cost much
 _PIECES = (
@@ -96,10 +98,11 @@ def fuzz(
     for env in envs.values():
         env.source = KeptTasks(env.source)
     next_look = warm = int(num_actions * WARM_UP)
-    step = max(1, (num_actions - warm) // _NUM_SAMPLES)
-    while report.num_actions < num_actions:
-        for name, env in envs.items():
-            _episode(name, env, rng, report, num_actions)
+    step = max(_LEAST_STEP, (num_actions - warm) // _NUM_SAMPLES)
+    for name, env in itertools.cycle(envs.items()):
+        if report.num_actions == num_actions:
+            break
+        _episode(name, env, rng, report, num_actions)
         if report.num_actions >= next_look:
             resident = resident_bytes()
             if resident is not None:
