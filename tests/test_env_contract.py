@@ -1,26 +1,41 @@
 """The contract over every id and level, and that it catches environments that break it."""
 
+import os
+import pickle
 import random
 from concurrent.futures import ThreadPoolExecutor
+from typing import ClassVar
 
 import gymnasium as gym
 import pytest
+from gymnasium.utils.env_checker import data_equivalence
 
 import axpo_env
-from axpo_env import contract
+from axpo_env import contract, contract_faults
 from axpo_env.actions import BAD_ACTIONS
-from axpo_env.contract import CHECKS, make_env
+from axpo_env.catalogue import find_entries
+from axpo_env.contract import CHECKS, make_env, play
+from axpo_env.echo import EchoSandbox
 from axpo_env.env import ToolEnv
+from axpo_env.messages import format_action, format_answer, format_call
 from axpo_env.scripted import BlankPolicy, OraclePolicy, run_episode
 from axpo_env.state import EpisodeState
+from axpo_env.tools.zoom import ZoomTool
 
 ZOOM_ONLY = {"difficulty": "nano", "split": "test", "tools": ("image_zoom_in",)}
 
 
-@pytest.mark.parametrize("env_id", sorted(axpo_env.IDS))
+GENERATED = [entry for entry in find_entries() if entry.source == "synthetic"]
+
+
+@pytest.mark.parametrize("entry", GENERATED, ids=lambda entry: entry.name)
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
-def test_contract(env_id, check):
-    check(make_env(env_id, ZOOM_ONLY))
+def test_contract(entry, check):
+    check(make_env(entry.env_id, {**entry.keywords, "sandbox": EchoSandbox()}))
+
+
+def test_every_id_is_checked():
+    assert [entry.env_id for entry in GENERATED] == list(axpo_env.IDS)
 
 
 class Forgetful(ToolEnv):
@@ -48,6 +63,34 @@ class Stubborn(ToolEnv):
         return super().step(action)
 
 
+class Entangled(ToolEnv):
+    """Counts the steps of all branches together."""
+
+    def step(self, action):
+        self.source.num_steps = getattr(self.source, "num_steps", 0) + 1
+        observation, *rest = super().step(action)
+        return {**observation, "text": f"{observation['text']} {self.source.num_steps}"}, *rest
+
+
+class Blaming(ToolEnv):
+    """Takes an outage for the policy's fault."""
+
+    def step(self, action):
+        observation, reward, terminated, truncated, info = super().step(action)
+        terminated = terminated or info["outage"] is not None
+        return observation, reward, terminated, truncated, info
+
+
+class Hoarder(ToolEnv):
+    """Keeps a file open for every environment there ever was."""
+
+    held: ClassVar[list] = []
+
+    def __init__(self, **keywords):
+        super().__init__(**keywords)
+        self.held.append(open(os.devnull))  # noqa: SIM115 - that is the point
+
+
 class Deaf(ToolEnv):
     """Ignores which task is asked for."""
 
@@ -62,13 +105,91 @@ class Deaf(ToolEnv):
         (Moody, {"seeding", "indices", "snapshots"}),
         (Stubborn, {"bad_actions"}),
         (Deaf, {"indices"}),
+        (Entangled, {"seeding", "forks", "snapshots"}),
+        (Blaming, {"outages"}),
+        (Hoarder, {"closing"}),
     ],
 )
-def test_contract_catches(broken, failing):
+def test_contract_catches(broken, failing, monkeypatch):
+    monkeypatch.setattr(contract_faults, "_WAITS", 1)
     checks = {check.__name__.removeprefix("check_"): check for check in CHECKS}
     for name in failing:
         with pytest.raises((AssertionError, TypeError)):
             checks[name](lambda: broken(**ZOOM_ONLY))
+
+
+def test_contract_catches_a_spec_that_does_not_pickle():
+    class Local(ZoomTool):
+        """Of a class that no other process can import."""
+
+    with pytest.raises((AttributeError, pickle.PicklingError), match="Local"):
+        contract_faults.check_pickling(make_env("AXPO/ChartQA-Tools-v0", {**ZOOM_ONLY, "tools": (Local(),)}))
+
+
+def test_command_line_over_all(capsys, monkeypatch, tmp_path):
+    monkeypatch.setattr(contract, "CHECKS", (contract.check_indices,))
+    assert contract.main(["--all", "--sandbox", "echo", "--data", str(tmp_path)]) == 0
+    names = [line.partition(":")[0] for line in capsys.readouterr().out.splitlines()]
+    assert names == [entry.name for entry in find_entries(data=tmp_path)]
+
+    def check_charts_only(make):
+        assert make().config.benchmark == "chartqa", "no charts"
+
+    monkeypatch.setattr(contract, "CHECKS", (check_charts_only,))
+    assert contract.main(["--all", "--sandbox", "echo", "--data", str(tmp_path)]) == 1
+    assert capsys.readouterr().out.count("FAILED  charts_only     AssertionError: no charts\n") == 9
+    assert contract.main(["--all", "--data", str(tmp_path / "nowhere")]) == 2
+    assert "no folder of data sets" in capsys.readouterr().err
+
+
+def check_row(env, other, index):
+    """The snapshot law on one row: restored, and from bytes in another copy, it goes the same way."""
+    assert data_equivalence(
+        env.reset(options={"index": index}), other.reset(options={"index": index}), exact=True
+    )
+    look = format_call("image_zoom_in", {"bbox_2d": [100, 100, 600, 500], "label": "x"})
+    call = format_call("python", {"code": "print(1)"})
+    actions = [format_action("", look, call), format_action("", format_answer(env.task.references[0]))]
+    snapshot = env.snapshot()
+    first = play(env, actions)
+    assert first[-1][2] and first[0][0]["images"]
+    env.restore(snapshot)
+    other.restore(other.snapshot_from_bytes(snapshot.to_bytes()))
+    assert data_equivalence(play(env, actions), first, exact=True)
+    assert data_equivalence(play(other, actions), first, exact=True)
+
+
+REAL = ("AXPO/ChartQA-Tools-v0", "AXPO/MathVision-Tools-v0", "AXPO/DynaMath-Tools-v0")
+
+
+def real_entry(env_id, shared_data):
+    (entry,) = [entry for entry in find_entries(ids=[env_id], data=shared_data) if not entry.generated]
+    return entry
+
+
+@pytest.mark.parametrize("env_id", REAL)
+def test_the_snapshot_law_on_a_few_real_rows(env_id, shared_data):
+    entry, sandbox = real_entry(env_id, shared_data), EchoSandbox()
+    env, other = entry.make(sandbox=sandbox), entry.make(sandbox=sandbox)
+    for index in (0, 1, env.num_tasks // 2, env.num_tasks - 1):
+        check_row(env, other, index)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("env_id", REAL)
+def test_the_snapshot_law_on_all_real_rows(env_id, shared_data):
+    entry, sandbox = real_entry(env_id, shared_data), EchoSandbox()
+    env, other = entry.make(sandbox=sandbox), entry.make(sandbox=sandbox)
+    for index in range(env.num_tasks):
+        check_row(env, other, index)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("env_id", REAL)
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+def test_contract_on_real_rows(env_id, check, shared_data):
+    entry = real_entry(env_id, shared_data)
+    check(make_env(entry.env_id, {**entry.keywords, "sandbox": EchoSandbox()}))
 
 
 def test_command_line(capsys, monkeypatch):
