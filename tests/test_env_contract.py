@@ -105,7 +105,7 @@ class Deaf(ToolEnv):
         (Moody, {"seeding", "indices", "snapshots"}),
         (Stubborn, {"bad_actions"}),
         (Deaf, {"indices"}),
-        (Entangled, {"seeding", "forks", "snapshots"}),
+        (Entangled, {"forks", "snapshots"}),
         (Blaming, {"outages"}),
         (Hoarder, {"closing"}),
     ],
