@@ -63,7 +63,9 @@ def test_folders_are_found_by_the_hubs_name(tmp_path):
     assert [(entry.env_id, entry.generated) for entry in found] == [("AXPO/VStar-Tools-v0", False)]
     assert found[0].keywords["source"] == str(tmp_path / "craigwu--vstar_bench")
     assert find_entries(ids=["AXPO/MathVR-Tools-v0"], data=tmp_path)[0].env_id == "AXPO/MathVR-Tools-v0"
-    with pytest.raises(ValueError, match=r"unknown environment 'AXPO/VStar-v0'.*nearest: AXPO/VStar-Tools-v0"):
+    with pytest.raises(
+        ValueError, match=r"unknown environment 'AXPO/VStar-v0'.*nearest: AXPO/VStar-Tools-v0"
+    ):
         find_entries(ids=["AXPO/VStar-v0"])
     with pytest.raises(NotADirectoryError, match="nowhere"):
         find_entries(data=tmp_path / "nowhere")
