@@ -1,0 +1,111 @@
+"""verl: the agent loop `axpo_env` (verl 0.9), which plays an episode with verl's rollout servers.
+
+Name this module in `actor_rollout_ref.rollout.agent.agent_loop_config_path`'s file, as
+
+    - name: axpo_env
+      _target_: axpo_env.adapters.verl.EnvAgentLoop
+
+and give every row of the data set `agent_name: axpo_env` and
+
+    extra_info: {"env_id": "AXPO/ChartQA-Tools-v0", "index": 3, "keywords": {"difficulty": "nano"}}
+
+The row's own prompt is not used: the environment's messages are the prompt. verl's token builder appends to
+what was sampled and never renders it again. Importing this imports verl.
+"""
+
+from typing import Any
+from uuid import uuid4
+
+import gymnasium as gym
+from verl.experimental.agent_loop.agent_loop import AgentLoopBase, AgentLoopOutput, register
+from verl.utils.profiler import simple_timer
+
+import axpo_env  # noqa: F401 - registers the environments
+from axpo_env.adapters.content import images_in, with_pil
+from axpo_env.messages import THINK
+
+
+@register("axpo_env")
+class EnvAgentLoop(AgentLoopBase):
+    """One episode per call of `run`. Environments are made per episode: task sources are cheap to open."""
+
+    async def run(self, sampling_params: dict[str, Any], **row: Any) -> AgentLoopOutput:
+        """Play task `extra_info["index"]`. The reward is the environment's.
+
+        An episode that cannot be graded (outage, time-out) comes back with a response mask of zeros, which
+        keeps its tokens out of the loss. What would not fit `rollout.response_length` is not appended, and
+        ends the rollout with reward 0.
+        """
+        wanted = row["extra_info"]
+        env: Any = gym.make(wanted["env_id"], **dict(wanted.get("keywords") or {})).unwrapped
+        try:
+            return await self._play(env, int(wanted["index"]), sampling_params)
+        finally:
+            env.close()
+
+    async def _play(self, env: Any, index: int, sampling_params: dict[str, Any]) -> AgentLoopOutput:
+        limit = self.rollout_config.response_length
+        request_id, metrics = uuid4().hex, {}
+        _, info = await self._in_thread(lambda: env.reset(options={"index": index}))
+        tools, messages = info["tools"], _shown(info["new_messages"])
+        images = images_in(messages)
+        self._assert_mm_supported(bool(images))
+        tokens = await self.ct_build_initial_tokens(messages, tools=tools, images=images)
+        num_prompt = len(tokens)
+        mask: list[int] = []
+        logprobs: list[float] | None = None
+        extra: dict[str, Any] = {}
+        while True:
+            opened = self.tokenizer.decode(tokens[-8:]).rstrip().endswith(THINK)
+            with simple_timer("generate_sequences", metrics):
+                output = await self.server_manager.generate(
+                    request_id=request_id,
+                    prompt_ids=tokens,
+                    sampling_params=sampling_params,
+                    image_data=images,
+                )
+            extra |= output.extra_fields
+            merged, mask, logprobs = await self.ct_merge_assistant_token(
+                tokens,
+                output.token_ids,
+                mask,
+                (logprobs or []) if logprobs or output.log_probs else None,
+                assistant_logprobs=output.log_probs or None,
+            )
+            tokens = merged.token_ids
+            text = self.tokenizer.decode(output.token_ids, skip_special_tokens=True)
+            action = f"{THINK}\n{text}" if opened else text
+            with simple_timer("tool_calls", metrics):
+                *_, terminated, truncated, info = await self._in_thread(lambda said=action: env.step(said))
+            messages = [*messages, {"role": "assistant", "content": text}]
+            if terminated or truncated or len(mask) >= limit:
+                break
+            new = _shown(info["new_messages"])
+            merged, longer, padded = await self.ct_merge_context_msg(
+                messages, [*messages, *new], tokens, mask, logprobs, tools=tools
+            )
+            if len(longer) >= limit:
+                break
+            tokens, mask, logprobs = merged.token_ids, longer, padded
+            messages = [*messages, *new]
+            images = [*images, *images_in(new)]
+        ungraded = env.state.stop_reason is not None and env.state.grade is None
+        stop = str(env.state.stop_reason or "response_length")
+        return AgentLoopOutput(
+            prompt_ids=tokens[:num_prompt],
+            response_ids=tokens[num_prompt:][:limit],
+            response_mask=([0] * len(mask) if ungraded else mask)[:limit],
+            response_logprobs=logprobs[:limit] if logprobs else None,
+            multi_modal_data={"images": images},
+            reward_score=env.state.reward,
+            num_turns=len(messages),
+            metrics=metrics,
+            extra_fields={**extra, "turn_scores": [], "tool_rewards": [], "stop_reason": stop},
+        )
+
+    async def _in_thread(self, call: Any) -> Any:
+        return await self.loop.run_in_executor(None, call)
+
+
+def _shown(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{**message, "content": with_pil(message["content"])} for message in messages]
