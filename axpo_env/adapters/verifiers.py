@@ -46,7 +46,8 @@ class EpisodeEnv(vf.MultiTurnEnv):
         env = self._running[state["trajectory_id"]] = self._make()
         _, info = await asyncio.to_thread(env.reset, options={"index": state["info"]["index"]})
         state["prompt"] = [
-            {"role": message["role"], "content": with_urls(message["content"])} for message in info["messages"]
+            {"role": message["role"], "content": with_urls(message["content"])}
+            for message in info["messages"]
         ]
         state["tool_defs"] = [vf.Tool(**tool["function"]) for tool in info["tools"]]
         return state
@@ -98,7 +99,9 @@ def _answers(new: list[dict[str, Any]], reply: Any) -> list[dict[str, Any]]:
         content: list[Part] = [part for message in new for part in with_urls(message["content"])]
         return [{"role": "user", "content": content}]
     contents = [with_urls(message["content"]) for message in new]
-    contents += [[{"type": "text", "text": "(not run)"}]] * (len(ids) - len(contents))  # past the limit a turn
+    contents += [[{"type": "text", "text": "(not run)"}]] * (
+        len(ids) - len(contents)
+    )  # past the limit a turn
     return [
         {"role": "tool", "tool_call_id": call_id, "content": content}
         for call_id, content in zip(ids, contents, strict=False)

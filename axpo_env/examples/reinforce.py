@@ -4,7 +4,7 @@
     python -m axpo_env.examples.reinforce --guess    # may also guess, and soon does nothing else
 
 The policy is as small as one can be that still looks at pixels: it picks one of a few texts, first where to
-zoom in, then which number to answer. A charts' numbers cannot be read without the zoom. All rollouts of a
+zoom in, then which number to answer. A chart's numbers cannot be read without the zoom. All rollouts of a
 question start from one snapshot, and their mean reward is the baseline. Put a language model in the place of
 `Policy` and the loop stays as it is; `axpo_algo` is that, with tokens, batches and a clipped loss.
 """
@@ -26,8 +26,11 @@ Gradients = dict[str, Floats]  # of one rollout's log-probability, by the name o
 NUM_SLOTS = 6  # bars of a nano chart, side by side, each with its number at the bottom
 NUMBERS = [str(number) for number in range(10, 100, 10)]  # what a nano chart may show
 GUESS = "50"  # the most frequent of them
+STEP = {"look": 0.3, "guess": 0.3, "read": 1.0}  # learning rates
 ZOOMS = [
-    format_call("image_zoom_in", {"label": "bar", "bbox_2d": [1000 * slot // 6, 833, 1000 * (slot + 1) // 6, 1000]})
+    format_call(
+        "image_zoom_in", {"label": "bar", "bbox_2d": [1000 * slot // 6, 833, 1000 * (slot + 1) // 6, 1000]}
+    )
     for slot in range(NUM_SLOTS)
 ]
 
@@ -41,11 +44,11 @@ def choose(logits: Floats, rng: np.random.Generator) -> tuple[int, Floats]:
 
 
 class Policy:
-    """Two softmaxes, linear in what is seen. `weights` start at zero: at first, anything goes."""
+    """Two softmaxes, linear in what is seen. Reading starts at random, looking with a hunch: like colours."""
 
     def __init__(self, *, may_guess: bool) -> None:
         self.may_guess = may_guess
-        self.weights = {"look": np.zeros(1), "guess": np.zeros(1), "read": np.zeros((24 * 24, len(NUMBERS)))}
+        self.weights = {"look": np.ones(1), "guess": np.zeros(1), "read": np.zeros((24 * 24, len(NUMBERS)))}
         self._mean_crop, self._num_crops = np.zeros(24 * 24), 0
 
     def first(self, observation: dict[str, Any], rng: np.random.Generator) -> tuple[str, Gradients]:
@@ -102,7 +105,7 @@ def train(
         for reward, gradients in rollouts:
             for name, gradient in gradients.items():
                 if gradient.size:
-                    policy.weights[name] += (reward - history[-1]) * gradient  # the step is 1
+                    policy.weights[name] += STEP[name] * (reward - history[-1]) * gradient
     env.close()
     return history
 
