@@ -5,6 +5,7 @@ What a server would sample is scripted here; parsing, templates, tokens and imag
 
 import asyncio
 import base64
+import json
 import random
 from typing import Any
 
@@ -14,7 +15,7 @@ import pytest
 
 from axpo_env.adapters.content import images_in, with_pil, with_urls
 from axpo_env.adapters.trl import answer_reward, environment_class, prompt_rows
-from axpo_env.messages import format_answer, format_call
+from axpo_env.messages import format_answer
 from axpo_env.views import decode_image
 
 ENV_ID = "AXPO/ChartQA-Tools-v0"
@@ -255,3 +256,79 @@ def len_of(action):
     from axpo_algo.models.nano import build_nano
 
     return len(build_nano(seed=0).chat.action(action))
+
+
+# verifiers ---------------------------------------------------------------------------------------------------
+
+
+def scripted_openai(replies, asked):
+    """OpenAI's client over a transport that gives the scripted messages; requests go to `asked`."""
+    httpx, openai = pytest.importorskip("httpx"), pytest.importorskip("openai")
+    remaining = list(replies)
+
+    def handle(request):
+        asked.append(json.loads(request.content))
+        choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", **remaining.pop(0)}}
+        completion = {"id": "1", "created": 0, "model": "m", "object": "chat.completion", "choices": [choice]}
+        return httpx.Response(200, json=completion)
+
+    transport = httpx.AsyncClient(transport=httpx.MockTransport(handle))
+    return openai.AsyncOpenAI(api_key="none", base_url="http://localhost/v1", http_client=transport)
+
+
+def verifiers_rollout(replies, **keywords):
+    """What verifiers makes of scripted replies on task 3, and the requests that it made."""
+    vf = pytest.importorskip(
+        "verifiers.legacy", reason="verifiers 0.3 is not installed: pip install axpo[verifiers]"
+    )
+    from axpo_env.adapters.verifiers import load_environment
+
+    env = load_environment(ENV_ID, indices=[3], **{**NANO, **keywords})
+    asked: list[dict[str, Any]] = []
+    client = vf.OpenAIChatCompletionsClient(scripted_openai(replies, asked))
+    row = env.get_dataset()[0]
+    output = asyncio.run(env.run_rollout(dict(row), client, "m", {}, state_columns=["stop_reason"]))
+    assert env._running == {}
+    return output, asked
+
+
+def url_parts(message):
+    return [part for part in message["content"] if part["type"] == "image_url"]
+
+
+@pytest.mark.adapters
+def test_verifiers_plays_an_episode_with_images_in_tool_results():
+    output, asked = verifiers_rollout([{"content": action} for action in demonstration(3)])
+    assert output["reward"] == 1.0 and output["error"] is None and output["stop_reason"] == "answer"
+    first, second = (request["messages"] for request in asked)
+    assert [message["role"] for message in first] == ["system", "user"]
+    assert [message["role"] for message in second] == ["system", "user", "assistant", "user"]
+    assert len(url_parts(first[1])) == len(url_parts(second[3])) == 1
+    url = url_parts(second[3])[0]["image_url"]["url"]
+    crop = decode_image(base64.b64decode(url.split(",")[1]), max_pixels=48 * 48)
+    env = gym.make(ENV_ID, **NANO).unwrapped
+    env.reset(options={"index": 3})
+    np.testing.assert_array_equal(crop, env.step(demonstration(3)[0])[0]["images"][0])
+    assert asked[0]["tools"][0]["function"]["name"] == "image_zoom_in"
+
+
+@pytest.mark.adapters
+def test_verifiers_answers_calls_that_the_server_parsed():
+    arguments = json.dumps(ZOOM)
+    calls = [
+        {"id": f"call-{n}", "type": "function", "function": {"name": "image_zoom_in", "arguments": arguments}}
+        for n in range(2)
+    ]
+    right = {"content": format_answer(nano_task(3).references[0])}
+    output, asked = verifiers_rollout([{"content": None, "tool_calls": calls}, right], max_calls=1)
+    assert output["reward"] == 1.0
+    ran, left = asked[1]["messages"][3:]
+    assert (ran["role"], ran["tool_call_id"], len(url_parts(ran))) == ("tool", "call-0", 1)
+    assert (left["tool_call_id"], left["content"]) == ("call-1", [{"type": "text", "text": "(not run)"}])
+
+
+@pytest.mark.adapters
+def test_verifiers_reports_what_cannot_be_graded_as_an_error():
+    output, _ = verifiers_rollout([{"content": demonstration(3)[0]}], tool_time_limit_s=0.0)
+    assert "not graded: timeout" in str(output["error"])
+    assert output["reward"] == 0.0

@@ -1,5 +1,5 @@
-"""The environments inside other trainers: one thin module each, which imports its package when used.
+"""The environments inside other trainers: one thin module each.
 
-`trl` (1.x), `verl` (0.9) and `verifiers` (up to 0.3). The rules of an episode stay in `axpo_env`; an adapter
+`trl` (TRL 1.16), `verl` (0.9) and `verifiers` (0.3). The rules of an episode stay in `axpo_env`; an adapter
 moves text and images between them and the trainer, and knows the trainer's shapes.
 """

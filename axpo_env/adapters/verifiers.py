@@ -1,4 +1,4 @@
-"""verifiers: a `MultiTurnEnv` (verifiers up to 0.3, whose later versions have none) around an environment.
+"""verifiers: a `MultiTurnEnv` (verifiers 0.3; 0.4 has none) around an environment.
 
     env = load_environment("AXPO/ChartQA-Tools-v0", indices=range(1000), difficulty="nano")
 
@@ -11,12 +11,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import gymnasium as gym
+import verifiers.legacy as vf
 from datasets import Dataset
-
-try:
-    import verifiers.legacy as vf
-except ImportError:  # before 0.3
-    import verifiers as vf
 
 import axpo_env  # noqa: F401 - registers the environments
 from axpo_env.adapters.content import Part, with_urls
@@ -45,14 +41,14 @@ class EpisodeEnv(vf.MultiTurnEnv):
         """Reset an environment to the row's task; its messages become the prompt, its tools are declared."""
         env = self._running[state["trajectory_id"]] = self._make()
         _, info = await asyncio.to_thread(env.reset, options={"index": state["info"]["index"]})
+        kinds = {"system": vf.SystemMessage, "user": vf.UserMessage}
         state["prompt"] = [
-            {"role": message["role"], "content": with_urls(message["content"])}
-            for message in info["messages"]
+            kinds[message["role"]](content=with_urls(message["content"])) for message in info["messages"]
         ]
         state["tool_defs"] = [vf.Tool(**tool["function"]) for tool in info["tools"]]
         return state
 
-    async def env_response(self, messages: Any, state: Any, **_: Any) -> list[dict[str, Any]]:
+    async def env_response(self, messages: Any, state: Any, **_: Any) -> list[Any]:
         """Play the last reply; the messages it led to, or none at the episode's end.
 
         Raises vf.InfraError for an episode that cannot be graded (outage, time-out).
@@ -92,17 +88,17 @@ def _action(reply: Any) -> str:
     return "\n".join([text, *calls])
 
 
-def _answers(new: list[dict[str, Any]], reply: Any) -> list[dict[str, Any]]:
+def _answers(new: list[dict[str, Any]], reply: Any) -> list[Any]:
     """`new` messages in OpenAI's form: a tool message must name a call, so without ids they are the user's."""
     ids = [call.id for call in reply.get("tool_calls") or ()]
     if not ids or new[0]["role"] != "tool":
         content: list[Part] = [part for message in new for part in with_urls(message["content"])]
-        return [{"role": "user", "content": content}]
+        return [vf.UserMessage(content=content)]
     contents = [with_urls(message["content"]) for message in new]
     contents += [[{"type": "text", "text": "(not run)"}]] * (
         len(ids) - len(contents)
     )  # past the limit a turn
     return [
-        {"role": "tool", "tool_call_id": call_id, "content": content}
+        vf.ToolMessage(tool_call_id=call_id, content=content)
         for call_id, content in zip(ids, contents, strict=False)
     ]

@@ -1,7 +1,7 @@
 """REINFORCE with a tool, whole and in numpy: observations, text actions, `env.step`, reward, gradient.
 
-    python -m axpo_env.examples.reinforce            # learns to look, then to read: a minute or so
-    python -m axpo_env.examples.reinforce --guess    # may also guess, and soon does nothing else
+    python -m axpo_env.examples.reinforce            # learns to look and to read in a few seconds
+    python -m axpo_env.examples.reinforce --guess    # may also guess; this seed then never learns to look
 
 The policy is as small as one can be that still looks at pixels: it picks one of a few texts, first where to
 zoom in, then which number to answer. A chart's numbers cannot be read without the zoom. All rollouts of a
