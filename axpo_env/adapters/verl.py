@@ -45,7 +45,8 @@ class EnvAgentLoop(AgentLoopBase):
 
     async def _play(self, env: Any, index: int, sampling_params: dict[str, Any]) -> AgentLoopOutput:
         limit = self.rollout_config.response_length
-        request_id, metrics = uuid4().hex, {}
+        request_id = uuid4().hex
+        metrics: dict[str, Any] = {}
         _, info = await self._in_thread(lambda: env.reset(options={"index": index}))
         tools, messages = info["tools"], _shown(info["new_messages"])
         images = images_in(messages)
