@@ -76,7 +76,7 @@ def find_entries(
     entries: list[Entry] = []
 
     def add(env_id: str, name: str, family: str | None, **keywords: Any) -> None:
-        searches = axpo_env.IDS[env_id].endswith("mmsearch") or family == "lookups"
+        searches = family == "lookups"  # real rows would have to search the web
         tools = (*zoom_and_python, *SEARCHES) if searches else zoom_and_python
         # Two looks, two searches and an answer are the longest demonstration.
         settings = {"split": split, "tools": tools, "max_turns": 5 if searches else 4, **keywords}

@@ -71,6 +71,13 @@ def test_folders_are_found_by_the_hubs_name(tmp_path):
         find_entries(data=tmp_path / "nowhere")
 
 
+def test_searches_are_for_generated_look_ups_only(tmp_path):
+    (tmp_path / "CaraJ--MMSearch").mkdir()
+    generated, rows = find_entries(ids=["AXPO/MMSearch-Tools-v0"], data=tmp_path)
+    assert {"tavily-search", "image-search"} <= set(generated.keywords["tools"])
+    assert rows.keywords["tools"] == ("image_zoom_in", "python")
+
+
 def test_without_python_the_tool_is_left_out(tmp_path):
     for entry in find_entries(data=tmp_path, python=False):
         assert "python" not in entry.keywords["tools"]
