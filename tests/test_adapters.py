@@ -191,25 +191,27 @@ def verl_rollout(replies, *, response_length=4000, **keywords):
     loops = pytest.importorskip(
         "verl.experimental.agent_loop.agent_loop", reason="verl is not installed: pip install axpo[verl]"
     )
+    import hydra
     from omegaconf import OmegaConf
 
+    import axpo_env.adapters.verl  # noqa: F401 - registers the loop
     from axpo_algo.models.nano import build_nano
-    from axpo_env.adapters.verl import EnvAgentLoop
 
     chat = build_nano(seed=0).chat
     rollout = {"prompt_length": 4000, "response_length": response_length}
     config = OmegaConf.create({"actor_rollout_ref": {"rollout": rollout}})
     server = ScriptedServer([chat.action(reply) for reply in replies])
-    extra_info = {"env_id": ENV_ID, "index": 3, "keywords": {**NANO, **keywords}}
+    extra_info = {"env_id": ENV_ID, "index": 3, "keywords": {"max_calls": None, **NANO, **keywords}}
 
     async def play():
-        loop = EnvAgentLoop(
-            loops.DictConfigWrap(config),
-            server,
-            chat.tokenizer,
-            tiny_processor(chat),
-            None,
-            loops.DictConfigWrap(OmegaConf.create({})),
+        loop = hydra.utils.instantiate(
+            loops._agent_loop_registry["axpo_env"],
+            trainer_config=loops.DictConfigWrap(config),
+            server_manager=server,
+            tokenizer=chat.tokenizer,
+            processor=tiny_processor(chat),
+            dataset_cls=None,
+            data_config=loops.DictConfigWrap(OmegaConf.create({})),
             hf_model_type="qwen3_vl",
         )
         return await loop.run({}, raw_prompt=[], extra_info=extra_info, agent_name="axpo_env")
@@ -230,7 +232,10 @@ def test_verl_plays_an_episode_with_images_in_tool_results():
     sampled = [t for t, own in zip(output.response_ids, output.response_mask, strict=True) if own]
     assert sampled == [t for action in actions for t in chat.action(action)]
     between = [t for t, own in zip(output.response_ids, output.response_mask, strict=True) if not own]
-    assert between.count(chat.image_token_id) == (48 // 16) ** 2
+    patches = chat.image_processor(images=output.multi_modal_data["images"], return_tensors="pt")
+    sizes = [int(grid.prod()) // 4 for grid in patches["image_grid_thw"]]  # in tokens of 2 x 2 patches
+    counts = [ids.count(chat.image_token_id) for ids in (output.prompt_ids, between)]
+    assert counts == sizes and min(counts) > 0
     assert "<tool_response>" in chat.tokenizer.decode(between)
     assert "image_zoom_in" in chat.tokenizer.decode(output.prompt_ids)
 

@@ -33,11 +33,13 @@ class EnvAgentLoop(AgentLoopBase):
         """Play task `extra_info["index"]`. The reward is the environment's.
 
         An episode that cannot be graded (outage, time-out) comes back with a response mask of zeros, which
-        keeps its tokens out of the loss. What would not fit `rollout.response_length` is not appended, and
-        ends the rollout with reward 0.
+        keeps its tokens out of the loss; its 0 still counts in its group's mean. A result that would not fit
+        `rollout.response_length` is not appended, and ends the rollout with reward 0.
         """
         wanted = row["extra_info"]
-        env: Any = gym.make(wanted["env_id"], **dict(wanted.get("keywords") or {})).unwrapped
+        # Rows of one Arrow column share their keys: those that a row lacks come as None.
+        given = {key: value for key, value in (wanted.get("keywords") or {}).items() if value is not None}
+        env: Any = gym.make(wanted["env_id"], **given).unwrapped
         try:
             return await self._play(env, int(wanted["index"]), sampling_params)
         finally:
