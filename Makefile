@@ -29,7 +29,7 @@ train: $(VENV)/.installed-train
 	$(BIN)/python -m axpo_algo.train $(ARGS)
 
 test: $(VENV)/.installed-test
-	$(BIN)/python -m pytest -q -m "not slow and not docker" $(ARGS)
+	$(BIN)/python -m pytest -q -m "not slow and not docker and not hours" $(ARGS)
 
 test-slow: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -q -m slow $(ARGS)

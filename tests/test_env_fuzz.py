@@ -28,7 +28,7 @@ def test_ten_thousand_actions_at_every_id():
     assert sum(report.ends.values()) in (report.num_episodes, report.num_episodes - 1)
 
 
-@pytest.mark.slow
+@pytest.mark.hours
 @pytest.mark.timeout(7200)
 def test_a_million_actions_without_growth(shared_data):
     report = fuzz(makes(find_entries(data=shared_data)), num_actions=1_000_000)
