@@ -62,7 +62,9 @@ def server(serving: Server) -> Iterator[Server]:
 
 
 def make_e2b(**options: Any) -> E2BSandbox:
-    made = make_sandbox("e2b", **{"preload": (), "grace_s": 0.5, "max_retries": 3, **options})
+    made = make_sandbox(
+        "e2b", **{**e2b_server.options(), "preload": (), "grace_s": 0.5, "max_retries": 3, **options}
+    )
     assert isinstance(made, E2BSandbox)
     return made
 
@@ -711,9 +713,9 @@ def test_a_session_that_is_forgotten_ends_its_machine(sandbox: E2BSandbox, serve
 
 
 LEAVE = """
-import os, signal, sys
+import json, os, signal, sys
 from sandbox import make_sandbox
-sandbox = make_sandbox("e2b", preload=())
+sandbox = make_sandbox("e2b", preload=(), **json.loads(sys.argv[2]))
 sessions = [sandbox.session() for _ in range(2)]
 snapshot = sessions[0].snapshot()
 if sys.argv[1] == "fork":
@@ -732,7 +734,7 @@ if sys.argv[1] == "killed":
 
 
 def leave(repository: Path, how: str) -> str:
-    command = [sys.executable, "-W", "ignore", "-c", LEAVE, how]
+    command = [sys.executable, "-W", "ignore", "-c", LEAVE, how, json.dumps(e2b_server.options())]
     return subprocess.run(command, cwd=repository, capture_output=True, text=True, timeout=120).stdout
 
 

@@ -32,7 +32,8 @@ def backend(request: pytest.FixtureRequest) -> Iterator[Sandbox]:
     with contextlib.ExitStack() as stack:
         if request.param == "e2b":
             stack.enter_context(e2b_server.serving())
-        yield stack.enter_context(make_sandbox(request.param))
+        options = e2b_server.options() if request.param == "e2b" else {}
+        yield stack.enter_context(make_sandbox(request.param, **options))
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.name)

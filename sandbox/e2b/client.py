@@ -5,7 +5,6 @@ What sessions do is left to `sandbox.sessions`, what a machine's ending means to
 
 import contextlib
 import os
-import secrets
 import threading
 import warnings
 import weakref
@@ -149,7 +148,7 @@ class E2BSandbox(BackendSandbox):
                 return self._live(self._create(self._base), limits)
             live = self._live(self._create(self.config.template), limits)
             try:
-                said = live.boot(f"/tmp/axpo-{secrets.token_hex(8)}.zip", self.config.preload)
+                said = live.boot(self.config.new_archive(), self.config.preload)
                 missing = said.get("missing")
                 self.missing = {str(key): str(why) for key, why in dict(missing or {}).items()}
                 self._base = self._snapshot(live)

@@ -1,5 +1,7 @@
 """Options of the e2b backend. Which cloud it speaks to is the SDK's matter: E2B_API_KEY, E2B_DOMAIN, E2B_API_URL."""
 
+import os
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -45,11 +47,17 @@ class E2BConfig:
 
     def __post_init__(self) -> None:
         check_fallback(self.fallback)
+        if not os.path.isabs(self.folder) or os.path.dirname(self.folder) == "/":
+            raise ValueError(f"folder must be an absolute path below a folder, not {self.folder!r}")
         for name in ("lifetime_s", "max_retry_s", "grace_s", "start_timeout_s"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be positive, not {getattr(self, name)!r}")
         if self.max_retries < 0:
             raise ValueError(f"max_retries must not be negative: {self.max_retries}")
+
+    def new_archive(self) -> str:
+        """A path in the machine for an archive on its way: beside the working folder, unlike any other."""
+        return f"{os.path.dirname(self.folder)}/axpo-{secrets.token_hex(8)}.zip"
 
     @classmethod
     def of(cls, options: Mapping[str, Any]) -> "E2BConfig":

@@ -112,7 +112,7 @@ class E2BLive:
         with self.lock:
             self._check_alive()
             self.moment += 1
-            path = f"/tmp/axpo-{secrets.token_hex(8)}.zip"
+            path = self._config.new_archive()
             try:
                 self._upload(path, archive_of(dict(files)))
             except Gone as error:
