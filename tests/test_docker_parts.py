@@ -573,9 +573,15 @@ def test_an_interrupted_cell_costs_that_cell_alone(sandbox: DockerSandbox, engin
     with sandbox.session() as session:
         session.run("import time\nx = 1")
         container = sandbox.container_id
-        threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
-        with pytest.raises(KeyboardInterrupt):
-            session.run("x = 2\ntime.sleep(60)\nx = 3", timeout_s=100)
+        before = signal.signal(
+            signal.SIGINT, signal.default_int_handler
+        )  # a shell's background jobs ignore it
+        try:
+            threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
+            with pytest.raises(KeyboardInterrupt):
+                session.run("x = 2\ntime.sleep(60)\nx = 3", timeout_s=100)
+        finally:
+            signal.signal(signal.SIGINT, before)
         assert session.run("x").text == "1"
         assert sandbox.container_id == container
 
