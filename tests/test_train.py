@@ -232,6 +232,7 @@ def test_evaluation_of_scripted_policies_on_charts():
     assert evaluate_main(["policy.path=blank", *arguments])["pass@1"] == 0.0
 
 
+@pytest.mark.slow
 def test_evaluation_on_real_chart_questions(taught, shared_data, tmp_path):
     source = f"env.kwargs.source={shared_data / 'HuggingFaceM4--ChartQA'}"
     assert evaluate_main(["policy.path=oracle", source, "evaluation.num_questions=300"])["pass@1"] == 1.0
