@@ -1,6 +1,6 @@
 """The claim of the README, in full: the Thinking-Acting Gap is there at the start of every run, and AXPO closes it.
 
-How a run ends hangs on the last bit of its arithmetic, which differs by processor: seed 0 has learned the tool on one
+How a run ends hangs on the last bit of its arithmetic, which may differ by machine: seed 0 has learned the tool on one
 machine and not on another, from the same code. So up to three seeds are run, until one has learned it.
 """
 
