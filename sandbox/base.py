@@ -6,6 +6,7 @@ that goes wrong is a `SandboxError`. Running code is left to the backends, their
 
 import dataclasses
 import difflib
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -263,12 +264,12 @@ class Sandbox(Protocol):
     ) -> None: ...
 
 
-class Closing:
+class Closing(ABC):
     """A `with` block closes it."""
 
+    @abstractmethod
     def close(self) -> None:
         """End it. Idempotent."""
-        raise NotImplementedError
 
     def __enter__(self) -> Self:
         return self
@@ -279,12 +280,12 @@ class Closing:
         self.close()
 
 
-class Releasing:
+class Releasing(ABC):
     """A `with` block releases it."""
 
+    @abstractmethod
     def release(self) -> None:
         """Let go of it. Idempotent."""
-        raise NotImplementedError
 
     def __enter__(self) -> Self:
         return self

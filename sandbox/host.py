@@ -3,7 +3,7 @@
 import secrets
 import threading
 import weakref
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -24,7 +24,7 @@ from sandbox.journal import Journal
 from sandbox.sessions import BackendSession, BackendSnapshot
 
 
-class BackendSandbox(Closing, ABC):
+class BackendSandbox(Closing):
     """See `sandbox.base.Sandbox`; `sandbox.backend.Backend` is what subclasses implement."""
 
     name: ClassVar[str]

@@ -53,4 +53,6 @@ def test_folders_without_permissions_are_removed(tmp_path: Path) -> None:
 
 
 def test_what_is_not_there_is_no_mistake(tmp_path: Path) -> None:
+    (tmp_path / "beside").write_text("x")
     remove_tree(str(tmp_path / "none"))
+    assert [path.name for path in tmp_path.iterdir()] == ["beside"]

@@ -14,12 +14,12 @@ import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from sandbox.base import (
     EXITED,
     TIMEOUT,
+    Closing,
     Execution,
     ExecutionError,
     Isolation,
@@ -50,7 +50,7 @@ for line in sys.stdin:
 _MAX_OUTPUT_BYTES = 64 << 20
 
 
-class PlainSession:
+class PlainSession(Closing):
     """An interpreter in a folder of its own."""
 
     def __init__(self, files: Mapping[str, bytes]) -> None:
@@ -113,16 +113,8 @@ class PlainSession:
                     stream.close()
         self._folder.cleanup()
 
-    def __enter__(self) -> Session:
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-
-class PlainSandbox:
+class PlainSandbox(Closing):
     """Starts them."""
 
     isolation = Isolation(tier="plain")
@@ -143,14 +135,6 @@ class PlainSandbox:
 
     def close(self) -> None:
         """Nothing is left to end."""
-
-    def __enter__(self) -> "PlainSandbox":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def _answer(output: bytes, raw: Mapping[str, Any]) -> Execution:
