@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from axpo_env.messages import HOW_TO_GO_ON, SYSTEM_PROMPT, NotText, ParsedAction, ToolCall, parse_action
 from axpo_env.names import unknown_name
@@ -38,7 +38,7 @@ class Rules:
 
 def begin(task: Task, rules: Rules) -> EpisodeState:
     """The state before the first action: system prompt, images, question."""
-    pictures = tuple(Picture(image=downscale(image, rules.max_pixels)) for image in task.images)
+    pictures = tuple(Picture(image=view) for view in task.views(rules.max_pixels))
     system = Message(role="system", content=(Text(text=SYSTEM_PROMPT),))
     user = Message(role="user", content=(*pictures, Text(text=task.question)))
     return EpisodeState(task=task, images=task.images, messages=(system, user), num_new=2)
@@ -82,8 +82,8 @@ def _stop(state: EpisodeState, reason: StopReason) -> EpisodeState:
     return replace(state, stop_reason=reason, grade=state.task.grade(None) if blame else None)
 
 
-def _say(state: EpisodeState, message: Message) -> EpisodeState:
-    return replace(state, messages=(*state.messages, message), num_new=state.num_new + 1)
+def _say(state: EpisodeState, message: Message, **changes: Any) -> EpisodeState:
+    return replace(state, messages=(*state.messages, message), num_new=state.num_new + 1, **changes)
 
 
 def _run_calls(
@@ -139,8 +139,11 @@ def _run_call(
     if result.tool_state is not None and call.name is not None:
         tool_states = MappingProxyType({**tool_states, call.name: result.tool_state})
     name = call.name if call.name in rules.tools else "unknown"
-    state = _say(state, Message(role="tool", name=name, content=tuple(content)))
-    state = replace(
-        state, images=(*state.images, *result.images), tool_time_s=tool_time_s, tool_states=tool_states
+    state = _say(
+        state,
+        Message(role="tool", name=name, content=tuple(content)),
+        images=(*state.images, *result.images),
+        tool_time_s=tool_time_s,
+        tool_states=tool_states,
     )
-    return state, replace(call, error=error)
+    return state, call if error == call.error else replace(call, error=error)

@@ -154,7 +154,7 @@ def _find_calls(body: str, max_calls: int) -> tuple[tuple[ToolCall, ...], int]:
 
 def _decode_call(text: str) -> ToolCall:
     try:
-        call = json.loads(text, parse_constant=_refuse_constant)
+        call = _DECODER.decode(text)
     except RecursionError:
         return ToolCall(name=None, arguments=None, error="the call is nested too deeply")
     except json.JSONDecodeError as error:
@@ -190,3 +190,6 @@ def _why_bad_call(call: dict[str, Any]) -> str | None:
 
 def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is no JSON number")
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refuse_constant)

@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as PILImage
 
+STRIP_PIXELS = 2**18  # of the full image that are averaged at once
+
 
 def view_size(width_px: int, height_px: int, max_pixels: int) -> tuple[int, int]:
     """The (width, height) in pixels at which an image is shown.
@@ -27,11 +29,21 @@ def view_size(width_px: int, height_px: int, max_pixels: int) -> tuple[int, int]
 
 def downscale(image: NDArray[np.uint8], max_pixels: int) -> NDArray[np.uint8]:
     """A fresh read-only copy of `image` [H, W, 3] with at most `max_pixels` pixels."""
-    height, width = image.shape[:2]
-    size = view_size(width, height, max_pixels)
-    if size == (width, height):
+    full_height, full_width = image.shape[:2]
+    width, height = view_size(full_width, full_height, max_pixels)
+    if (width, height) == (full_width, full_height):
         return freeze(image.copy())
-    return from_pil(PILImage.fromarray(image).resize(size, PILImage.Resampling.BOX))
+    # Strip by strip, because what fits the processor's cache takes half the time of a large image in one piece.
+    scale = full_height / height
+    strip_height = max(1, int(STRIP_PIXELS / (full_width * scale)))
+    strips = []
+    for top in range(0, height, strip_height):
+        bottom = min(top + strip_height, height)
+        first, last = int(top * scale), min(math.ceil(bottom * scale), full_height)
+        strip = PILImage.fromarray(image[first:last])
+        rows = (0, top * scale - first, full_width, min(bottom * scale, full_height) - first)
+        strips.append(strip.resize((width, bottom - top), PILImage.Resampling.BOX, box=rows))
+    return freeze(np.concatenate([np.asarray(strip) for strip in strips]))
 
 
 def from_pil(image: PILImage.Image) -> NDArray[np.uint8]:

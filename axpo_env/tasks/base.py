@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from axpo_env.grading import Grade, grade_chartqa
 from axpo_env.names import unknown_name
+from axpo_env.views import downscale, freeze
 
 SPLITS = ("train", "validation", "test")
 
@@ -46,6 +47,15 @@ class Task:
     details: dict[str, Any] = field(default_factory=dict)  # whatever else the source knows, for analysis only
     grader: Callable[[str | None, Sequence[str]], Grade] = grade_chartqa
     demonstrator: Demonstrator | None = None
+    _views: dict[int, tuple[NDArray[np.uint8], ...]] = field(default_factory=dict, init=False, repr=False)
+
+    def views(self, max_pixels: int) -> tuple[NDArray[np.uint8], ...]:
+        """Fresh read-only copies of the images, of at most `max_pixels` pixels each, as the policy sees them."""
+        if any(image.shape[0] * image.shape[1] > max_pixels for image in self.images):
+            if max_pixels not in self._views:  # the rollouts of a question need the same ones
+                self._views[max_pixels] = tuple(downscale(image, max_pixels) for image in self.images)
+            return tuple(freeze(view.copy()) for view in self._views[max_pixels])
+        return tuple(downscale(image, max_pixels) for image in self.images)
 
     def grade(self, answer: str | None) -> Grade:
         """Grade an extracted answer; None means the policy never answered.
