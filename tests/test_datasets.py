@@ -458,6 +458,18 @@ def test_dynamath_in_all_variants_and_its_two_numbers(tmp_path):
         make("dynamath", tmp_path, variant="all").source.get(6)
 
 
+def test_environments_share_a_table_and_its_images_until_the_file_changes(tmp_path):
+    folder = folder_of("mathvision", tmp_path)
+    name, rows, _ = ROWS["mathvision"]
+    source = make("mathvision", folder).source
+    assert make("mathvision", folder).source is source
+    assert source.get(0) is source.get(0)
+    write(folder / name, rows[1:])
+    changed = make("mathvision", folder).source
+    assert changed is not source
+    assert changed.get(0).question == source.get(1).question != source.get(0).question
+
+
 def test_hrbench_in_one_cycle_or_four(tmp_path):
     folder = folder_of("hrbench8k", tmp_path)
     one, four = (make("hrbench8k", folder, variant=name).source for name in ("one_cycle", "four_cycles"))
@@ -476,7 +488,7 @@ def test_vstar_by_category_and_mmsearch_with_images(tmp_path):
     assert [source.get(index).details["id"] for index in range(source.num_tasks)] == ["0", "2"]
     shutil.rmtree(folder / "direct_attributes")
     with pytest.raises(BadRow, match=r"row 2, field 'image': no file 'direct_attributes/2\.jpg'"):
-        source.get(1)
+        make("vstar", folder).source.get(2)
     source = make("mmsearch", folder_of("mmsearch", tmp_path), variant="with_image").source
     assert [source.get(index).details["id"] for index in range(source.num_tasks)] == ["0", "2"]
 

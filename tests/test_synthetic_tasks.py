@@ -17,10 +17,10 @@ from axpo_env.grading import extract_answer
 from axpo_env.grading.choice import listed_options
 from axpo_env.scripted import OraclePolicy
 from axpo_env.tasks.base import SPLITS
+from axpo_env.tasks.cache import TaskCache
 from axpo_env.tasks.synthetic import items
 from axpo_env.tasks.synthetic.draws import split_of_data
 from axpo_env.tasks.synthetic.families import TWINS, make_generated
-from axpo_env.tasks.synthetic.items import TaskCache
 from axpo_env.tasks.synthetic.signs import SignSource
 from axpo_env.tools import tool_names
 from axpo_env.tools.zoom import crop_box
@@ -306,7 +306,7 @@ def test_print_is_too_small_before_zooming_and_large_enough_after(benchmark, sou
 
 def test_the_cache_keeps_what_was_used_last_within_its_bytes(monkeypatch):
     cache = TaskCache(3_000_000)
-    monkeypatch.setattr(items, "_cache", cache)
+    monkeypatch.setattr(items, "task_cache", cache)
     source = made("vstar", difficulty="nano")  # 786,432 bytes an image
     tasks = [source.get(index) for index in (0, 1, 2)]
     assert source.get(0) is tasks[0]

@@ -146,6 +146,13 @@ def find_parquet(folder: Path, split: str) -> list[Path]:
     raise FileNotFoundError(f"no {split}.parquet or {split}-*.parquet in {folder}; there: {names}")
 
 
+def table_stamps(folder: str) -> tuple[tuple[str, int, int], ...]:
+    """Name, time and size of each file of rows in `folder`: when they change, the rows may have; () if it is none."""
+    files = [path for place in (Path(folder), Path(folder) / "data") for path in place.glob("*.*")]
+    tables = [path for path in files if path.suffix in (".parquet", ".json", ".jsonl")]
+    return tuple(sorted((str(path), path.stat().st_mtime_ns, path.stat().st_size) for path in tables))
+
+
 def take(row: Mapping[str, Any], name: str, kind: type, where: str) -> Any:
     """Field `name` of `row` if it is a `kind`. Raises BadRow otherwise; `where` names data set and row."""
     if name not in row:

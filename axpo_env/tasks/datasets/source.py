@@ -12,6 +12,7 @@ from axpo_env.grading import Grade
 from axpo_env.grading.judge import Judge
 from axpo_env.names import unknown_name
 from axpo_env.tasks.base import Task, check_index, check_split
+from axpo_env.tasks.cache import task_cache
 from axpo_env.tasks.datasets.files import Files, FolderFiles, HubFiles, JsonRows
 from axpo_env.tasks.datasets.rows import HubRows, JoinedRows, ParquetRows, Rows, find_parquet
 
@@ -78,6 +79,7 @@ class TableSource:
         self.files = opened[0][1]  # a benchmark of several tables has its images in them
         chosen = self.choose_rows()
         self.chosen: Sequence[int] = range(self.rows.num_rows) if chosen is None else chosen
+        self._cache_key = object()  # another source, opened later, may read other rows
 
     @property
     def num_tasks(self) -> int:
@@ -86,6 +88,9 @@ class TableSource:
     def get(self, index: int) -> Task:
         """Task `index`. Raises BadRow for a row that does not fit, naming data set, row and field."""
         index = check_index(index, self.num_tasks, self.title)
+        return task_cache.get((self._cache_key, index), lambda: self._read(index))
+
+    def _read(self, index: int) -> Task:
         number = self.chosen[index]
         return self.make_task(self.rows.get(number), self._where(number), index)
 

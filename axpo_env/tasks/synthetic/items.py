@@ -4,9 +4,7 @@ A family draws an item's data, question and solution first and paints its images
 for; so a question can be had without its pixels. Which families there are is said in `families`.
 """
 
-import threading
 from abc import ABC, abstractmethod
-from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Generic, TypeVar
@@ -17,12 +15,12 @@ from axpo_env.grading.choice import LETTERS, show_options
 from axpo_env.messages import format_action, format_answer
 from axpo_env.names import unknown_name
 from axpo_env.tasks.base import SPLITS, Random, Task, check_index, check_split
+from axpo_env.tasks.cache import task_cache
 from axpo_env.tasks.synthetic.answers import Grader, grade_exact, grade_option
 from axpo_env.tasks.synthetic.draws import item_rng
 from axpo_env.views import from_pil
 
 NUM_TASKS = 2**31 - 1  # per split: as good as unlimited
-MAX_CACHE_BYTES = 256 * 2**20  # pixels of the tasks kept, all sources together: two 8k canvases
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom in pixels
 Box1000 = tuple[int, int, int, int]  # the same in thousandths of width and height
@@ -99,7 +97,7 @@ class GeneratedSource(ABC, Generic[LevelT]):
 
     def get(self, index: int) -> Task:
         index = check_index(index, self.num_tasks, self.key)
-        return _cache.get(f"{self.key}/{self.split}/{index}", lambda: self._make(index))
+        return task_cache.get(f"{self.key}/{self.split}/{index}", lambda: self._make(index))
 
     def _make(self, index: int) -> Task:
         item = self.item(index)
@@ -178,35 +176,3 @@ def to_1000(box: Box, width_px: int, height_px: int) -> Box1000:
         min(1000, int(-(-1000 * right // width_px))),
         min(1000, int(-(-1000 * bottom // height_px))),
     )
-
-
-class TaskCache:
-    """The tasks used last, as many as their pixels allow. Thread-safe; two threads may make the same task."""
-
-    def __init__(self, max_bytes: int) -> None:
-        self.max_bytes = max_bytes
-        self.num_bytes = 0  # of the images of the tasks kept
-        self._tasks: OrderedDict[str, Task] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def get(self, key: str, make: Callable[[], Task]) -> Task:
-        with self._lock:
-            if key in self._tasks:
-                self._tasks.move_to_end(key)
-                return self._tasks[key]
-        task = make()
-        with self._lock:
-            if key not in self._tasks:
-                self._tasks[key] = task
-                self.num_bytes += _size(task)
-            while self.num_bytes > self.max_bytes:
-                _, dropped = self._tasks.popitem(last=False)
-                self.num_bytes -= _size(dropped)
-        return task
-
-
-def _size(task: Task) -> int:
-    return 1024 + sum(image.nbytes for image in task.images)
-
-
-_cache = TaskCache(MAX_CACHE_BYTES)
