@@ -11,7 +11,7 @@ from PIL import Image
 import axpo_env  # noqa: F401 - registers the ids
 from axpo_env.scripted import BlankPolicy, OraclePolicy, run_episode
 from axpo_env.tasks.datasets.chartqa import ChartQASource
-from axpo_env.tasks.datasets.rows import BadRow
+from axpo_env.tasks.datasets.fields import BadRow
 
 FOLDER = Path(__file__).parents[2] / "shared/data/HuggingFaceM4--ChartQA"
 pyarrow = pytest.importorskip("pyarrow")

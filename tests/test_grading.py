@@ -562,7 +562,7 @@ def test_whatever_is_written_is_graded_without_raising():
 def cases(shared_data):
     pytest.importorskip("pyarrow")
     with pytest.MonkeyPatch.context() as patch:  # grading needs no pictures
-        patch.setattr("axpo_env.tasks.datasets.rows.decode", lambda *_: np.zeros((1, 1, 3), np.uint8))
+        patch.setattr("axpo_env.tasks.datasets.fields.decode", lambda *_: np.zeros((1, 1, 3), np.uint8))
         return load_cases(shared_data)
 
 

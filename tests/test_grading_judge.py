@@ -160,6 +160,7 @@ def test_an_environment_with_a_judge(tmp_path):
     Image.new("RGB", (8, 8)).save(picture, format="PNG")
     image = {"bytes": picture.getvalue(), "path": None}
     row = {"query": "Who founded it?", "query_image": image, "ground_truth": "Ada Lovelace"}
+    row |= {"sample_id": "0", "difficulty": "hard", "category": "news"}
     parquet.write_table(table.from_pylist([row]), tmp_path / "train.parquet")
     with Endpoint(YES, NO) as endpoint:
         keywords = {"split": "test", "source": str(tmp_path), "tools": ("image_zoom_in",)}

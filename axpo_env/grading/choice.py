@@ -154,3 +154,10 @@ def grade_choice(
     found = None if answer is None else find_choice(answer, options, same=same)
     strict = answer is not None and answer.strip().upper() == letter
     return make_grade(answer, (letter,), correct=found == letter, strict=strict)
+
+
+def grade_letter(
+    answer: str | None, references: Sequence[str], *, options: Sequence[str], same: Same | None = None
+) -> Grade:
+    """`grade_choice` for a task, whose first reference is the right letter."""
+    return grade_choice(answer, references[0], options, same=same)

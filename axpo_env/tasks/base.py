@@ -29,6 +29,7 @@ class Random(Protocol):
 
 
 Demonstrator = Callable[..., list[str]]
+Grader = Callable[[str | None, Sequence[str]], Grade]  # answer, references -> verdict
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -45,7 +46,7 @@ class Task:
     needs_tools: tuple[str, ...] = ()  # names of tools without which the policy can only guess; () if unknown
     gold_boxes: tuple[tuple[int, int, int, int], ...] = ()  # where the facts stand, 0-1000 of the sides
     details: dict[str, Any] = field(default_factory=dict)  # whatever else the source knows, for analysis only
-    grader: Callable[[str | None, Sequence[str]], Grade] = grade_chartqa
+    grader: Grader = grade_chartqa
     demonstrator: Demonstrator | None = None
     _views: dict[int, tuple[NDArray[np.uint8], ...]] = field(default_factory=dict, init=False, repr=False)
 

@@ -21,7 +21,7 @@ from axpo_env.grading.choice import grade_choice, listed_options
 from axpo_env.grading.numeric import grade_number, number_match, read_number
 from axpo_env.grading.text import exact_match, holds_phrase
 from axpo_env.tasks.base import Task
-from axpo_env.tasks.datasets.rows import BadRow, take, take_image, take_one_of, take_text
+from axpo_env.tasks.datasets.fields import BadRow, take, take_id, take_image, take_one_of, take_text
 from axpo_env.tasks.datasets.source import Table, TableSource
 
 TOLERANCE = 0.001  # absolute, of a float
@@ -65,7 +65,7 @@ class DynaMathSource(TableSource):
             references=(truth,),
             grader=functools.partial(_grade, kind=kind, options=options),
             details={
-                "seed_question": take(row, "id", str, where),
+                "seed_question": take_id(row, "id", where),
                 "answer_type": kind,
                 "subject": take(row, "subject", str, where),
                 "knowledge_level": take(row, "knowledge_level", str, where),

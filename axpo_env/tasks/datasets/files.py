@@ -1,12 +1,10 @@
-"""Tables and images as files: in a folder, or fetched one by one from a hub repository.
+"""Files of a data set: in a folder, or fetched one by one from a hub repository.
 
 Some data sets keep their images beside the table rather than in it; a row then holds a path.
 """
 
-import json
-from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any, Protocol
+from typing import Protocol
 
 
 class Files(Protocol):
@@ -61,31 +59,3 @@ def _candidates(path: str) -> list[str]:
     if pure.is_absolute() or ".." in pure.parts or not pure.parts:
         raise ValueError(f"the path {path!r} leads outside of the data set")
     return [str(pure)] + ([str(PurePosixPath(*pure.parts[1:]))] if len(pure.parts) > 1 else [])
-
-
-class JsonRows:
-    """The rows of a JSON file: a list of objects, or an object a line. Held in memory; images are paths."""
-
-    def __init__(self, path: Path) -> None:
-        text = path.read_text(encoding="utf-8")
-        try:
-            listed = text.lstrip().startswith("[")
-            rows = (
-                json.loads(text)
-                if listed
-                else [json.loads(line) for line in text.splitlines() if line.strip()]
-            )
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{path} is neither a JSON list nor a JSON object a line: {error}") from error
-        if not all(isinstance(row, dict) for row in rows):
-            raise ValueError(f"{path} holds rows that are no JSON objects")
-        self._rows: Sequence[Mapping[str, Any]] = rows
-        self.num_rows = len(rows)
-
-    def get(self, index: int) -> Mapping[str, Any]:
-        if not 0 <= index < self.num_rows:
-            raise IndexError(f"rows are 0 to {self.num_rows - 1}, not {index}")
-        return self._rows[index]
-
-    def column(self, name: str) -> list[Any]:
-        return [row.get(name) for row in self._rows]

@@ -14,10 +14,9 @@ import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from axpo_env.grading import Grade
-from axpo_env.grading.choice import grade_choice, show_options
+from axpo_env.grading.choice import grade_letter, show_options
 from axpo_env.tasks.base import Task
-from axpo_env.tasks.datasets.rows import BadRow, decode_base64, take_one_of, take_text
+from axpo_env.tasks.datasets.fields import decode_base64, take_id, take_one_of, take_text
 from axpo_env.tasks.datasets.source import Table, TableSource
 
 LETTERS = ("A", "B", "C", "D")
@@ -41,10 +40,7 @@ class _HRBenchSource(TableSource):
     def choose_rows(self) -> Sequence[int] | None:
         if self.variant == "four_cycles":
             return None
-        try:
-            cycles = self.rows.column("cycle_category")
-        except KeyError as error:
-            raise BadRow(f"{self.tables[0].hub_name}, row 0, field 'cycle_category': missing") from error
+        cycles = self.column("cycle_category")
         return [index for index, cycle in enumerate(cycles) if cycle == cycles[0]]
 
     def make_task(self, row: Mapping[str, Any], where: str, index: int) -> Task:
@@ -54,11 +50,11 @@ class _HRBenchSource(TableSource):
             question=show_options(take_text(row, "question", where), options),
             images=[decode_base64(row, "image", where)],
             references=(take_one_of(row, "answer", LETTERS, where),),
-            grader=functools.partial(_grade, options=options),
+            grader=functools.partial(grade_letter, options=options),
             details={
-                "id": str(row.get("index")),
+                "id": take_id(row, "index", where),
                 "category": take_one_of(row, "category", CATEGORIES, where),
-                "cycle": str(row.get("cycle_category")),
+                "cycle": take_id(row, "cycle_category", where),
             },
         )
 
@@ -73,7 +69,3 @@ class HRBench8KSource(_HRBenchSource):
     """HR-Bench's questions about 8K pictures."""
 
     name, title, size = "hrbench8k", "HR-Bench 8K", "8k"
-
-
-def _grade(answer: str | None, references: Sequence[str], *, options: tuple[str, ...]) -> Grade:
-    return grade_choice(answer, references[0], options)

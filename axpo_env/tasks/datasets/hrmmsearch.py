@@ -9,15 +9,12 @@ is MIT; for this set unknown. Chng et al., SenseNova-MARS: Empowering Multimodal
 Reinforcement Learning, arXiv:2512.24330.
 """
 
-import functools
 from collections.abc import Mapping
 from typing import Any
 
-from axpo_env.grading.free import grade_free
-from axpo_env.grading.text import grade_f1
 from axpo_env.tasks.base import Task
-from axpo_env.tasks.datasets.rows import take_image, take_text, take_texts
-from axpo_env.tasks.datasets.source import Table, TableSource
+from axpo_env.tasks.datasets.fields import take_any, take_id, take_image, take_text, take_texts
+from axpo_env.tasks.datasets.source import Table, TableSource, grade_by_f1_or_judge
 
 
 class HRMMSearchSource(TableSource):
@@ -41,14 +38,10 @@ class HRMMSearchSource(TableSource):
             question=question,
             images=[take_image(row, "query_image", where, files=self.files)],
             references=take_texts(row, "ground_truth", where),
-            grader=(
-                grade_f1
-                if self.judge is None
-                else functools.partial(grade_free, question=question, judge=self.judge)
-            ),
+            grader=grade_by_f1_or_judge(question, self.judge),
             details={
-                "id": str(row.get("sample_id")),
-                "difficulty": row.get("difficulty"),
-                "category": row.get("category"),
+                "id": take_id(row, "sample_id", where),
+                "difficulty": take_any(row, "difficulty", where),
+                "category": take_any(row, "category", where),
             },
         )

@@ -18,7 +18,7 @@ from axpo_env.grading import Grade
 from axpo_env.grading.choice import LETTERS, grade_choice, show_options
 from axpo_env.grading.maths import check_installed, equal_maths, grade_maths
 from axpo_env.tasks.base import Task
-from axpo_env.tasks.datasets.rows import BadRow, take, take_image, take_text
+from axpo_env.tasks.datasets.fields import BadRow, take, take_id, take_image, take_text
 from axpo_env.tasks.datasets.source import Table, TableSource
 
 
@@ -37,7 +37,10 @@ class MathVisionSource(TableSource):
 
     def make_task(self, row: Mapping[str, Any], where: str, index: int) -> Task:
         answer = take_text(row, "answer", where)
-        options = [str(option).strip() for option in take(row, "options", list, where)]
+        options = tuple(take(row, "options", list, where))
+        if not all(isinstance(option, str) for option in options):
+            raise BadRow(f"{where}, field 'options': needs strings, not {options!r}")
+        options = tuple(option.strip() for option in options)
         if options and answer not in LETTERS[: len(options)]:
             raise BadRow(f"{where}, field 'answer': {answer!r} is no letter of {len(options)} options")
         level = take(row, "level", int, where)
@@ -51,9 +54,9 @@ class MathVisionSource(TableSource):
             question=show_options(question, options) if options else question,
             images=[take_image(row, "decoded_image", where)],
             references=(answer,),
-            grader=functools.partial(_grade, options=tuple(options)),
+            grader=functools.partial(_grade, options=options),
             details={
-                "id": take(row, "id", str, where),
+                "id": take_id(row, "id", where),
                 "level": level,
                 "subject": take(row, "subject", str, where),
             },

@@ -21,7 +21,7 @@ from typing import Any
 from axpo_env.grading.free import grade_parts
 from axpo_env.grading.maths import check_installed
 from axpo_env.tasks.base import Task
-from axpo_env.tasks.datasets.rows import BadRow, take, take_image, take_text, take_texts
+from axpo_env.tasks.datasets.fields import BadRow, take, take_any, take_id, take_image, take_text, take_texts
 from axpo_env.tasks.datasets.source import Table, TableSource
 
 NUM_IMAGES = 8
@@ -43,9 +43,12 @@ class MathVRSource(TableSource):
     def choose_rows(self) -> Sequence[int] | None:
         if self.variant == "all":
             return None
-        questions = self.rows.column("question")
         drawn = self.variant == "multimodal"
-        return [index for index, text in enumerate(questions) if bool(_PLACE.search(str(text))) is drawn]
+        return [
+            index
+            for index, text in enumerate(self.column("question"))
+            if not isinstance(text, str) or bool(_PLACE.search(text)) is drawn
+        ]
 
     def make_task(self, row: Mapping[str, Any], where: str, index: int) -> Task:
         question = take_text(row, "question", where)
@@ -71,8 +74,8 @@ class MathVRSource(TableSource):
             references=("; ".join(parts),),
             grader=functools.partial(grade_parts, parts=tuple(parts), question=question, judge=self.judge),
             details={
-                "id": str(row.get("id")),
+                "id": take_id(row, "id", where),
                 "num_parts": len(parts),
-                "scoring_points": row.get("scoring_points"),
+                "scoring_points": take_any(row, "scoring_points", where),
             },
         )

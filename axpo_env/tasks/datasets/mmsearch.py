@@ -9,15 +9,12 @@ Graded by token F1 over the answer and its alternatives: `Grade.score` is the of
 MMSearch: Benchmarking the Potential of Large Models as Multi-modal Search Engines, arXiv:2409.12959.
 """
 
-import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from axpo_env.grading.free import grade_free
-from axpo_env.grading.text import grade_f1
 from axpo_env.tasks.base import Task
-from axpo_env.tasks.datasets.rows import take_image, take_text, take_texts
-from axpo_env.tasks.datasets.source import Table, TableSource
+from axpo_env.tasks.datasets.fields import take_any, take_id, take_image, take_text, take_texts
+from axpo_env.tasks.datasets.source import Table, TableSource, grade_by_f1_or_judge
 
 
 class MMSearchSource(TableSource):
@@ -35,28 +32,24 @@ class MMSearchSource(TableSource):
     def choose_rows(self) -> Sequence[int] | None:
         if self.variant == "all":
             return None
-        return [index for index, image in enumerate(self.rows.column("query_image")) if image is not None]
+        return [index for index, image in enumerate(self.column("query_image")) if image is not None]
 
     def make_task(self, row: Mapping[str, Any], where: str, index: int) -> Task:
         question = take_text(row, "query", where)
         references = [take_text(row, "gt_answer", where)]
-        if row.get("alternative_gt_answers"):
+        if take_any(row, "alternative_gt_answers", where):
             references += take_texts(row, "alternative_gt_answers", where)
-        pictureless = "query_image" in row and row["query_image"] is None
+        pictureless = take_any(row, "query_image", where) is None
         return self.task(
             index,
             question=question,
             images=[] if pictureless else [take_image(row, "query_image", where, files=self.files)],
             references=references,
-            grader=(
-                grade_f1
-                if self.judge is None
-                else functools.partial(grade_free, question=question, judge=self.judge)
-            ),
+            grader=grade_by_f1_or_judge(question, self.judge),
             details={
-                "id": str(row.get("sample_id")),
-                "timestamp": row.get("timestamp"),
-                "area": row.get("area"),
-                "subfield": row.get("subfield"),
+                "id": take_id(row, "sample_id", where),
+                "timestamp": take_any(row, "timestamp", where),
+                "area": take_any(row, "area", where),
+                "subfield": take_any(row, "subfield", where),
             },
         )

@@ -1,24 +1,14 @@
-"""Rows of a published data set, one at a time: from parquet files in a folder, or from the hub.
+"""Rows of a published data set, one at a time: from parquet or JSON files, or from the hub.
 
-Images stay encoded until a row is asked for, so a large data set does not sit in memory. What the columns
-mean is left to each benchmark's module.
+Images stay encoded until a row is asked for, so a large data set does not sit in memory. Checking a row's fields
+is left to `fields`, what the columns mean to each benchmark's module.
 """
 
-import base64
+import json
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
-
-from axpo_env.names import unknown_name
-from axpo_env.tasks.datasets.files import Files
-from axpo_env.views import decode_image
-
-MAX_IMAGE_PIXELS = 200_000_000
-
-
-class BadRow(ValueError):
-    """A row that does not fit its data set's schema; the text names data set, row and field."""
 
 
 class Rows(Protocol):
@@ -32,8 +22,27 @@ class Rows(Protocol):
         ...
 
     def column(self, name: str) -> list[Any]:
-        """One column of every row, without the others being read. Raises KeyError if there is none."""
+        """One column of every row, without the others being read.
+
+        Raises KeyError if there is none; in JSON, a row without the field has None.
+        """
         ...
+
+
+def check_row(index: int, num_rows: int) -> None:
+    """Raises IndexError unless there is a row `index`."""
+    if not 0 <= index < num_rows:
+        raise IndexError(f"rows are 0 to {num_rows - 1}, not {index}")
+
+
+def locate(index: int, sizes: Sequence[int]) -> tuple[int, int]:
+    """Of parts with `sizes` rows each: the part that holds row `index` of them all, and the row's number in it."""
+    check_row(index, sum(sizes))
+    part = 0
+    while index >= sizes[part]:
+        index -= sizes[part]
+        part += 1
+    return part, index
 
 
 class ParquetRows:
@@ -55,12 +64,7 @@ class ParquetRows:
         self._cached: tuple[int, Any] | None = None  # position in _groups, its table
 
     def get(self, index: int) -> Mapping[str, Any]:
-        if not 0 <= index < self.num_rows:
-            raise IndexError(f"rows are 0 to {self.num_rows - 1}, not {index}")
-        position, offset = 0, index
-        while offset >= self._groups[position][2]:
-            offset -= self._groups[position][2]
-            position += 1
+        position, offset = locate(index, [count for _, _, count in self._groups])
         with self._lock:
             if self._cached is None or self._cached[0] != position:
                 file, group, _ = self._groups[position]
@@ -98,8 +102,7 @@ class HubRows:
         self.num_rows = len(table)
 
     def get(self, index: int) -> Mapping[str, Any]:
-        if not 0 <= index < self.num_rows:
-            raise IndexError(f"rows are 0 to {self.num_rows - 1}, not {index}")
+        check_row(index, self.num_rows)
         with self._lock:
             row: Mapping[str, Any] = self._table[index]
         return row
@@ -111,6 +114,30 @@ class HubRows:
             return list(self._table[name])
 
 
+class JsonRows:
+    """The rows of a JSON file: a list of objects, or an object a line. Held in memory; images are paths."""
+
+    def __init__(self, path: Path) -> None:
+        text = path.read_text(encoding="utf-8")
+        # Not splitlines(): a text may hold other line ends, such as U+2028, as they are.
+        lines = [line for line in text.split("\n") if line.strip()]
+        try:
+            rows = json.loads(text) if text.lstrip().startswith("[") else list(map(json.loads, lines))
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{path} is neither a JSON list nor a JSON object a line: {error}") from error
+        if not all(isinstance(row, dict) for row in rows):
+            raise ValueError(f"{path} holds rows that are no JSON objects")
+        self._rows: Sequence[Mapping[str, Any]] = rows
+        self.num_rows = len(rows)
+
+    def get(self, index: int) -> Mapping[str, Any]:
+        check_row(index, self.num_rows)
+        return self._rows[index]
+
+    def column(self, name: str) -> list[Any]:
+        return [row.get(name) for row in self._rows]
+
+
 class JoinedRows:
     """Several tables, one after the other."""
 
@@ -119,31 +146,27 @@ class JoinedRows:
         self.num_rows = sum(table.num_rows for table in tables)
 
     def get(self, index: int) -> Mapping[str, Any]:
-        if not 0 <= index < self.num_rows:
-            raise IndexError(f"rows are 0 to {self.num_rows - 1}, not {index}")
-        number = 0
-        while index >= self.tables[number].num_rows:
-            index -= self.tables[number].num_rows
-            number += 1
-        return self.tables[number].get(index)
+        table, number = locate(index, [table.num_rows for table in self.tables])
+        return self.tables[table].get(number)
 
     def column(self, name: str) -> list[Any]:
         return [value for table in self.tables for value in table.column(name)]
 
 
-def find_parquet(folder: Path, split: str) -> list[Path]:
-    """The split's parquet files in `folder` or its `data` folder, by the hub's naming, sorted.
+def find_parquet(folder: Path, *names: str) -> list[Path]:
+    """The parquet files of the first name that there are any of, in `folder` or its `data` folder, sorted.
 
-    They are named `SPLIT.parquet` or `SPLIT-00000-of-00001....parquet`. Raises FileNotFoundError naming what
-    is there.
+    By the hub's naming: `NAME.parquet` or `NAME-00000-of-00001....parquet`. Raises FileNotFoundError naming
+    what is there.
     """
-    for place in (folder, folder / "data"):
-        found = sorted([*place.glob(f"{split}.parquet"), *place.glob(f"{split}-*.parquet")])
-        if found:
-            return found
+    for name in names:
+        for place in (folder, folder / "data"):
+            found = sorted([*place.glob(f"{name}.parquet"), *place.glob(f"{name}-*.parquet")])
+            if found:
+                return found
+    sought = " or ".join(f"{name}.parquet or {name}-*.parquet" for name in names)
     there = sorted(str(path.relative_to(folder)) for path in folder.glob("**/*.parquet"))
-    names = ", ".join(there) or "none"
-    raise FileNotFoundError(f"no {split}.parquet or {split}-*.parquet in {folder}; there: {names}")
+    raise FileNotFoundError(f"no {sought} in {folder}; there: {', '.join(there) or 'none'}")
 
 
 def table_stamps(folder: str) -> tuple[tuple[str, int, int], ...]:
@@ -151,80 +174,3 @@ def table_stamps(folder: str) -> tuple[tuple[str, int, int], ...]:
     files = [path for place in (Path(folder), Path(folder) / "data") for path in place.glob("*.*")]
     tables = [path for path in files if path.suffix in (".parquet", ".json", ".jsonl")]
     return tuple(sorted((str(path), path.stat().st_mtime_ns, path.stat().st_size) for path in tables))
-
-
-def take(row: Mapping[str, Any], name: str, kind: type, where: str) -> Any:
-    """Field `name` of `row` if it is a `kind`. Raises BadRow otherwise; `where` names data set and row."""
-    if name not in row:
-        raise BadRow(f"{where}, field {name!r}: missing; there are {', '.join(sorted(row))}")
-    value = row[name]
-    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        raise BadRow(f"{where}, field {name!r}: {type(value).__name__} where {kind.__name__} belongs")
-    return value
-
-
-def take_text(row: Mapping[str, Any], name: str, where: str) -> str:
-    """The text in field `name`, without space around it. Raises BadRow if it is missing or blank."""
-    text: str = take(row, name, str, where).strip()
-    if not text:
-        raise BadRow(f"{where}, field {name!r}: blank")
-    return text
-
-
-def take_texts(row: Mapping[str, Any], name: str, where: str) -> list[str]:
-    """One or more texts in field `name`, a list or one alone. Raises BadRow for none, blank ones or others."""
-    value = [row[name]] if isinstance(row.get(name), str) else take(row, name, list, where)
-    if not value or not all(isinstance(text, str) and text.strip() for text in value):
-        raise BadRow(f"{where}, field {name!r}: needs one or more non-empty strings, not {value!r}")
-    return [text.strip() for text in value]
-
-
-def take_one_of(row: Mapping[str, Any], name: str, known: Sequence[str], where: str) -> str:
-    """Field `name` if it is one of `known`. Raises BadRow otherwise."""
-    value: str = take(row, name, str, where)
-    if value not in known:
-        raise BadRow(f"{where}, field {name!r}: {unknown_name('value', value, known)}")
-    return value
-
-
-def take_image(row: Mapping[str, Any], name: str, where: str, *, files: Files | None = None) -> Any:
-    """The decoded image [H, W, 3] in field `name`, from its bytes or, with `files`, its path.
-
-    Raises BadRow if there is none or it is unreadable.
-    """
-    value = row.get(name)
-    if files is not None and isinstance(value, str):
-        return decode_file(files, value, name, where)
-    image = take(row, name, dict, where)
-    data, path = image.get("bytes"), image.get("path")
-    if data is None and files is not None and isinstance(path, str):
-        return decode_file(files, path, name, where)
-    if not isinstance(data, bytes):
-        raise BadRow(f"{where}, field {name!r}: no image bytes")
-    return decode(data, name, where)
-
-
-def decode_file(files: Files, path: str, name: str, where: str) -> Any:
-    """The decoded image in a file. Raises BadRow if there is none or it is unreadable."""
-    try:
-        data = files.read(path)
-    except (FileNotFoundError, ValueError) as error:
-        raise BadRow(f"{where}, field {name!r}: {error}") from error
-    return decode(data, name, where)
-
-
-def decode_base64(row: Mapping[str, Any], name: str, where: str) -> Any:
-    """The decoded image in field `name`, a text in base64. Raises BadRow if it is none."""
-    try:
-        data = base64.b64decode(take(row, name, str, where), validate=True)
-    except ValueError as error:
-        raise BadRow(f"{where}, field {name!r}: not base64: {error}") from error
-    return decode(data, name, where)
-
-
-def decode(data: bytes, name: str, where: str) -> Any:
-    """The image [H, W, 3] in `data`. Raises BadRow, naming field and row, if it is unreadable or too large."""
-    try:
-        return decode_image(data, max_pixels=MAX_IMAGE_PIXELS)
-    except ValueError as error:
-        raise BadRow(f"{where}, field {name!r}: {error}") from error

@@ -3,20 +3,30 @@
 A benchmark's module says what its tables are called, what its columns mean and how answers are graded.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import functools
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from axpo_env.grading import Grade
+from axpo_env.grading.free import grade_free
 from axpo_env.grading.judge import Judge
+from axpo_env.grading.text import grade_f1
 from axpo_env.names import unknown_name
-from axpo_env.tasks.base import Task, check_index, check_split
+from axpo_env.tasks.base import Grader, Task, check_index, check_split
 from axpo_env.tasks.cache import task_cache
-from axpo_env.tasks.datasets.files import Files, FolderFiles, HubFiles, JsonRows
-from axpo_env.tasks.datasets.rows import HubRows, JoinedRows, ParquetRows, Rows, find_parquet
-
-Grader = Callable[[str | None, Sequence[str]], Grade]
+from axpo_env.tasks.datasets.fields import BadRow
+from axpo_env.tasks.datasets.files import Files, FolderFiles, HubFiles
+from axpo_env.tasks.datasets.rows import (
+    HubRows,
+    JoinedRows,
+    JsonRows,
+    ParquetRows,
+    Rows,
+    find_parquet,
+    locate,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,10 +37,14 @@ class Table:
     hub_split: str = "test"
     config: str | None = None  # the hub's configuration, where there is more than one
     image_columns: tuple[str, ...] = ()  # columns of encoded images; paths and base64 are text
-    names: tuple[
-        str, ...
-    ] = ()  # files in a folder, without number and ending; the hub's split if there are none
+    # Files in a folder, without number and ending, the first that is there; the hub's split if none are named.
+    names: tuple[str, ...] = ()
     file: str | None = None  # the table's file on the hub, where it is JSON with images beside it
+
+    @property
+    def title(self) -> str:
+        """Data set and table, for messages."""
+        return f"{self.hub_name} {self.file or self.hub_split}"
 
 
 def open_table(table: Table, source: str) -> tuple[Rows, Files]:
@@ -50,15 +64,10 @@ def open_table(table: Table, source: str) -> tuple[Rows, Files]:
         for path in (folder / f"{name}.jsonl", folder / f"{name}.json"):
             if path.is_file():
                 return JsonRows(path), FolderFiles(folder)
-    for name in names[:-1]:
-        try:
-            return ParquetRows(find_parquet(folder, name)), FolderFiles(folder)
-        except FileNotFoundError:
-            continue
-    return ParquetRows(find_parquet(folder, names[-1])), FolderFiles(folder)
+    return ParquetRows(find_parquet(folder, *names)), FolderFiles(folder)
 
 
-class TableSource:
+class TableSource(ABC):
     """One split and variant of a benchmark. Subclasses say which tables, which rows, and what a row means."""
 
     name: ClassVar[str]  # of the benchmark, begins the tasks' ids
@@ -75,7 +84,7 @@ class TableSource:
         self.variant = check_variant(variant, self.variants, self.title)
         self.tables = self.choose_tables()
         opened = [open_table(table, source) for table in self.tables]
-        self.rows: Rows = opened[0][0] if len(opened) == 1 else JoinedRows([rows for rows, _ in opened])
+        self.rows = JoinedRows([rows for rows, _ in opened])
         self.files = opened[0][1]  # a benchmark of several tables has its images in them
         chosen = self.choose_rows()
         self.chosen: Sequence[int] = range(self.rows.num_rows) if chosen is None else chosen
@@ -96,25 +105,27 @@ class TableSource:
 
     def _where(self, number: int) -> str:
         """Data set, table and row within it."""
-        tables = self.rows.tables if isinstance(self.rows, JoinedRows) else [self.rows]
-        place = 0
-        while number >= tables[place].num_rows:
-            number -= tables[place].num_rows
-            place += 1
-        table = self.tables[place]
-        return f"{table.hub_name} {table.file or table.hub_split}, row {number}"
+        table, row = locate(number, [rows.num_rows for rows in self.rows.tables])
+        return f"{self.tables[table].title}, row {row}"
 
+    def column(self, name: str) -> list[Any]:
+        """One column of every row. Raises BadRow, naming data set and field, if there is none."""
+        try:
+            return self.rows.column(name)
+        except KeyError as error:
+            raise BadRow(f"{self.tables[0].title}, row 0, field {name!r}: missing") from error
+
+    @abstractmethod
     def choose_tables(self) -> tuple[Table, ...]:
         """The tables of this split and variant, read one after the other."""
-        raise NotImplementedError
 
     def choose_rows(self) -> Sequence[int] | None:
-        """Which rows belong to this variant; None for all."""
+        """Which rows belong to this variant; None for all. A row that cannot be told is chosen, so `get` names it."""
         return None
 
+    @abstractmethod
     def make_task(self, row: Mapping[str, Any], where: str, index: int) -> Task:
         """The task of a row. Raises BadRow; `where` names data set and row."""
-        raise NotImplementedError
 
     def task(
         self,
@@ -139,6 +150,11 @@ class TableSource:
             grader=grader,
             details=details,
         )
+
+
+def grade_by_f1_or_judge(question: str, judge: Judge | None) -> Grader:
+    """Token F1 over the references; with a judge, what is not equal to one of them is the judge's."""
+    return grade_f1 if judge is None else functools.partial(grade_free, question=question, judge=judge)
 
 
 def check_variant(variant: str | None, variants: Sequence[str], title: str) -> str | None:

@@ -12,10 +12,9 @@ import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from axpo_env.grading import Grade
-from axpo_env.grading.choice import LETTERS, grade_choice, listed_options
+from axpo_env.grading.choice import LETTERS, grade_letter, listed_options
 from axpo_env.tasks.base import Task
-from axpo_env.tasks.datasets.rows import BadRow, take_image, take_one_of, take_text
+from axpo_env.tasks.datasets.fields import BadRow, take_id, take_image, take_one_of, take_text
 from axpo_env.tasks.datasets.source import Table, TableSource
 
 CATEGORIES = ("direct_attributes", "relative_position")
@@ -40,8 +39,8 @@ class VStarSource(TableSource):
     def choose_rows(self) -> Sequence[int] | None:
         if self.variant == "all":
             return None
-        categories = self.rows.column("category")
-        return [index for index, category in enumerate(categories) if category == self.variant]
+        others = [name for name in CATEGORIES if name != self.variant]
+        return [index for index, category in enumerate(self.column("category")) if category not in others]
 
     def make_task(self, row: Mapping[str, Any], where: str, index: int) -> Task:
         question, letter = take_text(row, "text", where), take_text(row, "label", where)
@@ -55,13 +54,9 @@ class VStarSource(TableSource):
             question=question,
             images=[take_image(row, "image", where, files=self.files)],
             references=(letter,),
-            grader=functools.partial(_grade, options=options),
+            grader=functools.partial(grade_letter, options=options),
             details={
-                "id": str(row.get("question_id")),
+                "id": take_id(row, "question_id", where),
                 "category": take_one_of(row, "category", CATEGORIES, where),
             },
         )
-
-
-def _grade(answer: str | None, references: Sequence[str], *, options: tuple[str, ...]) -> Grade:
-    return grade_choice(answer, references[0], options)
