@@ -1,7 +1,8 @@
 r"""MathVision (MATH-Vision): competition mathematics with figures (`MathLLMs/MathVision`).
 
 Columns: id, question (with `<image1>`, ... where figures belong), options, answer, level 1-5, subject,
-decoded_image (all of a question's figures on one picture). Variants: testmini, 304 questions, and test, 3,040.
+decoded_image (all of a question's figures on one picture). Variants: testmini, 304 questions, and test, 3,040;
+which of them AXPO's paper reports is not known.
 
 Graded by the option's letter, or by equality of mathematics (math-verify). The official script compares
 mathematics rounded to two decimals, which takes 0.333 for 1/3 and 0.004 for 0; that leniency is left out.

@@ -2,8 +2,8 @@ r"""VisualProbe: hard visual search, answered freely (`Mini-o3/VisualProbe_Hard`
 
 Read from val.json (train.json) with pictures beside it, or from parquet files that hold them. Fields: images (one
 path or more), problem (with `<image>`), solution, doc_id; their names are those of Mini-o3's own example of its
-format. Variants of the test split: hard (106 questions, inferred), medium, easy. The train split is
-`VisualProbe_train`, without variants.
+format. Variants of the test split: hard (106 questions, inferred; what AXPO's paper reports), medium, easy. The
+train split is `VisualProbe_train`, without variants.
 
 Graded officially by a judge. Without one, answers that rules can tell are graded (equal after normalising, or
 numbers that differ), the others are ungraded. Licence: unknown, none is stated. Lai et al., Mini-o3: Scaling Up

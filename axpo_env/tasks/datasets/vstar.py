@@ -4,8 +4,8 @@ Read from test_questions.jsonl with its pictures beside it, or from parquet file
 image, text (the question, a line for each option, an instruction), category, label (a letter), question_id.
 Variants: all, direct_attributes (115), relative_position (76).
 
-Graded by the letter. Licence: none is stated for the questions; the pictures are of SA-1B, for research only. Wu
-and Xie, V*: Guided Visual Search as a Core Mechanism in Multimodal LLMs, arXiv:2312.14135.
+Graded by the letter, as officially. Licence: none is stated for the questions; the pictures are of SA-1B, for
+research only. Wu and Xie, V*: Guided Visual Search as a Core Mechanism in Multimodal LLMs, arXiv:2312.14135.
 """
 
 import functools
