@@ -10,8 +10,8 @@ import pytest
 from axpo_env.messages import parse_action
 from axpo_env.tasks.synthetic import charts
 from axpo_env.tasks.synthetic.chart_data import PALETTE, split_of
-from axpo_env.tasks.synthetic.chart_questions import pick_offset
 from axpo_env.tasks.synthetic.charts import LEVELS, ChartSource
+from axpo_env.tasks.synthetic.draws import pick_offset
 from axpo_env.tools.zoom import crop_box
 
 NANO = LEVELS["nano"]

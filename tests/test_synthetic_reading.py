@@ -13,10 +13,10 @@ from numpy.lib.stride_tricks import sliding_window_view
 from PIL import Image, ImageDraw
 
 from axpo_env.grading.choice import listed_options
-from axpo_env.tasks.synthetic.chart_drawing import font
 from axpo_env.tasks.synthetic.families import make_generated
+from axpo_env.tasks.synthetic.ledger_data import money
 from axpo_env.tasks.synthetic.ledger_drawing import PRICE_END, QUANTITY, corner, line_y
-from axpo_env.tasks.synthetic.ledgers import price
+from axpo_env.tasks.synthetic.painting import font
 from axpo_env.tools.zoom import crop_box
 from axpo_env.views import downscale
 
@@ -175,7 +175,7 @@ def answer_ledger(reader, item):
         left, top = corner(receipt, page.box(receipt), size)
         for line in lines:
             y = line_y(top, receipt.lines.index(line), size)
-            amount, count = price(line), str(line.quantity)
+            amount, count = money(line.cents), str(line.quantity)
             ends = (
                 (amount, left + PRICE_END * size - face.getlength(amount) / 2),
                 (count, left + QUANTITY * size + face.getlength(count) / 2),

@@ -8,9 +8,8 @@ import random
 from dataclasses import dataclass, fields
 
 from axpo_env.names import unknown_name
-from axpo_env.tasks.synthetic.draws import between, pick, shuffled, split_of_data
-
-RGB = tuple[int, int, int]
+from axpo_env.tasks.synthetic.draws import CONSONANTS, VOWELS, between, pick, shuffled, split_of_data
+from axpo_env.tasks.synthetic.painting import RGB
 
 # Six colours far apart from each other and from white, even when a bar is a few pixels wide.
 PALETTE: dict[str, RGB] = {
@@ -22,7 +21,6 @@ PALETTE: dict[str, RGB] = {
     "black": (35, 35, 35),
 }
 MARKS = ("bars", "lines", "points")
-_CONSONANTS, _VOWELS = "bdfgklmnprstvz", "aeiou"
 _TITLES = ("Output", "Revenue", "Visitors", "Rainfall", "Exports", "Energy use")
 _SERIES = ("Nova", "Orin", "Pelt", "Quay", "Rusk", "Sorn")
 
@@ -141,7 +139,7 @@ def _draw_slots(rng: random.Random, level: ChartLevel) -> Chart:
 def _draw_axes(rng: random.Random, level: ChartLevel, split: str) -> Chart:
     num_bars, num_series = between(rng, level.num_bars), between(rng, level.num_series)
     canvas_px = between(rng, level.canvas_px)
-    names = [first + vowel for first in _CONSONANTS for vowel in _VOWELS]
+    names = [first + vowel for first in CONSONANTS for vowel in VOWELS]
     title = f"{pick(rng, _TITLES)} by {pick(rng, ('region', 'month', 'model', 'firm'))}"
     return Chart(
         layout="axes",
@@ -161,7 +159,7 @@ def _draw_axes(rng: random.Random, level: ChartLevel, split: str) -> Chart:
 def _draw_values(
     rng: random.Random, level: ChartLevel, num_series: int, num_bars: int
 ) -> tuple[tuple[int, ...], ...]:
-    maximum = level.value_maxima[int(rng.random() * len(level.value_maxima))]
+    maximum = pick(rng, level.value_maxima)
     steps = (max(1, math.ceil(level.value_floor * maximum / level.value_step)), maximum // level.value_step)
     if level.distinct:
         always = [] if level.typical is None else [level.typical[0]]

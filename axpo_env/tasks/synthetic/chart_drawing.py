@@ -5,28 +5,18 @@ Deterministic: the same chart gives the same pixels. What to read off the pictur
 """
 
 import math
-import threading
 from collections.abc import Mapping
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from axpo_env.tasks.synthetic.chart_data import Chart
+from axpo_env.tasks.synthetic.items import Box
+from axpo_env.tasks.synthetic.painting import INK, font
 
-Box = tuple[float, float, float, float]  # left, top, right, bottom in pixels
 LabelBoxes = Mapping[tuple[int, int], Box]  # by (series, category)
 
-_GRID, _INK = (220, 220, 220), (0, 0, 0)
+_GRID = (220, 220, 220)
 _NUM_TICKS = 5
-
-_fonts = threading.local()  # FreeType faces must not be shared between threads
-
-
-def font(size_px: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    """Pillow's built-in font at `size_px`, cached per thread."""
-    cache: dict[int, ImageFont.FreeTypeFont | ImageFont.ImageFont] = _fonts.__dict__.setdefault("by_size", {})
-    if size_px not in cache:
-        cache[size_px] = ImageFont.load_default(size=size_px)
-    return cache[size_px]
 
 
 def paint(chart: Chart) -> tuple[Image.Image, LabelBoxes]:
@@ -48,7 +38,7 @@ def _paint_slots(draw: ImageDraw.ImageDraw, chart: Chart) -> LabelBoxes:
         bar = (round(left + slot / 6), round(top), round(left + slot * 5 / 6) - 1, round(floor) - 1)
         draw.rectangle(bar, fill=chart.colors[index])
         center = (left + slot / 2, floor + slot / 2)
-        draw.text(center, chart.shown(0, index), fill=_INK, font=font(chart.label_px), anchor="mm")
+        draw.text(center, chart.shown(0, index), fill=INK, font=font(chart.label_px), anchor="mm")
         boxes[0, index] = (left, floor, left + slot, float(size))
     return boxes
 
@@ -101,7 +91,7 @@ def _paint_value(draw: ImageDraw.ImageDraw, chart: Chart, cell: tuple[int, int],
     face, text = font(chart.label_px), chart.shown(*cell)
     half_width, half_height = face.getlength(text) / 2, 0.55 * chart.label_px
     draw.rectangle((x - half_width - 2, y - half_height, x + half_width + 2, y + half_height), fill="white")
-    draw.text((x, y), text, fill=_INK, font=face, anchor="mm")
+    draw.text((x, y), text, fill=INK, font=face, anchor="mm")
     if chart.marks != "bars" and len(chart.series) > 1:
         # A label may cover another series' mark, so each says by a swatch whose it is.
         right, side = x - half_width - 3, 0.4 * chart.label_px
@@ -114,24 +104,24 @@ def _paint_frame(draw: ImageDraw.ImageDraw, chart: Chart, axes: _Axes) -> None:
     """Title, legend, grid, tick labels, category names."""
     name, small = font(chart.name_px), font(chart.label_px)
     middle = chart.canvas_px / 2
-    draw.text((middle, 0.75 * chart.name_px), chart.title, fill=_INK, font=name, anchor="mm")
+    draw.text((middle, 0.75 * chart.name_px), chart.title, fill=INK, font=name, anchor="mm")
     if len(chart.series) > 1:
         y = 2.25 * chart.name_px
         for series, label in enumerate(chart.series):
             x = axes.left + (axes.right - axes.left) * series / len(chart.series)
             half = chart.name_px / 3
             draw.rectangle((x, y - half, x + 2 * half, y + half), fill=chart.colors[series])
-            draw.text((x + 3 * half, y), label, fill=_INK, font=name, anchor="lm")
+            draw.text((x + 3 * half, y), label, fill=INK, font=name, anchor="lm")
     value = 0
     while value <= axes.limit:
         y = axes.y(value)
-        draw.line((axes.left, y, axes.right, y), fill=_GRID if value else _INK, width=2)
+        draw.line((axes.left, y, axes.right, y), fill=_GRID if value else INK, width=2)
         text = f"{value / 10**chart.decimals:g}"
-        draw.text((axes.left - 0.4 * chart.label_px, y), text, fill=_INK, font=small, anchor="rm")
+        draw.text((axes.left - 0.4 * chart.label_px, y), text, fill=INK, font=small, anchor="rm")
         value += axes.tick
     y = axes.bottom + 0.75 * chart.name_px
     for category, label in enumerate(chart.categories):
-        draw.text((axes.center(category), y), label, fill=_INK, font=name, anchor="mm")
+        draw.text((axes.center(category), y), label, fill=INK, font=name, anchor="mm")
 
 
 def _paint_marks(

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from axpo_env.messages import format_action, format_answer, format_call
 from axpo_env.tasks.base import Demonstrator, Random
 from axpo_env.tasks.synthetic.chart_data import Chart
-from axpo_env.tasks.synthetic.chart_drawing import Box, LabelBoxes
+from axpo_env.tasks.synthetic.chart_drawing import LabelBoxes
+from axpo_env.tasks.synthetic.draws import pick, pick_offset, shuffled
+from axpo_env.tasks.synthetic.items import Box, Box1000, zoom_call
 
-Box1000 = tuple[int, int, int, int]
 Cell = tuple[int, int]  # series, category
 
 
@@ -80,31 +81,6 @@ def box_1000(box: Box, canvas_px: int) -> Box1000:
     return left, top, right, bottom
 
 
-def pick_offset(rng: Random, aim_noise: Sequence[float] | float, *, index: int, count: int) -> int:
-    """A neighbour of `index` among `count`, by the probabilities `aim_noise` gives to distances 0, 1, 2, ...
-
-    A distance's probability is shared by both sides; what lies past the edges is renormalised away. A bare
-    number is the probability of missing by one. Draws one random number; 0 always gives `index`.
-    """
-    distances = [1 - aim_noise, aim_noise] if isinstance(aim_noise, int | float) else list(aim_noise)
-    weights = [
-        distances[abs(other - index)] / (1 if other == index else 2)
-        if abs(other - index) < len(distances)
-        else 0.0
-        for other in range(count)
-    ]
-    if not distances or min(distances) < 0 or sum(weights) <= 0:
-        raise ValueError(
-            f"aim_noise gives probabilities to distances, one in reach above 0, not {aim_noise!r}"
-        )
-    point = rng.random() * sum(weights)
-    for other, weight in enumerate(weights):
-        point -= weight
-        if point < 0:
-            return other
-    return index
-
-
 def _demonstrate(
     rng: Random,
     chart: Chart,
@@ -123,7 +99,7 @@ def _demonstrate(
         boxes = [label_boxes[series, aimed[column]] for series, category in plan.cells if category == column]
         left, top, right, bottom = zip(*boxes, strict=True)
         box = box_1000((min(left), min(top), max(right), max(bottom)), chart.canvas_px)
-        zooms.append(format_call("image_zoom_in", {"label": chart.categories[column], "bbox_2d": list(box)}))
+        zooms.append(zoom_call(chart.categories[column], box))
     seen = [chart.shown(series, aimed[category]) for series, category in plan.cells]
     pairs = zip(plan.cells, seen, strict=True)
     notes = " ".join(f"{chart.categories[category]} {value}" for (_, category), value in pairs)
@@ -163,7 +139,7 @@ def _name(chart: Chart, cell: Cell) -> str:
 def _draw_cells(rng: random.Random, chart: Chart, count: int) -> list[Cell]:
     """`count` cells of one series in different categories; the first two differ in value if any two do."""
     series = int(rng.random() * len(chart.series))
-    categories = sorted(range(len(chart.categories)), key=lambda _: rng.random())
+    categories = shuffled(rng, range(len(chart.categories)))
     if count > 1:
         first = chart.values[series][categories[0]]
         other = next((c for c in categories[1:] if chart.values[series][c] != first), categories[1])
@@ -181,7 +157,7 @@ def _lookup_color(rng: random.Random, chart: Chart) -> Plan:
         usual = chart.values[0].index(typical)
         bars = [usual] if rng.random() < share else [bar for bar in bars if bar != usual]
         guess = chart.shown(0, usual)
-    cell = (0, bars[int(rng.random() * len(bars))])
+    cell = (0, pick(rng, bars))
     return Plan(
         text=f"What is the value of the {chart.categories[cell[1]]} bar?",
         cells=(cell,),
@@ -271,7 +247,7 @@ def _argmax_gap(rng: random.Random, chart: Chart) -> Plan:
     Four with a unique answer if possible.
     """
     for _ in range(20):
-        chosen = sorted(range(len(chart.categories)), key=lambda _: rng.random())[:4]
+        chosen = shuffled(rng, range(len(chart.categories)))[:4]
         gaps = sorted(abs(chart.values[0][category] - chart.values[1][category]) for category in chosen)
         if gaps[-1] > gaps[-2]:
             break

@@ -8,9 +8,11 @@ import random
 from collections.abc import Sequence
 from typing import TypeVar
 
+from axpo_env.tasks.base import Random
+
 Item = TypeVar("Item")
 
-_CONSONANTS, _VOWELS = "bdfgklmnprstvz", "aeiou"
+CONSONANTS, VOWELS = "bdfgklmnprstvz", "aeiou"
 
 
 def item_rng(key: str, split: str, index: int) -> random.Random:
@@ -42,8 +44,33 @@ def shuffled(rng: random.Random, items: Sequence[Item]) -> list[Item]:
 def invent(rng: random.Random, taken: set[str], *, syllables: int = 2) -> str:
     """An invented name such as "Velmor" that is not yet among `taken`, which it joins."""
     while True:
-        name = "".join(pick(rng, _CONSONANTS) + pick(rng, _VOWELS) for _ in range(syllables))
+        name = "".join(pick(rng, CONSONANTS) + pick(rng, VOWELS) for _ in range(syllables))
         name = (name + pick(rng, "lmnrst")).capitalize()
         if name not in taken:
             taken.add(name)
             return name
+
+
+def pick_offset(rng: Random, aim_noise: Sequence[float] | float, *, index: int, count: int) -> int:
+    """A neighbour of `index` among `count`, by the probabilities `aim_noise` gives to distances 0, 1, 2, ...
+
+    A distance's probability is shared by both sides; what lies past the edges is renormalised away. A bare
+    number is the probability of missing by one. Draws one random number; 0 always gives `index`.
+    """
+    distances = [1 - aim_noise, aim_noise] if isinstance(aim_noise, int | float) else list(aim_noise)
+    weights = [
+        distances[abs(other - index)] / (1 if other == index else 2)
+        if abs(other - index) < len(distances)
+        else 0.0
+        for other in range(count)
+    ]
+    if not distances or min(distances) < 0 or sum(weights) <= 0:
+        raise ValueError(
+            f"aim_noise gives probabilities to distances, one in reach above 0, not {aim_noise!r}"
+        )
+    point = rng.random() * sum(weights)
+    for other, weight in enumerate(weights):
+        point -= weight
+        if point < 0:
+            return other
+    return index

@@ -8,7 +8,6 @@ Knobs, from easy to hard: whether labels are legible before zooming (`FigureLeve
 and the kinds asked by form. In the "mathvision" form, half of the areas are multiple choice.
 """
 
-import math
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from axpo_env.tasks.base import Random
 from axpo_env.tasks.synthetic import figure_grids, figure_plots, figure_shapes
 from axpo_env.tasks.synthetic.draws import pick, split_of_data
 from axpo_env.tasks.synthetic.figure import Draw, Figure
-from axpo_env.tasks.synthetic.items import GeneratedSource, Item, Level, make_choice, to_1000
+from axpo_env.tasks.synthetic.items import GeneratedSource, Item, Level, make_choice, to_1000, zoom_call
 
 KINDS: Mapping[str, Draw] = {
     "side": figure_shapes.side,
@@ -33,7 +32,6 @@ KINDS: Mapping[str, Draw] = {
     "curve_parts": figure_plots.curve_parts,
 }
 
-CAP_SHARE = 0.7  # a digit's height as a share of the font's size
 FORMS: Mapping[str, tuple[str, ...]] = {
     "mathvision": ("triangle_area", "quad_area", "best_path", "count_paths"),
     "dynamath": ("integral", "root", "quad_area"),
@@ -54,7 +52,7 @@ class FigureLevel(Level):
     @property
     def seen_px(self) -> float:
         """How high a digit is in the figure as the policy first sees it."""
-        return CAP_SHARE * self.font_px * min(1.0, math.sqrt(self.view_pixels) / self.canvas_px)
+        return self.print_px(self.font_px, self.canvas_px, self.canvas_px)
 
 
 _LEVELS = (
@@ -96,9 +94,7 @@ def _item(rng: random.Random, kind: str, figure: Figure, level: FigureLevel, *, 
     def solve(rng: Random, aim_noise: Sequence[float] | float) -> list[str]:
         actions = []
         if zooms:
-            calls = [
-                format_call("image_zoom_in", {"label": name, "bbox_2d": list(box)}) for name, box in zooms
-            ]
+            calls = [zoom_call(name, box) for name, box in zooms]
             actions.append(format_action("zoom " + " ".join(name for name, _ in zooms), *calls))
         if figure.code is not None:
             actions.append(format_action(figure.found, format_call("python", {"code": figure.code})))

@@ -4,6 +4,7 @@ A family draws an item's data, question and solution first and paints its images
 for; so a question can be had without its pixels. Which families there are is said in `families`.
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -12,7 +13,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 from PIL import Image
 
 from axpo_env.grading.choice import LETTERS, show_options
-from axpo_env.messages import format_action, format_answer
+from axpo_env.messages import format_action, format_answer, format_call
 from axpo_env.names import unknown_name
 from axpo_env.tasks.base import SPLITS, Random, Task, check_index, check_split
 from axpo_env.tasks.cache import task_cache
@@ -21,6 +22,7 @@ from axpo_env.tasks.synthetic.draws import item_rng
 from axpo_env.views import from_pil
 
 NUM_TASKS = 2**31 - 1  # per split: as good as unlimited
+CAP_SHARE = 0.7  # a capital letter's height as a share of the font's size
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom in pixels
 Box1000 = tuple[int, int, int, int]  # the same in thousandths of width and height
@@ -33,6 +35,10 @@ class Level:
 
     name: str
     view_pixels: int  # the policy's max_pixels the level is meant for: with more, small print turns legible
+
+    def print_px(self, font_px: int, width_px: float, height_px: float) -> float:
+        """How high a capital letter or digit of print is seen in a view of a part so wide and high."""
+        return CAP_SHARE * font_px * min(1.0, math.sqrt(self.view_pixels / (width_px * height_px)))
 
     @property
     def knobs(self) -> str:
@@ -165,6 +171,11 @@ def make_choice(rng: Random, question: str, answer: str, others: Sequence[str]) 
         letters=tuple(LETTERS[: len(options)]),
         grader=grade_option(options),
     )
+
+
+def zoom_call(label: str, box: Box1000) -> str:
+    """A call that zooms into a box."""
+    return format_call("image_zoom_in", {"label": label, "bbox_2d": list(box)})
 
 
 def to_1000(box: Box, width_px: int, height_px: int) -> Box1000:

@@ -2,11 +2,11 @@
 
 from PIL import Image, ImageDraw
 
-from axpo_env.tasks.synthetic.chart_drawing import font
 from axpo_env.tasks.synthetic.items import Box
-from axpo_env.tasks.synthetic.ledgers import Page, Receipt, price
+from axpo_env.tasks.synthetic.ledger_data import Page, Receipt, money
+from axpo_env.tasks.synthetic.painting import INK, font
 
-_TABLE, _PAPER, _INK = (205, 200, 190), (252, 251, 247), (0, 0, 0)
+_TABLE, _PAPER = (205, 200, 190), (252, 251, 247)
 ROW = 1.5  # height of a line, in font sizes
 # Where a line's columns begin, in font sizes from the receipt's left; the price ends at its column.
 ITEM, GROUP, QUANTITY, PRICE_END, MARK = 0.6, 5.8, 9.4, 14.6, 15.2
@@ -42,14 +42,14 @@ def _paint_receipt(draw: ImageDraw.ImageDraw, receipt: Receipt, box: Box, size: 
 
     def write(start: float, number: int, text: str, anchor: str = "lm") -> None:
         place = (left + round(start * size), line_y(top, number, size))
-        draw.text(place, text, fill=_INK, font=face, anchor=anchor)
+        draw.text(place, text, fill=INK, font=face, anchor=anchor)
 
     write(ITEM, -1, f"Receipt {receipt.name}")
     for number, line in enumerate(receipt.lines):
         write(ITEM, number, line.item)
         write(GROUP, number, line.group)
         write(QUANTITY, number, f"{line.quantity} x")
-        write(PRICE_END, number, price(line), "rm")
+        write(PRICE_END, number, money(line.cents), "rm")
         if line.returned:
             write(MARK, number, "R")
     write(ITEM, len(receipt.lines), f"Tax {receipt.tax / 10:g}%")

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from axpo_env.messages import format_action, format_answer, format_call
 from axpo_env.tasks.base import Random
 from axpo_env.tasks.synthetic.draws import pick, shuffled
-from axpo_env.tasks.synthetic.items import Item, to_1000, wording
+from axpo_env.tasks.synthetic.items import Item, to_1000, wording, zoom_call
+from axpo_env.tasks.synthetic.ledger_data import GROUPS, Line, Page, Receipt, money, tax_on
 from axpo_env.tasks.synthetic.ledger_drawing import paint_page
-from axpo_env.tasks.synthetic.ledgers import GROUPS, Line, Page, Receipt, price, tax_on
+from axpo_env.tasks.synthetic.places import tell_places
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +30,7 @@ class Sum:
         for receipt, lines in self.parts:
             net = sum(line.total for line in lines)
             cents += net + (tax_on(net, receipt.tax) if self.taxed else 0)
-        return f"{cents // 100}.{cents % 100:02d}"
+        return money(cents)
 
     @property
     def code(self) -> str:
@@ -46,9 +47,15 @@ class Sum:
     @property
     def read(self) -> str:
         return "; ".join(
-            f"{receipt.name} " + ", ".join(f"{line.item} {line.quantity} x {price(line)}" for line in lines)
+            f"{receipt.name} "
+            + ", ".join(f"{line.item} {line.quantity} x {money(line.cents)}" for line in lines)
             for receipt, lines in self.parts
         )
+
+
+def _kept(receipt: Receipt, group: str) -> tuple[Line, ...]:
+    """The lines of a group, without returned ones."""
+    return tuple(line for line in receipt.lines if line.group == group and not line.returned)
 
 
 def _group_total(rng: random.Random, page: Page, split: str) -> Sum:
@@ -63,10 +70,9 @@ def _group_total(rng: random.Random, page: Page, split: str) -> Sum:
             "What was paid for {group} on receipt {name}, its tax included and returned lines left out?",
         ),
     )
-    lines = tuple(line for line in receipt.lines if line.group == group and not line.returned)
     return Sum(
         text=_explain(page, text.format(name=receipt.name, group=group)),
-        parts=((receipt, lines),),
+        parts=((receipt, _kept(receipt, group)),),
         taxed=True,
     )
 
@@ -85,10 +91,7 @@ def _two_totals(rng: random.Random, page: Page, split: str) -> Sum:
             "tax of each included?",
         ),
     )
-    parts = tuple(
-        (receipt, tuple(line for line in receipt.lines if line.group == group and not line.returned))
-        for receipt in receipts
-    )
+    parts = tuple((receipt, _kept(receipt, group)) for receipt in receipts)
     names = {"a": receipts[0].name, "b": receipts[1].name}
     return Sum(text=_explain(page, text.format(group=group, **names)), parts=parts, taxed=True)
 
@@ -110,15 +113,14 @@ def _above(rng: random.Random, page: Page, split: str) -> Sum:
             "What is their sum before tax?",
         ),
     )
-    text = text.format(name=receipt.name, limit=f"{limit // 100}.00")
+    text = text.format(name=receipt.name, limit=money(limit))
     return Sum(text=_explain(page, text), parts=((receipt, lines),), taxed=False)
 
 
 def _explain(page: Page, text: str) -> str:
-    columns, rows = page.level.receipts
     return (
-        f"Receipts are named by column (A to {chr(ord('A') + columns - 1)} from the left) and row (1 to {rows} "
-        f"from the top); R marks a returned line; tax is rounded to the cent. {text} Answer to the cent."
+        f"{tell_places('Receipts', page.level.receipts)}; R marks a returned line; tax is rounded to the cent. "
+        f"{text} Answer to the cent."
     )
 
 
@@ -136,10 +138,7 @@ def ask(rng: random.Random, page: Page, kind: str, *, split: str) -> Item:
     zooms = [(receipt.name, to_1000(page.box(receipt), width, height)) for receipt, _ in asked.parts]
 
     def solve(rng: Random, aim_noise: Sequence[float] | float) -> list[str]:
-        calls = [
-            format_call("image_zoom_in", {"label": f"receipt {name}", "bbox_2d": list(box)})
-            for name, box in zooms
-        ]
+        calls = [zoom_call(f"receipt {name}", box) for name, box in zooms]
         return [
             format_action("zoom " + " ".join(name for name, _ in zooms), *calls),
             format_action(asked.read, format_call("python", {"code": asked.code})),

@@ -7,61 +7,22 @@ an episode is about from `task.details["encyclopaedia_seed"]`. Each split has en
 Knobs, from easy to hard: canvas, how small the plaques are seen, how many there are, the ways to start.
 """
 
-import math
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import ClassVar
 
-from PIL import Image, ImageDraw
+from PIL import Image
 
 from axpo_env.messages import format_action, format_answer, format_call
 from axpo_env.tasks.base import SPLITS, Random
-from axpo_env.tasks.synthetic.chart_drawing import font
-from axpo_env.tasks.synthetic.draws import pick, shuffled
+from axpo_env.tasks.synthetic.draws import pick
 from axpo_env.tasks.synthetic.encyclopaedia import emblem, world
 from axpo_env.tasks.synthetic.encyclopaedia_world import Start
-from axpo_env.tasks.synthetic.items import Box, GeneratedSource, Item, Level, to_1000, wording
+from axpo_env.tasks.synthetic.items import Box1000, GeneratedSource, Item, to_1000, wording, zoom_call
+from axpo_env.tasks.synthetic.lookup_plaques import LookupLevel, Plaque, hang_plaques, paint_plaques
 from axpo_env.tasks.synthetic.lookup_questions import Lookup, ask
-from axpo_env.tasks.synthetic.signs import CAP_SHARE, COLORS
 
 NUM_WORLDS = 1000  # encyclopaedias per split
-_PLAQUE = (6.0, 2.0)  # width and height of a plaque, in font sizes
-_PLACE = (7.0, 3.0)  # the same of the place it hangs in
-_WALL = (228, 222, 210)
-
-
-@dataclass(frozen=True, kw_only=True)
-class LookupLevel(Level):
-    """How large the pictures of a level are, and how questions start."""
-
-    canvas_px: tuple[int, int]  # width and height
-    font_px: int
-    num_grey: int  # plaques beside the six coloured ones
-    starts: Mapping[str, tuple[str, ...]]  # by form: plaque, emblem, text
-
-    @property
-    def seen_px(self) -> float:
-        """How high a capital letter of a plaque is as the policy first sees it."""
-        width, height = self.canvas_px
-        return CAP_SHARE * self.font_px * min(1.0, math.sqrt(self.view_pixels / (width * height)))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Plaque:
-    """A plaque with a name on it."""
-
-    text: str
-    color: str
-    place: tuple[int, int]  # column, row
-
-    def box(self, font_px: int) -> Box:
-        """Its place in pixels."""
-        width, height = _PLACE[0] * font_px, _PLACE[1] * font_px
-        column, row = self.place
-        return column * width, row * height, (column + 1) * width, (row + 1) * height
-
-
 _FORMS = {"hrmmsearch": ("plaque",), "mmsearch": ("plaque", "text")}
 _FORMS_HARD = {"hrmmsearch": ("plaque",), "mmsearch": ("plaque", "text", "emblem")}
 _LEVELS = (
@@ -101,35 +62,39 @@ class LookupSource(GeneratedSource[LookupLevel]):
         known = world(seed)
         start_by = pick(rng, self.level.starts.get(self.form, ("plaque",)))
         if start_by == "emblem":
-            start = pick(rng, [start for start in known.starts if start.kind == "firm"])
-            text = wording(
-                self.split,
-                (
-                    "The picture shows the emblem of a firm.",
-                    "A firm has this emblem.",
-                    "This is how a firm marks its goods.",
-                ),
-            )
-            lookup = ask(rng, start, it="this firm", split=self.split)
-            picture = emblem(seed, start.name)
-            return _item(
-                lookup,
-                seed,
-                f"{text} {lookup.text}",
-                tools=("image-search",),
-                first=[("emblem", format_call("image-search", {"img_idx": 0}))],
-                name=start.name,
-                paint=lambda: (Image.fromarray(picture),),
-            )
+            firms = [start for start in known.starts if start.kind == "firm"]
+            return self._draw_emblem(rng, pick(rng, firms), seed)
         start = pick(rng, known.starts)
-        if start_by == "text":
-            lookup = ask(rng, start, it=f"the {start.kind} {start.name}", split=self.split)
-            return _item(lookup, seed, lookup.text, tools=(), first=[], name=start.name, paint=lambda: ())
-        return self._draw_plaques(rng, start, seed)
+        if start_by == "plaque":
+            return self._draw_plaques(rng, start, seed)
+        lookup = ask(rng, start, it=f"the {start.kind} {start.name}", split=self.split)
+        return _item(lookup, seed, lookup.text, tools=(), first=[], name=start.name, paint=lambda: ())
+
+    def _draw_emblem(self, rng: random.Random, start: Start, seed: int) -> Item:
+        text = wording(
+            self.split,
+            (
+                "The picture shows the emblem of a firm.",
+                "A firm has this emblem.",
+                "This is how a firm marks its goods.",
+            ),
+        )
+        lookup = ask(rng, start, it="this firm", split=self.split)
+        picture = emblem(seed, start.name)
+        return _item(
+            lookup,
+            seed,
+            f"{text} {lookup.text}",
+            tools=("image-search",),
+            first=[("emblem", format_call("image-search", {"img_idx": 0}))],
+            name=start.name,
+            paint=lambda: (Image.fromarray(picture),),
+        )
 
     def _draw_plaques(self, rng: random.Random, start: Start, seed: int) -> Item:
         level = self.level
-        plaques = _hang(rng, level, start, [other.name for other in world(seed).starts])
+        others = [other.name for other in world(seed).starts if other.name != start.name]
+        plaques = hang_plaques(rng, level, start.name, others)
         target = plaques[0]
         text = wording(
             self.split,
@@ -138,49 +103,20 @@ class LookupSource(GeneratedSource[LookupLevel]):
                 "A {kind} is named on the {color} plaque.",
                 "Look at the {color} plaque, which names a {kind}.",
             ),
-        )
+        ).format(color=target.color, kind=start.kind)
         lookup = ask(rng, start, it=f"this {start.kind}", split=self.split)
         box = to_1000(target.box(level.font_px), *level.canvas_px)
-        zoom = format_call("image_zoom_in", {"label": f"{target.color} plaque", "bbox_2d": list(box)})
         return _item(
             lookup,
             seed,
-            text.format(color=target.color, kind=start.kind) + " " + lookup.text,
+            f"{text} {lookup.text}",
             tools=("image_zoom_in",),
-            first=[(f"zoom {target.color}", zoom)],
+            first=[(f"zoom {target.color}", zoom_call(f"{target.color} plaque", box))],
             name=start.name,
-            paint=lambda: (_paint(level, plaques),),
+            paint=lambda: (paint_plaques(level, plaques),),
             boxes=(box,),
             plaques=plaques,
         )
-
-
-def _hang(rng: random.Random, level: LookupLevel, start: Start, names: list[str]) -> list[Plaque]:
-    """Coloured plaques, the starting point's first, and grey ones; all at different places."""
-    columns, rows = (
-        int(side / (share * level.font_px)) for side, share in zip(level.canvas_px, _PLACE, strict=True)
-    )
-    places = shuffled(rng, [(column, row) for column in range(columns) for row in range(rows)])
-    colors = shuffled(rng, [name for name in COLORS if name != "grey"]) + ["grey"] * level.num_grey
-    others = shuffled(rng, [name for name in names if name != start.name])
-    texts = [start.name] + [others[number % len(others)] for number in range(len(colors) - 1)]
-    return [
-        Plaque(text=text, color=color, place=place)
-        for text, color, place in zip(texts, colors, places, strict=False)
-    ]
-
-
-def _paint(level: LookupLevel, plaques: Sequence[Plaque]) -> Image.Image:
-    picture = Image.new("RGB", level.canvas_px, _WALL)
-    draw = ImageDraw.Draw(picture)
-    half_width, half_height = (share * level.font_px / 2 for share in _PLAQUE)
-    for plaque in plaques:
-        left, top, right, bottom = plaque.box(level.font_px)
-        x, y = round((left + right) / 2), round((top + bottom) / 2)
-        outline = (x - half_width, y - half_height, x + half_width, y + half_height)
-        draw.rectangle(outline, fill=COLORS[plaque.color], outline=(90, 80, 70), width=2)
-        draw.text((x, y), plaque.text, fill=(0, 0, 0), font=font(level.font_px), anchor="mm")
-    return picture
 
 
 def _item(
@@ -192,7 +128,7 @@ def _item(
     first: list[tuple[str, str]],
     name: str,
     paint: Callable[[], tuple[Image.Image, ...]],
-    boxes: tuple[tuple[int, int, int, int], ...] = (),
+    boxes: tuple[Box1000, ...] = (),
     plaques: Sequence[Plaque] = (),
 ) -> Item:
     """`first` holds thinking and call of what comes before the searches, if anything must."""

@@ -8,13 +8,12 @@ from dataclasses import dataclass
 
 from PIL import Image, ImageDraw
 
-from axpo_env.tasks.synthetic.chart_drawing import font
 from axpo_env.tasks.synthetic.items import Box
+from axpo_env.tasks.synthetic.painting import INK, RGB, font
 
 Point = tuple[float, float]
-RGB = tuple[int, int, int]
 
-INK, BLUE, GREY = (0, 0, 0), (40, 80, 200), (170, 170, 170)
+BLUE, GREY = (40, 80, 200), (170, 170, 170)
 _LINE_SHARE = 0.005  # width of a line
 _NAME_SHARE = 0.055  # font size of a large label
 

@@ -2,12 +2,12 @@
 
 from PIL import Image, ImageDraw
 
-from axpo_env.tasks.synthetic.chart_drawing import font
-from axpo_env.tasks.synthetic.signs import COLORS, Board
+from axpo_env.tasks.synthetic.painting import paint_plate
+from axpo_env.tasks.synthetic.sign_data import COLORS, Board
 
-_WALL, _LINE, _INK = (244, 242, 236), (60, 60, 60), (0, 0, 0)
-SIGN_HEIGHT = 1.7  # of a sign, in font sizes
-WORD_WIDTH, NUMBER_WIDTH = 5.2, 2.2  # the same of its width
+_WALL, _LINE = (244, 242, 236), (60, 60, 60)
+_SIGN_HEIGHT = 1.7  # of a sign, in font sizes
+_WORD_WIDTH, _NUMBER_WIDTH = 5.2, 2.2  # the same of its width
 
 
 def paint_board(board: Board) -> Image.Image:
@@ -15,15 +15,11 @@ def paint_board(board: Board) -> Image.Image:
     level = board.level
     picture = Image.new("RGB", level.canvas_px, _WALL)
     draw = ImageDraw.Draw(picture)
-    face = font(level.font_px)
-    half_width = (NUMBER_WIDTH if level.digits else WORD_WIDTH) * level.font_px / 2
-    half_height = SIGN_HEIGHT * level.font_px / 2
+    width = (_NUMBER_WIDTH if level.digits else _WORD_WIDTH) * level.font_px
+    size_px = (width, _SIGN_HEIGHT * level.font_px)
     for sign in board.signs:
-        left, top, right, bottom = board.slot_box(sign.slot)
-        x, y = round((left + right) / 2), round((top + bottom) / 2)
-        outline = (x - half_width, y - half_height, x + half_width, y + half_height)
-        draw.rectangle(outline, fill=COLORS[sign.color])
-        draw.text((x, y), sign.text, fill=_INK, font=face, anchor="mm")
+        place, fill = board.slot_box(sign.slot), COLORS[sign.color]
+        paint_plate(draw, place, sign.text, size_px=size_px, font_px=level.font_px, fill=fill)
     if level.blocks != (1, 1):
         _paint_blocks(draw, board)
     return picture

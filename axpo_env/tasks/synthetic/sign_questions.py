@@ -8,14 +8,14 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from axpo_env.messages import format_action, format_answer, format_call
+from axpo_env.messages import format_action, format_answer
 from axpo_env.tasks.base import Random
 from axpo_env.tasks.synthetic.answers import Grader, grade_exact
-from axpo_env.tasks.synthetic.chart_questions import pick_offset
-from axpo_env.tasks.synthetic.draws import pick, shuffled
-from axpo_env.tasks.synthetic.items import Box, Box1000, Item, make_choice, to_1000, wording
+from axpo_env.tasks.synthetic.draws import pick, pick_offset, shuffled
+from axpo_env.tasks.synthetic.items import Box, Item, make_choice, to_1000, wording, zoom_call
+from axpo_env.tasks.synthetic.places import Place, place_name, tell_places
+from axpo_env.tasks.synthetic.sign_data import COLORS, Board, Sign, draw_words
 from axpo_env.tasks.synthetic.sign_drawing import paint_board
-from axpo_env.tasks.synthetic.signs import COLORS, Board, Sign, block_name, draw_words
 
 _STEPS = {"directly to the right of": (1, 0), "directly below": (0, 1)}
 _DIAGONALS = (
@@ -58,7 +58,7 @@ def ask(rng: random.Random, board: Board, kind: str, *, split: str, chooses: boo
     def solve(rng: Random, aim_noise: Sequence[float] | float) -> list[str]:
         if plan.target is not None and not chooses:
             return _solve_with_aim(rng, board, plan, aim_noise)
-        zooms = [_zoom(label, box) for (label, _), box in zip(plan.places, boxes, strict=True)]
+        zooms = [zoom_call(label, box) for (label, _), box in zip(plan.places, boxes, strict=True)]
         looking = "zoom " + " ".join(label for label, _ in plan.places)
         return [format_action(looking, *zooms), format_action(plan.found, format_answer(answer))]
 
@@ -76,10 +76,6 @@ def ask(rng: random.Random, board: Board, kind: str, *, split: str, chooses: boo
     )
 
 
-def _zoom(label: str, box: Box1000) -> str:
-    return format_call("image_zoom_in", {"label": label, "bbox_2d": list(box)})
-
-
 def _solve_with_aim(rng: Random, board: Board, plan: Plan, aim_noise: Sequence[float] | float) -> list[str]:
     """Zoom to the target, or by a slip to the next sign in reading order; answer what stands there."""
     order = sorted(board.signs, key=lambda sign: (sign.slot[1], sign.slot[0]))
@@ -90,7 +86,7 @@ def _solve_with_aim(rng: Random, board: Board, plan: Plan, aim_noise: Sequence[f
         box = board.slot_box(sign.slot)
     width, height = board.level.canvas_px
     return [
-        format_action(f"zoom {label}", _zoom(label, to_1000(box, width, height))),
+        format_action(f"zoom {label}", zoom_call(label, to_1000(box, width, height))),
         format_action(f"{label} {sign.text}", format_answer(sign.text)),
     ]
 
@@ -154,28 +150,27 @@ def _beside_color(rng: random.Random, board: Board, split: str) -> Plan:
             "There is one {color} sign. What does the sign {relation} it say?",
         ),
     )
-    left, top, right, bottom = board.slot_box(other.slot)
     return Plan(
         text=text.format(relation=relation, color=sign.color),
         answer=other.text,
         others=_like(board, other),
-        places=((f"{relation} {sign.color}", (left, top, right, bottom)),),
+        places=((f"{relation} {sign.color}", board.slot_box(other.slot)),),
         found=f"{relation} {sign.color}: {other.text}",
         listed=False,
     )
 
 
-def _draw_block(rng: random.Random, board: Board) -> tuple[int, int]:
+def _pick_block(rng: random.Random, board: Board) -> Place:
     columns, rows = board.level.blocks
-    return int(rng.random() * columns), int(rng.random() * rows)
+    return pick(rng, range(columns)), pick(rng, range(rows))
 
 
-def _place(board: Board, block: tuple[int, int]) -> tuple[str, Box]:
-    return f"block {block_name(block)}", board.block_box(block)
+def _place(board: Board, block: Place) -> tuple[str, Box]:
+    return f"block {place_name(block)}", board.block_box(block)
 
 
 def _color_of(rng: random.Random, board: Board, split: str) -> Plan:
-    block = _draw_block(rng, board)
+    block = _pick_block(rng, board)
     sign = pick(rng, [sign for sign in board.in_block(block) if sign is not board.landmark])
     text = wording(
         split,
@@ -187,7 +182,7 @@ def _color_of(rng: random.Random, board: Board, split: str) -> Plan:
     )
     others = tuple(name for name in COLORS if name not in (sign.color, board.landmark.color))
     return Plan(
-        text=_with_grid(board, text.format(word=sign.text, block=block_name(block))),
+        text=_with_grid(board, text.format(word=sign.text, block=place_name(block))),
         answer=sign.color,
         others=others,
         places=(_place(board, block),),
@@ -210,7 +205,7 @@ def _beside_word(rng: random.Random, board: Board, split: str) -> Plan:
     # Its own word is no answer to a question that names it.
     others = tuple(word for word in _like(board, other) if word != sign.text)
     return Plan(
-        text=_with_grid(board, text.format(word=sign.text, relation=relation, block=block_name(sign.block))),
+        text=_with_grid(board, text.format(word=sign.text, relation=relation, block=place_name(sign.block))),
         answer=other.text,
         others=others,
         places=(_place(board, sign.block),),
@@ -220,7 +215,7 @@ def _beside_word(rng: random.Random, board: Board, split: str) -> Plan:
 
 
 def _relation(rng: random.Random, board: Board, split: str) -> Plan:
-    block = _draw_block(rng, board)
+    block = _pick_block(rng, board)
     signs = board.in_block(block)
     pairs = [(a, b) for a in signs for b in signs if a.slot[0] != b.slot[0] and a.slot[1] != b.slot[1]]
     # The answer is drawn first: each as likely, however the signs lie.
@@ -237,7 +232,7 @@ def _relation(rng: random.Random, board: Board, split: str) -> Plan:
     options = ", ".join(_DIAGONALS[:-1]) + f" or {_DIAGONALS[-1]}"
     return Plan(
         text=_with_grid(
-            board, text.format(block=block_name(block), a=first.text, b=second.text, options=options)
+            board, text.format(block=place_name(block), a=first.text, b=second.text, options=options)
         ),
         answer=answer,
         others=tuple(name for name in _DIAGONALS if name != answer),
@@ -267,7 +262,7 @@ def _shared(rng: random.Random, board: Board, split: str) -> Plan:
             "Block {first} holds {word}. Of {words} in block {second}, which shares its colour?",
         ),
     )
-    names = {"first": block_name(first), "second": block_name(second), "word": here[color].text}
+    names = {"first": place_name(first), "second": place_name(second), "word": here[color].text}
     return Plan(
         text=_with_grid(board, text.format(words=", ".join(words), **names)),
         answer=there[color].text,
@@ -278,11 +273,7 @@ def _shared(rng: random.Random, board: Board, split: str) -> Plan:
 
 
 def _with_grid(board: Board, text: str) -> str:
-    columns, rows = board.level.blocks
-    last = chr(ord("A") + columns - 1)
-    return (
-        f"Blocks are named by column (A to {last} from the left) and row (1 to {rows} from the top). {text}"
-    )
+    return f"{tell_places('Blocks', board.level.blocks)}. {text}"
 
 
 KINDS: Mapping[str, Callable[[random.Random, Board, str], Plan]] = {
