@@ -36,15 +36,20 @@ def _cells(
     return centres, tuple(lines), (box[0], box[1], box[2], box[3])
 
 
+def _best_sum(numbers: list[list[int]]) -> int:
+    """The largest sum on a way right and down from corner to corner."""
+    best = [[0] * len(row) for row in numbers]
+    for row, line in enumerate(numbers):
+        for column, number in enumerate(line):
+            before = [best[row - 1][column]] * (row > 0) + [best[row][column - 1]] * (column > 0)
+            best[row][column] = number + max(before, default=0)
+    return best[-1][-1]
+
+
 def best_path(rng: random.Random, canvas_px: int, font_px: int, split: str) -> Figure:
     """The largest sum of numbers on a way right and down."""
     numbers = [[between(rng, (10, 99)) for _ in range(_GRID)] for _ in range(_GRID)]
     centres, lines, box = _cells(canvas_px, 3.0 * font_px, _GRID, rng)
-    best = [[0] * _GRID for _ in range(_GRID)]
-    for row in range(_GRID):
-        for column in range(_GRID):
-            before = [best[row - 1][column]] * (row > 0) + [best[row][column - 1]] * (column > 0)
-            best[row][column] = numbers[row][column] + max(before, default=0)
     text = wording(
         split,
         (
@@ -56,10 +61,9 @@ def best_path(rng: random.Random, canvas_px: int, font_px: int, split: str) -> F
             "what is the maximum of the sum of their numbers?",
         ),
     )
-    rows = ["\n".join(str(row) for row in numbers).replace("\n", ", ")]
     return Figure(
         text=text,
-        answer=str(best[-1][-1]),
+        answer=str(_best_sum(numbers)),
         sheet=Sheet(
             canvas_px=canvas_px,
             font_px=font_px,
@@ -72,25 +76,29 @@ def best_path(rng: random.Random, canvas_px: int, font_px: int, split: str) -> F
         ),
         needed=(("grid", box),),
         found=" / ".join(" ".join(str(number) for number in row) for row in numbers),
-        code=f"g = [{rows[0]}]\nn = len(g)\nbest = {{}}\nfor i in range(n):\n    for j in range(n):\n"
+        code=f"g = {numbers}\nn = len(g)\nbest = {{}}\nfor i in range(n):\n    for j in range(n):\n"
         "        before = [best[p] for p in ((i - 1, j), (i, j - 1)) if p in best]\n"
         "        best[i, j] = g[i][j] + max(before, default=0)\nprint(best[n - 1, n - 1])",
     )
 
 
+def _count_ways(walls: list[list[bool]]) -> int:
+    """How many ways right and down lead around the walls from corner to corner."""
+    ways = [[0] * len(row) for row in walls]
+    for row, line in enumerate(walls):
+        for column, wall in enumerate(line):
+            before = (ways[row - 1][column] if row else 0) + (ways[row][column - 1] if column else 0)
+            ways[row][column] = 0 if wall else before or int(row == column == 0)
+    return ways[-1][-1]
+
+
 def count_paths(rng: random.Random, canvas_px: int, font_px: int, split: str) -> Figure:
     """Ways through a grid with walls: seen without zooming, but many to count."""
-    size = between(rng, (8, 10))
-    while True:
+    size, num_ways = between(rng, (8, 10)), 0
+    while num_ways < 200:
         walls = [[rng.random() < 0.12 for _ in range(size)] for _ in range(size)]
         walls[0][0] = walls[-1][-1] = False
-        ways = [[0] * size for _ in range(size)]
-        for row in range(size):
-            for column in range(size):
-                before = (ways[row - 1][column] if row else 0) + (ways[row][column - 1] if column else 0)
-                ways[row][column] = 0 if walls[row][column] else before or int(row == column == 0)
-        if ways[-1][-1] >= 200:
-            break
+        num_ways = _count_ways(walls)
     cell_px = 0.9 * canvas_px / size
     centres, lines, _ = _cells(canvas_px, cell_px, size, rng)
     half = cell_px / canvas_px / 2
@@ -117,14 +125,14 @@ def count_paths(rng: random.Random, canvas_px: int, font_px: int, split: str) ->
             "left corner to the lower right one?",
         ),
     )
-    shown = ", ".join(repr("".join("#" if wall else "." for wall in row)) for row in walls)
+    shown = ["".join("#" if wall else "." for wall in row) for row in walls]
     return Figure(
         text=text,
-        answer=str(ways[-1][-1]),
+        answer=str(num_ways),
         sheet=Sheet(canvas_px=canvas_px, font_px=font_px, strokes=(*lines, *blocks), labels=()),
         needed=(),
-        found=" ".join("".join("#" if wall else "." for wall in row) for row in walls),
-        code=f"g = [{shown}]\nn = len(g)\nw = {{(0, 0): 1}}\nfor i in range(n):\n    for j in range(n):\n"
+        found=" ".join(shown),
+        code=f"g = {shown}\nn = len(g)\nw = {{(0, 0): 1}}\nfor i in range(n):\n    for j in range(n):\n"
         "        if (i, j) != (0, 0):\n"
         "            w[i, j] = 0 if g[i][j] == '#' else w.get((i - 1, j), 0) + w.get((i, j - 1), 0)\n"
         "print(w[n - 1, n - 1])",

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from axpo_env.tasks.synthetic.answers import grade_parts, grade_within
 from axpo_env.tasks.synthetic.draws import between
-from axpo_env.tasks.synthetic.figure import CENT, CORNERS, Figure, needed
+from axpo_env.tasks.synthetic.figure import CENT, CORNERS, THREE_PARTS, Figure, Prints, make_sheet, needed
 from axpo_env.tasks.synthetic.items import wording
 from axpo_env.tasks.synthetic.sheets import BLUE, GREY, Label, Point, Sheet, Stroke
 
@@ -35,32 +35,27 @@ class _Curve:
 
 def _plot(
     curve: _Curve, canvas_px: int, font_px: int, marks: tuple[str, ...], rng: random.Random
-) -> tuple[Sheet, list[tuple[str, Label]]]:
-    """Axes, the curve, its formula as a label, and marks on the x axis with their x."""
+) -> tuple[Sheet, Prints]:
+    """Axes, the curve, its formula as print, and marks on the x axis with their x."""
     heights = [curve(step / 20) for step in range(201)]
     low, high = min(0.0, *heights), max(0.0, *heights)
 
     def place(x: float, y: float) -> Point:
         return 0.1 + 0.08 * x, 0.72 - 0.55 * (y - low) / (high - low)
 
-    line = Stroke(points=tuple(place(step / 20, height) for step, height in enumerate(heights)), color=BLUE)
-    axes = (
+    strokes = [
         Stroke(points=(place(0, 0), place(10, 0)), color=GREY),
         Stroke(points=(place(0, low), place(0, high)), color=GREY),
-    )
-    strokes, labels = (
-        [*axes, line],
-        [("formula", Label(text=curve.formula, at=(0.35 + 0.3 * rng.random(), 0.08)))],
-    )
+        Stroke(points=tuple(place(step / 20, height) for step, height in enumerate(heights)), color=BLUE),
+    ]
+    prints = [("formula", Label(text=curve.formula, at=(0.35 + 0.3 * rng.random(), 0.08)))]
     names = []
     for name, x in zip(CORNERS, marks, strict=False):
         across, zero = place(float(x), 0)
         strokes.append(Stroke(points=((across, zero - 0.02), (across, zero + 0.02))))
         names.append(Label(text=name, at=(across, 0.8), large=True))
-        labels.append((name, Label(text=f"x = {x}", at=(across, 0.87 if name == "A" else 0.92))))
-    everything = (*names, *(label for _, label in labels))
-    sheet = Sheet(canvas_px=canvas_px, font_px=font_px, strokes=tuple(strokes), labels=everything)
-    return sheet, labels
+        prints.append((name, Label(text=f"x = {x}", at=(across, 0.87 if name == "A" else 0.92))))
+    return make_sheet(canvas_px, font_px, strokes, names, prints), prints
 
 
 def _tenths(rng: random.Random, low: int, high: int) -> str:
@@ -130,7 +125,7 @@ def curve_parts(rng: random.Random, canvas_px: int, font_px: int, split: str) ->
         ),
     )
     return Figure(
-        text=text + ' Round to two decimals; answer as "(1) ...; (2) ...; (3) ...".',
+        text=text + THREE_PARTS,
         answer=f"(1) {area:.2f}; (2) {area / width:.2f}; (3) {rise:.2f}",
         sheet=sheet,
         needed=needed(sheet, labels),

@@ -2,10 +2,20 @@
 
 import math
 import random
+from collections.abc import Sequence
 
 from axpo_env.tasks.synthetic.answers import grade_parts, grade_within
 from axpo_env.tasks.synthetic.draws import between, pick
-from axpo_env.tasks.synthetic.figure import CENT, CORNERS, Figure, needed
+from axpo_env.tasks.synthetic.figure import (
+    CENT,
+    CORNERS,
+    THREE_PARTS,
+    Figure,
+    Prints,
+    make_sheet,
+    needed,
+    read,
+)
 from axpo_env.tasks.synthetic.items import wording
 from axpo_env.tasks.synthetic.sheets import Label, Point, Sheet, Stroke
 
@@ -35,38 +45,34 @@ def _outline(corners: list[Point]) -> tuple[Stroke, list[Label]]:
     return Stroke(points=(*corners, corners[0])), names
 
 
-def _labelled_triangle(
-    rng: random.Random, canvas_px: int, font_px: int
-) -> tuple[Sheet, list[tuple[str, Label]]]:
+def _along_sides(corners: list[Point], texts: Sequence[str]) -> Prints:
+    """A text in the middle of each side AB, BC, ..., by the side's name."""
+    prints = []
+    for index, text in enumerate(texts):
+        after = (index + 1) % len(corners)
+        (ax, ay), (bx, by) = corners[index], corners[after]
+        at = ((ax + bx) / 2, (ay + by) / 2)
+        prints.append((CORNERS[index] + CORNERS[after], Label(text=text, at=at)))
+    return prints
+
+
+def _measured_triangle(rng: random.Random, canvas_px: int, font_px: int) -> tuple[Sheet, Prints]:
     """A triangle true to scale; sides AB, BC, CA carry lengths with one decimal."""
     corners = _triangle(rng)
     outline, names = _outline(corners)
     unit = 20 + 180 * rng.random()  # lengths per canvas side
-    sides = []
-    for index in range(3):
-        (ax, ay), (bx, by) = corners[index], corners[(index + 1) % 3]
-        length = f"{unit * math.hypot(bx - ax, by - ay):.1f}"
-        name = CORNERS[index] + CORNERS[(index + 1) % 3]
-        sides.append((name, Label(text=length, at=((ax + bx) / 2, (ay + by) / 2))))
-    labels = (*names, *(label for _, label in sides))
-    return Sheet(canvas_px=canvas_px, font_px=font_px, strokes=(outline,), labels=labels), sides
+    spans = zip(corners, [*corners[1:], corners[0]], strict=True)
+    lengths = [f"{unit * math.hypot(bx - ax, by - ay):.1f}" for (ax, ay), (bx, by) in spans]
+    sides = _along_sides(corners, lengths)
+    return make_sheet(canvas_px, font_px, [outline], names, sides), sides
 
 
 def side(rng: random.Random, canvas_px: int, font_px: int, split: str) -> Figure:
     """A square ABCD whose sides claim lengths: a matter of reading alone."""
     corners = [(0.2, 0.2), (0.8, 0.2), (0.8, 0.8), (0.2, 0.8)]
     outline, names = _outline(corners)
-    sides = []
-    for index in range(4):
-        (ax, ay), (bx, by) = corners[index], corners[(index + 1) % 4]
-        name = CORNERS[index] + CORNERS[(index + 1) % 4]
-        sides.append((name, Label(text=str(between(rng, (10, 99))), at=((ax + bx) / 2, (ay + by) / 2))))
-    sheet = Sheet(
-        canvas_px=canvas_px,
-        font_px=font_px,
-        strokes=(outline,),
-        labels=(*names, *(label for _, label in sides)),
-    )
+    sides = _along_sides(corners, [str(between(rng, (10, 99))) for _ in corners])
+    sheet = make_sheet(canvas_px, font_px, [outline], names, sides)
     name, label = pick(rng, sides)
     text = wording(
         split, ("How long is side {name}?", "Read the length of side {name}.", "What length has side {name}?")
@@ -87,12 +93,8 @@ def _heron(a: float, b: float, c: float) -> float:
     return math.sqrt(half * (half - a) * (half - b) * (half - c))
 
 
-def _read(sides: list[tuple[str, Label]]) -> str:
-    return ", ".join(f"{name} {label.text}" for name, label in sides)
-
-
 def triangle_area(rng: random.Random, canvas_px: int, font_px: int, split: str) -> Figure:
-    sheet, sides = _labelled_triangle(rng, canvas_px, font_px)
+    sheet, sides = _measured_triangle(rng, canvas_px, font_px)
     a, b, c = (label.text for _, label in sides)
     text = wording(
         split,
@@ -107,7 +109,7 @@ def triangle_area(rng: random.Random, canvas_px: int, font_px: int, split: str) 
         answer=f"{_heron(float(a), float(b), float(c)):.2f}",
         sheet=sheet,
         needed=needed(sheet, sides),
-        found=_read(sides),
+        found=read(sides),
         code=f"a, b, c = {a}, {b}, {c}\ns = (a + b + c) / 2\n"
         "print(f'{(s * (s - a) * (s - b) * (s - c)) ** 0.5:.2f}')",
         grader=grade_within(CENT),
@@ -116,7 +118,7 @@ def triangle_area(rng: random.Random, canvas_px: int, font_px: int, split: str) 
 
 
 def triangle_parts(rng: random.Random, canvas_px: int, font_px: int, split: str) -> Figure:
-    sheet, sides = _labelled_triangle(rng, canvas_px, font_px)
+    sheet, sides = _measured_triangle(rng, canvas_px, font_px)
     a, b, c = sorted(float(label.text) for _, label in sides)
     angle = math.degrees(math.acos((a * a + b * b - c * c) / (2 * a * b)))
     text = wording(
@@ -129,11 +131,11 @@ def triangle_parts(rng: random.Random, canvas_px: int, font_px: int, split: str)
         ),
     )
     return Figure(
-        text=text + ' Round to two decimals; answer as "(1) ...; (2) ...; (3) ...".',
+        text=text + THREE_PARTS,
         answer=f"(1) {a + b + c:.2f}; (2) {_heron(a, b, c):.2f}; (3) {angle:.2f}",
         sheet=sheet,
         needed=needed(sheet, sides),
-        found=_read(sides),
+        found=read(sides),
         code=f"from math import acos, degrees\na, b, c = sorted([{', '.join(lab.text for _, lab in sides)}])\n"
         "s = (a + b + c) / 2\narea = (s * (s - a) * (s - b) * (s - c)) ** 0.5\n"
         "angle = degrees(acos((a * a + b * b - c * c) / (2 * a * b)))\n"
@@ -156,8 +158,7 @@ def quad_area(rng: random.Random, canvas_px: int, font_px: int, split: str) -> F
         (name, Label(text=f"({x}, {y})", at=(place[0], place[1] + (0.06 if place[1] > 0.5 else -0.06))))
         for name, place, (x, y) in zip(CORNERS, [label.at for label in names], spots, strict=True)
     ]
-    labels = (*names, *(label for _, label in marks))
-    sheet = Sheet(canvas_px=canvas_px, font_px=font_px, strokes=(outline,), labels=labels)
+    sheet = make_sheet(canvas_px, font_px, [outline], names, marks)
     twice = sum(x * spots[(i + 1) % 4][1] - spots[(i + 1) % 4][0] * y for i, (x, y) in enumerate(spots))
     text = wording(
         split,
@@ -172,7 +173,7 @@ def quad_area(rng: random.Random, canvas_px: int, font_px: int, split: str) -> F
         answer=f"{abs(twice) / 2:.1f}",
         sheet=sheet,
         needed=needed(sheet, marks),
-        found=_read(marks),
+        found=read(marks),
         code=f"p = [{', '.join(label.text for _, label in marks)}]\n"
         "s = sum(x * v - u * y for (x, y), (u, v) in zip(p, p[1:] + p[:1]))\nprint(f'{abs(s) / 2:.1f}')",
         spread=1.15,
