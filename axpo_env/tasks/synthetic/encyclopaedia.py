@@ -1,6 +1,6 @@
 """An invented encyclopaedia: the pages that an offline search engine looks through, drawn from a seed.
 
-The facts are drawn in `encyclopaedia_world`, asked about in `encyclopaedia_questions`; searching is left to
+The facts are drawn in `encyclopaedia_world`, asked about in `lookup_questions`; searching is left to
 the search tools. What the pages promise:
 
 - A starting point (firm, building, ship) has at least five pages that name it, more than a search shows of
@@ -11,6 +11,7 @@ the search tools. What the pages promise:
 """
 
 import random
+import re
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -64,9 +65,7 @@ def emblem(seed: int, owner: str) -> NDArray[np.uint8]:
 
 
 def _url(kind: str, title: str) -> str:
-    return f"{SITE}/{kind}/" + title.lower().replace(" ", "-").replace("(", "").replace(")", "").replace(
-        ",", ""
-    )
+    return f"{SITE}/{kind}/" + re.sub("[(),]", "", title.lower().replace(" ", "-"))
 
 
 def _page(kind: str, title: str, content: str, image: NDArray[np.uint8] | None = None) -> Page:
