@@ -139,7 +139,7 @@ def test_seed_and_index_choose_the_task():
     ("keywords", "message"),
     [
         ({"dificulty": "nano"}, "unknown keyword 'dificulty'.*nearest: difficulty"),
-        ({"difficulty": "nan"}, "unknown difficulty 'nan'.*nearest: nano"),
+        ({"difficulty": "nan"}, "unknown difficulty of charts 'nan'.*nearest: nano"),
         ({"split": "valid"}, "unknown split 'valid'.*nearest: validation"),
         ({"tools": ("zoom",)}, "unknown tool 'zoom'; known: .*python.*; nearest: image_zoom_in"),
         ({"tools": ("python",), "sandbox": None}, "python tool needs a sandbox"),

@@ -5,10 +5,11 @@ Painting is left to `chart_drawing`, questions to `chart_questions`.
 
 import math
 import random
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 from axpo_env.names import unknown_name
 from axpo_env.tasks.synthetic.draws import CONSONANTS, VOWELS, between, pick, shuffled, split_of_data
+from axpo_env.tasks.synthetic.items import AnyLevel
 from axpo_env.tasks.synthetic.painting import RGB
 
 # Six colours far apart from each other and from white, even when a bar is a few pixels wide.
@@ -26,7 +27,7 @@ _SERIES = ("Nova", "Orin", "Pelt", "Quay", "Rusk", "Sorn")
 
 
 @dataclass(frozen=True, kw_only=True)
-class ChartLevel:
+class ChartLevel(AnyLevel):
     """How large, how crowded and how hard to ask about the charts of a level are."""
 
     name: str
@@ -54,7 +55,7 @@ class ChartLevel:
     questions: tuple[str, ...]  # kinds asked in every split
     test_questions: tuple[str, ...] = ()  # kinds asked in the test split only
     uses_python: bool = False  # demonstrations compute with the python tool
-    view_pixels: int  # the policy's max_pixels the level is meant for: with more, values turn legible
+    view_pixels: int
 
     def __post_init__(self) -> None:
         for mark in (*self.marks, *self.test_marks):
@@ -70,11 +71,6 @@ class ChartLevel:
         colored = self.num_bars if self.layout == "slots" else self.num_series
         if colored[1] > len(PALETTE):
             raise ValueError(f"at most {len(PALETTE)} colours can be told apart, not {colored[1]}")
-
-    @property
-    def knobs(self) -> str:
-        """All knobs as text: two levels make the same charts just if these agree."""
-        return repr([(item.name, getattr(self, item.name)) for item in fields(self)])
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,8 +1,10 @@
 """Rendered charts whose values are printed too small to read without zooming in.
 
-A `ChartLevel` holds the knobs; `ChartSource` makes item `index` of a split from nothing but (level, split,
-index). What a chart holds is drawn in `chart_data`, painted in `chart_drawing` and asked about in
-`chart_questions`.
+The twin of ChartQA. `ChartSource` makes item `index` of a split from nothing but (level, split, index). What a chart
+holds is drawn in `chart_data`, painted in `chart_drawing` and asked about in `chart_questions`.
+
+Knobs, from easy to hard: bars and series, how small a value is against the canvas, decimals, how alike the colours
+of series are, kinds asked (one value, two, several with weights). `ChartLevel` explains each.
 
 Splits are disjoint: the data of a chart are hashed, and each hash belongs to one split. Levels above nano
 also keep some kinds of question and of marks for the test split.
@@ -11,16 +13,13 @@ also keep some kinds of question and of marks for the test split.
 from dataclasses import replace
 
 from axpo_env.names import unknown_name
-from axpo_env.tasks.base import Task, check_index, check_split
-from axpo_env.tasks.synthetic.chart_data import Chart, ChartLevel, draw_chart
+from axpo_env.tasks.base import Task, check_index
+from axpo_env.tasks.synthetic.chart_data import ChartLevel, draw_chart
 from axpo_env.tasks.synthetic.chart_drawing import paint
 from axpo_env.tasks.synthetic.chart_questions import KINDS, ask
 from axpo_env.tasks.synthetic.draws import item_rng, pick
+from axpo_env.tasks.synthetic.items import LevelledSource
 from axpo_env.views import from_pil
-
-__all__ = ["LEVELS", "Chart", "ChartLevel", "ChartSource", "get_level"]
-
-NUM_TASKS = 2**31 - 1  # per split: as good as unlimited
 
 _NANO = ChartLevel(
     name="nano",
@@ -95,33 +94,16 @@ _HARD = ChartLevel(
 LEVELS = {level.name: level for level in (_NANO, _NANO_PLACES, _EASY, _MEDIUM, _HARD)}
 
 
-def get_level(difficulty: str | ChartLevel) -> ChartLevel:
-    """A level by name, or the one given. Raises ValueError for an unknown name or kind of question."""
-    if isinstance(difficulty, str):
-        if difficulty not in LEVELS:
-            raise ValueError(unknown_name("difficulty", difficulty, LEVELS))
-        return LEVELS[difficulty]
-    for kind in (*difficulty.questions, *difficulty.test_questions):
-        if kind not in KINDS:
-            raise ValueError(unknown_name("question kind", kind, KINDS))
-    if difficulty.num_series[0] < 2 and "argmax_gap" in difficulty.questions + difficulty.test_questions:
-        raise ValueError("argmax_gap compares two series, so num_series must be at least 2")
-    return difficulty
+class ChartSource(LevelledSource[ChartLevel]):
+    """The charts of one level and split, painted whenever they are asked for."""
 
-
-class ChartSource:
-    """The charts of one level and split. Stateless, so any number of threads may share it."""
+    family = "charts"
+    levels = LEVELS
 
     def __init__(self, *, split: str, difficulty: str | ChartLevel) -> None:
-        self.split = check_split(split)
-        self.level = level = get_level(difficulty)
-        # Other knobs make other charts, so their ids must not be taken for the named level's.
-        self.key = f"charts/{level.name}" + ("" if LEVELS.get(level.name) == level else level.knobs)
-        self.kinds = level.questions + (level.test_questions if split == "test" else ())
-
-    @property
-    def num_tasks(self) -> int:
-        return NUM_TASKS
+        super().__init__(split=split, difficulty=difficulty)
+        _check_questions(self.level)
+        self.kinds = self.level.questions + (self.level.test_questions if split == "test" else ())
 
     def get(self, index: int) -> Task:
         index = check_index(index, self.num_tasks, self.key)
@@ -143,3 +125,13 @@ class ChartSource:
             details={"level": self.level.name, "kind": kind, "chart": chart},
             demonstrator=question.demonstrate,
         )
+
+
+def _check_questions(level: ChartLevel) -> None:
+    """Raises ValueError for a kind of question that there is not, or that the level's charts hold no answer to."""
+    asked = (*level.questions, *level.test_questions)
+    for kind in asked:
+        if kind not in KINDS:
+            raise ValueError(unknown_name("question kind", kind, KINDS))
+    if level.num_series[0] < 2 and "argmax_gap" in asked:
+        raise ValueError("argmax_gap compares two series, so num_series must be at least 2")

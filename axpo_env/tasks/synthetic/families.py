@@ -42,10 +42,9 @@ def make_generated(*, benchmark: str, source: str, split: str, difficulty: Any) 
         raise ValueError(unknown_name("family", family, FAMILIES))
     module, name = FAMILIES[family]
     make = getattr(importlib.import_module(f"axpo_env.tasks.synthetic.{module}"), name)
-    if family == "charts":
-        made: TaskSource = make(split=split, difficulty=difficulty)
-        return made
     if benchmark == "hrbench8k" and family == "signs" and difficulty == "hard":
         difficulty = "hard-8k"
-    made = make(split=split, difficulty=difficulty, form=benchmark if family == TWINS[benchmark] else "")
+    # Charts have one benchmark and one manner.
+    form = {} if family == "charts" else {"form": benchmark if family == TWINS[benchmark] else ""}
+    made: TaskSource = make(split=split, difficulty=difficulty, **form)
     return made

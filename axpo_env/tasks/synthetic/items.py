@@ -1,14 +1,15 @@
-"""What all generated families share: an item, its level, the source that makes and caches tasks.
+"""What generated families share: levels, an item, the source that makes and caches tasks.
 
-A family draws an item's data, question and solution first and paints its images only when a task is asked
-for; so a question can be had without its pixels. Which families there are is said in `families`.
+A family draws an item's data, question and solution first and paints its images only when a task is asked for; so
+a question can be had without its pixels. Charts alone share no more than levels. Which families there are is said
+in `families`.
 """
 
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar, cast
 
 from PIL import Image
 
@@ -29,9 +30,8 @@ Box1000 = tuple[int, int, int, int]  # the same in thousandths of width and heig
 Solve = Callable[[Random, Sequence[float] | float], list[str]]  # rng, aim_noise -> actions, one a turn
 
 
-@dataclass(frozen=True, kw_only=True)
-class Level:
-    """What the levels of every family have. Each family adds its own knobs."""
+class AnyLevel:
+    """What the levels of every family can tell. They are dataclasses, whose fields are their knobs."""
 
     name: str
     view_pixels: int  # the policy's max_pixels the level is meant for: with more, small print turns legible
@@ -43,7 +43,15 @@ class Level:
     @property
     def knobs(self) -> str:
         """All knobs as text: two levels make the same items just if these agree."""
-        return repr([(item.name, getattr(self, item.name)) for item in fields(self)])
+        return repr([(item.name, getattr(self, item.name)) for item in fields(cast(Any, self))])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Level(AnyLevel):
+    """A level of any family but charts, which have their own order of knobs. Each family adds its own."""
+
+    name: str
+    view_pixels: int
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -63,18 +71,17 @@ class Item:
     details: Mapping[str, Any] = field(default_factory=dict)
 
 
-LevelT = TypeVar("LevelT", bound=Level)
+LevelT = TypeVar("LevelT", bound=AnyLevel)
 
 
-class GeneratedSource(ABC, Generic[LevelT]):
-    """The items of one family, level and split.
+class LevelledSource(ABC, Generic[LevelT]):
+    """The tasks of one family, level and split.
 
-    Item `index` is made from nothing but family, form, level, split and index. Any number of threads may share
-    a source. Tasks are kept in a cache that all sources share.
+    Task `index` is made from nothing but `key`, split and index. Any number of threads may share a source.
     """
 
     family: ClassVar[str]
-    levels: ClassVar[Mapping[str, Level]]
+    levels: ClassVar[Mapping[str, AnyLevel]]
 
     def __init__(self, *, split: str, difficulty: str | LevelT, form: str = "") -> None:
         """`form` is the benchmark whose manner of asking is followed; families say what they know.
@@ -88,13 +95,32 @@ class GeneratedSource(ABC, Generic[LevelT]):
         self.key = "/".join(part for part in (self.family, form, self.level.name) if part)
         self.key += "" if named else self.level.knobs
 
-    @abstractmethod
-    def draw(self, rng: Any, index: int) -> Item:
-        """Item `index`, from `rng` alone where the family does not say otherwise."""
-
     @property
     def num_tasks(self) -> int:
         return NUM_TASKS
+
+    @abstractmethod
+    def get(self, index: int) -> Task: ...
+
+    def _find_level(self, difficulty: str | LevelT) -> Any:
+        if isinstance(difficulty, str):
+            if difficulty not in self.levels:
+                raise ValueError(unknown_name(f"difficulty of {self.family}", difficulty, self.levels))
+            return self.levels[difficulty]
+        wanted = type(next(iter(self.levels.values())))
+        if not isinstance(difficulty, wanted):
+            raise TypeError(
+                f"{self.family} take a level's name or a {wanted.__name__}, not a {type(difficulty).__name__}"
+            )
+        return difficulty
+
+
+class GeneratedSource(LevelledSource[LevelT]):
+    """A family whose tasks are items, painted when asked for and then kept in a cache that all sources share."""
+
+    @abstractmethod
+    def draw(self, rng: Any, index: int) -> Item:
+        """Item `index`, from `rng` alone where the family does not say otherwise."""
 
     def item(self, index: int) -> Item:
         """Item `index` without its pixels."""
@@ -121,18 +147,6 @@ class GeneratedSource(ABC, Generic[LevelT]):
             grader=item.grader,
             demonstrator=_demonstrator(item),
         )
-
-    def _find_level(self, difficulty: str | LevelT) -> Any:
-        if isinstance(difficulty, str):
-            if difficulty not in self.levels:
-                raise ValueError(unknown_name(f"difficulty of {self.family}", difficulty, self.levels))
-            return self.levels[difficulty]
-        wanted = type(next(iter(self.levels.values())))
-        if not isinstance(difficulty, wanted):
-            raise TypeError(
-                f"{self.family} take a level's name or a {wanted.__name__}, not a {type(difficulty).__name__}"
-            )
-        return difficulty
 
 
 def _demonstrator(item: Item) -> Callable[..., list[str]]:
