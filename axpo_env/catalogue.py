@@ -96,9 +96,3 @@ def find_entries(
             if family not in TWINS.values():
                 add(wanted[0], family, family, source=family, difficulty=difficulty)
     return entries
-
-
-def seen_pixels(env: Any) -> int:
-    """The `max_pixels` that the environment's tasks are meant for: a generated level's own, else as it is set."""
-    level = getattr(env.source, "level", None)
-    return env.config.max_pixels if level is None else int(level.view_pixels)

@@ -30,9 +30,9 @@ class Rules:
     """What bounds an episode."""
 
     tools: Mapping[str, Tool]  # by name
+    max_pixels: int  # pixels of an image as the policy sees it
     max_turns: int = 3  # actions of the policy
     max_calls: int = 4  # tool calls run in one turn
-    max_pixels: int = 1_048_576  # pixels of an image as the policy sees it
     tool_time_limit_s: float | None = None  # seconds of an episode's tools together; None: no limit
 
 

@@ -8,7 +8,7 @@ time; any number of environments may run at once and share task source, sandbox 
 import copy
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import gymnasium as gym
@@ -28,6 +28,8 @@ from axpo_env.tools import make_tools
 from axpo_env.tools.base import Tool
 from axpo_env.tools.interpreter import Interpreter, check_backend, shared_sandbox
 
+MAX_PIXELS = 1_048_576  # pixels of a published image as the policy sees it, where nothing else is asked for
+
 Observation = dict[str, Any]  # {"text": str, "images": tuple of uint8 [H, W, 3]}
 
 
@@ -44,14 +46,17 @@ class EnvConfig:
     tools: tuple[str | Tool, ...] = ("image_zoom_in", "python")  # names, or tools of your own
     max_turns: int = 3  # actions of the policy
     max_calls: int = 4  # tool calls run in one turn
-    max_pixels: int = 1_048_576  # pixels of an image as the policy sees it; tools see all
+    max_pixels: int | None = (
+        None  # pixels of an image as the policy sees it; None: as its tasks are meant to be seen
+    )
     tool_time_limit_s: float | None = None  # seconds of an episode's tools together; None: no limit
     sandbox: Any = "local"  # a backend's name (one sandbox per process, made when used), or a ready Sandbox
 
     def __post_init__(self) -> None:
         for name in ("max_turns", "max_calls", "max_pixels"):
-            if not getattr(self, name) >= 1:
-                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)!r}")
+            value = getattr(self, name)
+            if value is not None and not value >= 1:
+                raise ValueError(f"{name} must be at least 1, not {value!r}")
 
 
 class ToolEnv(gym.Env[Observation, str]):
@@ -71,6 +76,13 @@ class ToolEnv(gym.Env[Observation, str]):
             raise ValueError("the python tool needs a sandbox; give one or leave python out of tools")
         if isinstance(config.sandbox, str):
             check_backend(config.sandbox)
+        source = make_source(config)
+        if config.max_pixels is None:
+            level = getattr(
+                source, "level", None
+            )  # of a generated source: with more, its small print turns legible
+            config = replace(config, max_pixels=MAX_PIXELS if level is None else level.view_pixels)
+        assert config.max_pixels is not None
         rules = dynamics.Rules(
             tools=tools,
             max_turns=config.max_turns,
@@ -78,7 +90,7 @@ class ToolEnv(gym.Env[Observation, str]):
             max_pixels=config.max_pixels,
             tool_time_limit_s=config.tool_time_limit_s,
         )
-        self._setup(config, rules, make_source(config))
+        self._setup(config, rules, source)
 
     def _setup(self, config: EnvConfig, rules: dynamics.Rules, source: TaskSource) -> None:
         self.config, self.rules, self.source = config, rules, source

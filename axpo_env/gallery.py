@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import axpo_env
-from axpo_env.catalogue import Entry, find_entries, seen_pixels
+from axpo_env.catalogue import Entry, find_entries
 from axpo_env.gallery_page import render
 from axpo_env.messages import ParsedAction, format_action, format_answer, format_call, parse_action
 from axpo_env.tasks.base import Task
@@ -72,10 +72,6 @@ class Exhibit:
 def exhibit(entry: Entry, index: int, **changes: Any) -> Exhibit:
     """Play task `index` of `entry` (the last one, if there are fewer)."""
     env = entry.make(**changes)
-    if "max_pixels" not in changes:
-        max_pixels = seen_pixels(env)
-        if max_pixels != env.config.max_pixels:
-            env = entry.make(**changes, max_pixels=max_pixels)
     _, info = env.reset(options={"index": min(index, env.num_tasks - 1)})
     task = env.task
     views = _views(env, info["new_messages"], 0)

@@ -28,7 +28,7 @@ import numpy as np
 from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv, VectorEnv
 
 from axpo_algo.tables import markdown_table, write_json
-from axpo_env.env import ToolEnv
+from axpo_env.env import MAX_PIXELS, ToolEnv
 from axpo_env.messages import format_action, format_answer, format_call
 from axpo_env.tasks.base import Task, check_index
 from axpo_env.tools.base import ToolResult, function_schema
@@ -224,7 +224,7 @@ def episode_ms(width_px: int, height_px: int, repeats: int) -> tuple[list[float]
     First of the first episode of a task, which scales the image down, then of another one of the same task, as
     every group of rollouts has it.
     """
-    env = ToolEnv(difficulty="nano", tools=("image_zoom_in",))
+    env = ToolEnv(difficulty="nano", tools=("image_zoom_in",), max_pixels=MAX_PIXELS)
     rng = np.random.default_rng(0)
     image = rng.integers(0, 256, size=(height_px, width_px, 3), dtype=np.uint8)
     first, again = [], []

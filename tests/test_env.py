@@ -159,6 +159,18 @@ def test_returned_images_cannot_be_changed():
     assert not np.shares_memory(observation["images"][0], env.reset(options={"index": 3})[0]["images"][0])
 
 
+@pytest.mark.parametrize("env_id", axpo_env.IDS)
+def test_generated_images_are_seen_as_their_level_means_it(env_id):
+    env = gym.make(env_id, difficulty="nano").unwrapped
+    observation, _ = env.reset(options={"index": 0})
+    level = env.source.level
+    assert (
+        env.config.max_pixels == level.view_pixels < env.task.images[0].shape[0] * env.task.images[0].shape[1]
+    )
+    assert observation["images"][0].shape[0] * observation["images"][0].shape[1] <= level.view_pixels
+    assert gym.make(env_id, difficulty="nano", max_pixels=9).unwrapped.config.max_pixels == 9
+
+
 def test_import_is_light_and_silent():
     code = (
         "import sys, threading, axpo_env;"
