@@ -10,10 +10,16 @@ ARGS ?=
 
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet --retries 10 --timeout 60
+PIP_OPTIONS := --disable-pip-version-check --quiet --retries 10 --timeout 60
+PIP := $(BIN)/python -m pip $(PIP_OPTIONS)
 CODE := $(wildcard sandbox axpo_env axpo_algo benchmarks)
+# The extras of pyproject.toml that are other trainers. They exclude each other, so each has an environment of its
+# own, which lies on top of .venv and holds only what .venv lacks or has in another version; and TRL, whose copy of
+# Qwen3-VL's chat template the tests render with.
+ADAPTERS := trl verl verifiers-legacy
+ADAPTER_VENV := .venv-adapters
 
-.PHONY: help train test test-slow test-docker lint format clean
+.PHONY: help train test test-slow test-docker test-adapters $(ADAPTERS:%=test-adapter-%) lint format clean
 .DEFAULT_GOAL := help
 
 help:
@@ -21,9 +27,10 @@ help:
 	@echo "make test       the tests, without the slow ones              ARGS=\"tests/test_config.py\""
 	@echo "make test-slow  the slow tests"
 	@echo "make test-docker  those that need a Docker engine at DOCKER_HOST"
+	@echo "make test-adapters  those that play the environments inside TRL, verl and verifiers, which they install"
 	@echo "make lint       ruff check, ruff format --check, mypy"
 	@echo "make format     ruff, fixing what it can"
-	@echo "make clean      remove .venv and caches; runs/ stays"
+	@echo "make clean      remove .venv, .venv-adapters and caches; runs/ stays"
 
 train: $(VENV)/.installed-train
 	$(BIN)/python -m axpo_algo.train $(ARGS)
@@ -37,6 +44,12 @@ test-slow: $(VENV)/.installed-test
 test-docker: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -q -m docker $(ARGS)
 
+test-adapters: $(ADAPTERS:%=test-adapter-%)
+
+# A test that is skipped has failed here: its package is installed for it.
+$(ADAPTERS:%=test-adapter-%): test-adapter-%: $(ADAPTER_VENV)/%/.installed
+	$(<D)/bin/python -m pytest -q -m adapters --no-skips tests/test_adapter_$(subst -,_,$*).py $(ARGS)
+
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -47,7 +60,7 @@ format: $(VENV)/.installed-dev
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(ADAPTER_VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Some systems ship Python without ensurepip: there, pip installs itself into the new environment.
@@ -63,4 +76,12 @@ $(VENV)/.installed-torch: | $(BIN)/python
 # One stamp per set of extras (train, test, dev), renewed when pyproject.toml changes.
 $(VENV)/.installed-%: pyproject.toml $(VENV)/.installed-torch
 	$(PIP) install --editable ".[$*]"
+	@touch $@
+
+$(ADAPTERS:%=$(ADAPTER_VENV)/%/.installed): $(ADAPTER_VENV)/%/.installed: pyproject.toml $(VENV)/.installed-test
+	$(BIN)/python -m venv --without-pip --clear $(@D)
+	$(@D)/bin/python -c 'from pathlib import Path; from sysconfig import get_path; \
+		below = get_path("purelib", vars={"base": "$(abspath $(VENV))"}); \
+		Path(get_path("purelib"), "below.pth").write_text(f"import site; site.addsitedir({below!r})\n")'
+	$(@D)/bin/python -m pip $(PIP_OPTIONS) install --no-warn-conflicts --editable ".[$*,trl]"
 	@touch $@
