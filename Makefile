@@ -16,7 +16,7 @@ CODE := $(wildcard sandbox axpo_env axpo_algo benchmarks)
 # The extras of pyproject.toml that are other trainers. They exclude each other, so each has an environment of its
 # own, which lies on top of .venv and holds only what .venv lacks or has in another version; and TRL, whose copy of
 # Qwen3-VL's chat template the tests render with.
-ADAPTERS := trl verl verifiers-legacy
+ADAPTERS := trl verl verifiers verifiers-legacy
 ADAPTER_VENV := .venv-adapters
 
 .PHONY: help train test test-slow test-docker test-adapters $(ADAPTERS:%=test-adapter-%) lint format clean

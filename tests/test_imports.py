@@ -21,6 +21,7 @@ AT_IMPORT = {
 # An adapter whose classes derive from another library's loads it; nothing imports the adapter but its user.
 ADAPTERS = {
     "axpo_env/adapters/verl.py": {"verl"},
+    "axpo_env/adapters/verifiers.py": {"verifiers", "openai", "pydantic"},
     "axpo_env/adapters/verifiers_legacy.py": {"verifiers", "datasets"},
 }
 # What must stand nowhere in a package, functions included.

@@ -1,11 +1,12 @@
 """Message contents as other libraries want them: images as PIL images, or as data URLs."""
 
 import base64
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from PIL import Image as PILImage
 
+from axpo_env.messages import CALL, END_CALL
 from axpo_env.views import encode_png
 
 Part = dict[str, Any]
@@ -34,6 +35,31 @@ def with_urls(content: Iterable[Mapping[str, Any]]) -> list[Part]:
 def images_in(messages: Iterable[Mapping[str, Any]]) -> list[Any]:
     """The images of `messages`, in order, as they stand there."""
     return [part["image"] for message in messages for part in message["content"] if part["type"] == "image"]
+
+
+def action_text(content: str | Iterable[Mapping[str, Any]] | None, calls: Iterable[tuple[str, str]]) -> str:
+    """A chat reply as an action: its text, and the calls (name, JSON of arguments) that a server took out of it."""
+    text = content if isinstance(content, str) else "".join(part.get("text", "") for part in content or ())
+    written = [
+        f'{CALL}\n{{"name": "{name}", "arguments": {arguments}}}\n{END_CALL}' for name, arguments in calls
+    ]
+    return "\n".join([text, *written])
+
+
+def chat_answers(new: Sequence[Mapping[str, Any]], call_ids: Sequence[str]) -> list[dict[str, Any]]:
+    """`new` messages of `info` in OpenAI's format, in answer to a reply whose calls a server named `call_ids`.
+
+    A tool message must name a call: without ids, they are one message of the user's.
+    """
+    contents = [with_urls(message["content"]) for message in new]
+    if not call_ids or new[0]["role"] != "tool":
+        return [{"role": "user", "content": [part for content in contents for part in content]}]
+    # Calls past the limit a turn were not run, and have no message of their own.
+    contents += [[{"type": "text", "text": "(not run)"}]] * (len(call_ids) - len(contents))
+    return [
+        {"role": "tool", "tool_call_id": call_id, "content": content}
+        for call_id, content in zip(call_ids, contents, strict=False)
+    ]
 
 
 def _data_url(image: Any) -> str:

@@ -15,8 +15,7 @@ import verifiers.legacy as vf
 from datasets import Dataset
 
 import axpo_env  # noqa: F401 - registers the environments
-from axpo_env.adapters.content import Part, with_urls
-from axpo_env.messages import CALL, END_CALL
+from axpo_env.adapters.content import action_text, chat_answers, with_urls
 
 
 def load_environment(
@@ -54,7 +53,9 @@ class EpisodeEnv(vf.MultiTurnEnv):
         Raises vf.InfraError for an episode that cannot be graded (outage, time-out).
         """
         env, reply = self._running[state["trajectory_id"]], messages[-1]
-        *_, terminated, truncated, info = await asyncio.to_thread(env.step, _action(reply))
+        calls = [(call.name, call.arguments) for call in reply.get("tool_calls") or ()]
+        action = action_text(reply.get("content"), calls)
+        *_, terminated, truncated, info = await asyncio.to_thread(env.step, action)
         if terminated or truncated:
             if info["grade"] is None:
                 raise vf.InfraError(f"not graded: {info['stop_reason']}; {info['outage'] or 'no outage'}")
@@ -62,7 +63,9 @@ class EpisodeEnv(vf.MultiTurnEnv):
             state["stop_reason"] = str(info["stop_reason"])
             state["final_env_response"] = []
             return []
-        return _answers(info["new_messages"], reply)
+        kinds = {"user": vf.UserMessage, "tool": vf.ToolMessage}
+        answers = chat_answers(info["new_messages"], [call.id for call in reply.get("tool_calls") or ()])
+        return [kinds[answer["role"]](**answer) for answer in answers]
 
     @vf.cleanup
     async def close_episode(self, state: Any) -> None:
@@ -75,30 +78,3 @@ class EpisodeEnv(vf.MultiTurnEnv):
 def environment_reward(state: Any, **_: Any) -> float:
     """What the environment gave; 0.0 for a rollout that was cut short."""
     return float(state.get("environment_reward", 0.0))
-
-
-def _action(reply: Any) -> str:
-    """The reply as text, calls that the server parsed written out again."""
-    content = reply.get("content") or ""
-    text = content if isinstance(content, str) else "".join(part.get("text", "") for part in content)
-    calls = [
-        f'{CALL}\n{{"name": "{call.name}", "arguments": {call.arguments}}}\n{END_CALL}'
-        for call in reply.get("tool_calls") or ()
-    ]
-    return "\n".join([text, *calls])
-
-
-def _answers(new: list[dict[str, Any]], reply: Any) -> list[Any]:
-    """`new` messages in OpenAI's form: a tool message must name a call, so without ids they are the user's."""
-    ids = [call.id for call in reply.get("tool_calls") or ()]
-    if not ids or new[0]["role"] != "tool":
-        content: list[Part] = [part for message in new for part in with_urls(message["content"])]
-        return [vf.UserMessage(content=content)]
-    contents = [with_urls(message["content"]) for message in new]
-    contents += [[{"type": "text", "text": "(not run)"}]] * (
-        len(ids) - len(contents)
-    )  # past the limit a turn
-    return [
-        vf.ToolMessage(tool_call_id=call_id, content=content)
-        for call_id, content in zip(ids, contents, strict=False)
-    ]
