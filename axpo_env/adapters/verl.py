@@ -29,11 +29,15 @@ from axpo_env.messages import THINK
 class EnvAgentLoop(AgentLoopBase):
     """One episode per call of `run`. Environments are made per episode: task sources are cheap to open."""
 
-    async def run(self, sampling_params: dict[str, Any], **row: Any) -> AgentLoopOutput:
+    async def run(
+        self, sampling_params: dict[str, Any], **row: Any
+    ) -> AgentLoopOutput | list[AgentLoopOutput]:
         """Play task `extra_info["index"]`. The reward is the environment's.
 
-        An episode that cannot be graded (outage, time-out) comes back with a response mask of zeros, which
-        keeps its tokens out of the loss; its 0 still counts in its group's mean. A result that would not fit
+        An episode that cannot be graded (outage, time-out) gives no output, and its group is judged by the others.
+        (verl's filter of groups, `algorithm.filter_groups`, raises where none of a group is left.) The trainer
+        behind `trainer.use_v1=False` needs one for each: there the response mask is zeros, which keeps its tokens
+        out of the loss, and its 0 still counts in its group's mean. A result that would not fit
         `rollout.response_length` is not appended, and ends the rollout with reward 0.
         """
         wanted = row["extra_info"]
@@ -41,9 +45,15 @@ class EnvAgentLoop(AgentLoopBase):
         given = {key: value for key, value in (wanted.get("keywords") or {}).items() if value is not None}
         env: Any = gym.make(wanted["env_id"], **given).unwrapped
         try:
-            return await self._play(env, int(wanted["index"]), sampling_params)
+            output = await self._play(env, int(wanted["index"]), sampling_params)
+            ungraded = env.state.stop_reason is not None and env.state.grade is None
         finally:
             env.close()
+        if ungraded:
+            if "session_id" in row:  # which the newer trainer's workers alone give
+                return []
+            output.response_mask = [0] * len(output.response_mask)
+        return output
 
     async def _play(self, env: Any, index: int, sampling_params: dict[str, Any]) -> AgentLoopOutput:
         limit = self.rollout_config.response_length
@@ -92,12 +102,11 @@ class EnvAgentLoop(AgentLoopBase):
             tokens, mask, logprobs = merged.token_ids, longer, padded
             messages = [*messages, *new]
             images = [*images, *images_in(new)]
-        ungraded = env.state.stop_reason is not None and env.state.grade is None
         stop = str(env.state.stop_reason or "response_length")
         return AgentLoopOutput(
             prompt_ids=tokens[:num_prompt],
             response_ids=tokens[num_prompt:][:limit],
-            response_mask=([0] * len(mask) if ungraded else mask)[:limit],
+            response_mask=mask[:limit],
             response_logprobs=logprobs[:limit] if logprobs else None,
             multi_modal_data={"images": images},
             reward_score=env.state.reward,
