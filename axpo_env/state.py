@@ -90,8 +90,13 @@ class EpisodeState:
 
     @property
     def reward(self) -> float:
-        """1 or 0; 0 says nothing where the episode is ungraded (no grade, or one that is not `correct` or not)."""
+        """1 or 0; 0 says nothing where the episode is ungraded."""
         return 1.0 if self.grade is not None and self.grade.correct else 0.0
+
+    @property
+    def ungraded(self) -> bool:
+        """Over, and nobody can say whether right: an outage, or an answer for a judge where there is none."""
+        return self.stop_reason is not None and (self.grade is None or self.grade.correct is None)
 
     @property
     def terminated(self) -> bool:

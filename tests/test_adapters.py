@@ -4,6 +4,7 @@
 """
 
 import base64
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from adapter_tasks import ENV_ID, NANO, ZOOM, nano_task
 
 from axpo_env.adapters.content import images_in, with_pil, with_urls
 from axpo_env.adapters.trl import answer_reward, environment_class
+from axpo_env.grading.grade import make_grade
 from axpo_env.messages import format_answer
 from axpo_env.views import decode_image
 
@@ -60,4 +62,13 @@ def test_trl_leaves_out_what_cannot_be_graded():
     episode = environment_class(ENV_ID, **NANO, tool_time_limit_s=0.0)()
     episode.reset(index=3)
     episode.image_zoom_in(**ZOOM)
+    assert answer_reward([[{"role": "assistant", "content": format_answer("1")}]], [episode]) == [None]
+
+
+def test_trl_leaves_out_an_answer_for_a_judge_where_there_is_none():
+    episode = environment_class(ENV_ID, **NANO)()
+    episode.reset(index=3)
+    state = episode._env.state
+    task = replace(state.task, grader=lambda answer, references: make_grade(answer, references, correct=None))
+    episode._env._state = replace(state, task=task)
     assert answer_reward([[{"role": "assistant", "content": format_answer("1")}]], [episode]) == [None]

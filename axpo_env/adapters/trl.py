@@ -78,7 +78,7 @@ class _Episode:
             if answer is not None:
                 self._env.step(format_answer(answer))
         state = self._env.state
-        return None if state.stop_reason is not None and state.grade is None else state.reward
+        return None if state.ungraded else state.reward
 
 
 def answer_reward(

@@ -91,14 +91,14 @@ class EpisodeHarness(vf.Harness[vf.HarnessConfig]):
         mcp_urls: dict[str, str],
         data: Any,
     ) -> vf.ProgramResult:
-        """Raises RuntimeError, an error on the trace, for an episode that cannot be graded (outage, time-out)."""
+        """Raises RuntimeError, an error on the trace, for an ungraded episode (outage, time-out, no judge)."""
         env: Any = gym.make(data.env_id, **data.keywords).unwrapped
         try:
             async with AsyncOpenAI(base_url=endpoint, api_key=secret, timeout=None) as client:
                 info = await self._play(env, data, client, ctx.model)
         finally:
             await asyncio.to_thread(env.close)
-        if info["grade"] is None:
+        if env.state.ungraded:
             raise RuntimeError(f"not graded: {info['stop_reason']}; {info['outage'] or 'no outage'}")
         trace.state.reward = env.state.reward
         trace.stop(str(info["stop_reason"]))

@@ -50,14 +50,14 @@ class EpisodeEnv(vf.MultiTurnEnv):
     async def env_response(self, messages: Any, state: Any, **_: Any) -> list[Any]:
         """Play the last reply; the messages it led to, or none at the episode's end.
 
-        Raises vf.InfraError for an episode that cannot be graded (outage, time-out).
+        Raises vf.InfraError for an episode that cannot be graded (outage, time-out, no judge).
         """
         env, reply = self._running[state["trajectory_id"]], messages[-1]
         calls = [(call.name, call.arguments) for call in reply.get("tool_calls") or ()]
         action = action_text(reply.get("content"), calls)
         *_, terminated, truncated, info = await asyncio.to_thread(env.step, action)
         if terminated or truncated:
-            if info["grade"] is None:
+            if env.state.ungraded:
                 raise vf.InfraError(f"not graded: {info['stop_reason']}; {info['outage'] or 'no outage'}")
             state["environment_reward"] = env.state.reward
             state["stop_reason"] = str(info["stop_reason"])

@@ -34,7 +34,7 @@ class EnvAgentLoop(AgentLoopBase):
     ) -> AgentLoopOutput | list[AgentLoopOutput]:
         """Play task `extra_info["index"]`. The reward is the environment's.
 
-        An episode that cannot be graded (outage, time-out) gives no output, and its group is judged by the others.
+        An ungraded episode (outage, time-out, no judge) gives no output, and its group is judged by the others.
         (verl's filter of groups, `algorithm.filter_groups`, raises where none of a group is left.) The trainer
         behind `trainer.use_v1=False` needs one for each: there the response mask is zeros, which keeps its tokens
         out of the loss, and its 0 still counts in its group's mean. A result that would not fit
@@ -46,7 +46,7 @@ class EnvAgentLoop(AgentLoopBase):
         env: Any = gym.make(wanted["env_id"], **given).unwrapped
         try:
             output = await self._play(env, int(wanted["index"]), sampling_params)
-            ungraded = env.state.stop_reason is not None and env.state.grade is None
+            ungraded = env.state.ungraded
         finally:
             env.close()
         if ungraded:
