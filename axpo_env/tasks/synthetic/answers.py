@@ -3,16 +3,16 @@
 Every verdict is by rule; reading numbers, names and letters out of what was written is left to `axpo_env.grading`.
 """
 
-from collections.abc import Callable, Sequence
+import functools
+from collections.abc import Sequence
 
 from axpo_env.grading import Grade
-from axpo_env.grading.choice import grade_choice
+from axpo_env.grading.choice import grade_letter
 from axpo_env.grading.free import split_parts
 from axpo_env.grading.grade import make_grade
 from axpo_env.grading.numeric import number_match
 from axpo_env.grading.text import exact_match
-
-Grader = Callable[[str | None, Sequence[str]], Grade]
+from axpo_env.tasks.base import Grader
 
 
 def grade_exact(answer: str | None, references: Sequence[str]) -> Grade:
@@ -55,11 +55,7 @@ def grade_parts(tolerance: float) -> Grader:
 
 def grade_option(options: Sequence[str]) -> Grader:
     """A grader of multiple choice; the first reference is the right letter. The option's text will do, too."""
-
-    def grade(answer: str | None, references: Sequence[str]) -> Grade:
-        return grade_choice(answer, references[0], options)
-
-    return grade
+    return functools.partial(grade_letter, options=tuple(options))
 
 
 def _all_match(answer: str, reference: str, tolerance: float) -> bool:

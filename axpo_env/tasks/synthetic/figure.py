@@ -8,7 +8,8 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from axpo_env.tasks.synthetic.answers import Grader, grade_exact
+from axpo_env.tasks.base import Grader
+from axpo_env.tasks.synthetic.answers import grade_exact
 from axpo_env.tasks.synthetic.items import Box
 from axpo_env.tasks.synthetic.sheets import Label, Sheet, Stroke
 

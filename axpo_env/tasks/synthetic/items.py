@@ -16,9 +16,9 @@ from PIL import Image
 from axpo_env.grading.choice import LETTERS, show_options
 from axpo_env.messages import format_action, format_answer, format_call
 from axpo_env.names import unknown_name
-from axpo_env.tasks.base import SPLITS, Random, Task, check_index, check_split
+from axpo_env.tasks.base import SPLITS, Grader, Random, Task, check_index, check_split
 from axpo_env.tasks.cache import task_cache
-from axpo_env.tasks.synthetic.answers import Grader, grade_exact, grade_option
+from axpo_env.tasks.synthetic.answers import grade_exact, grade_option
 from axpo_env.tasks.synthetic.draws import item_rng
 from axpo_env.views import from_pil
 

@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from axpo_env.messages import format_action, format_answer
-from axpo_env.tasks.base import Random
-from axpo_env.tasks.synthetic.answers import Grader, grade_exact
+from axpo_env.tasks.base import Grader, Random
+from axpo_env.tasks.synthetic.answers import grade_exact
 from axpo_env.tasks.synthetic.draws import pick, pick_offset, shuffled
 from axpo_env.tasks.synthetic.items import Box, Item, make_choice, to_1000, wording, zoom_call
 from axpo_env.tasks.synthetic.places import Place, place_name, tell_places
