@@ -221,18 +221,20 @@ VARIABLE = re.compile(
 )
 
 
+def of_family(name, split, difficulty):
+    """The source of a benchmark's twin, or the ledgers, which are no benchmark's."""
+    benchmark, source = ("chartqa", "ledgers") if name == "ledgers" else (name, "synthetic")
+    return made(benchmark, source=source, split=split, difficulty=difficulty)
+
+
 @pytest.mark.parametrize(
     "benchmark", ["visualprobe", "mathvision", "dynamath", "mathvr", "mmsearch", "ledgers"]
 )
 def test_no_two_splits_share_a_sentence_or_data(benchmark):
-    source = "ledgers" if benchmark == "ledgers" else "synthetic"
-    benchmark = "chartqa" if benchmark == "ledgers" else benchmark
     sentences, data = {}, {}
     for split in SPLITS:
-        drawn = [
-            made(benchmark, source=source, split=split, difficulty="medium").item(index)
-            for index in range(50)
-        ]
+        source = of_family(benchmark, split, "medium")
+        drawn = [source.item(index) for index in range(50)]
         sentences[split], data[split] = set(), set()
         for item in drawn:
             asked = [text for text in re.split(r"(?<=[.?]) ", item.question.splitlines()[0]) if text]
@@ -241,37 +243,30 @@ def test_no_two_splits_share_a_sentence_or_data(benchmark):
             ]
             asked = [text for text in asked if not text.startswith(("Round to", "Answer to"))]
             sentences[split] |= {VARIABLE.sub("_", text) for text in asked}
-            data[split].add(what_it_is_about(item))
+            data[split].add(repr(what_it_is_about(item)))
     for one, other in (("train", "validation"), ("train", "test"), ("validation", "test")):
         assert sentences[one] & sentences[other] == set()
         assert data[one] & data[other] == set()
 
 
 def what_it_is_about(item):
+    """The data that an item's split is told by."""
     details = item.details
     if "board" in details:
-        return repr([sign.text for sign in details["board"].in_block((0, 0))])
+        return [sign.text for sign in details["board"].in_block((0, 0))]
     if "figure" in details:
-        return repr((details["figure"].answer, details["figure"].found))
+        return details["figure"].answer, details["figure"].found
     if "page" in details:
-        return repr([line.item for line in details["page"].receipts[0].lines])
-    return repr(details["encyclopaedia_seed"])
+        return [line.item for line in details["page"].receipts[0].lines]
+    return details["encyclopaedia_seed"]
 
 
 @pytest.mark.parametrize("benchmark", ["visualprobe", "mathvr", "ledgers"])
 @pytest.mark.parametrize("split", SPLITS)
 def test_data_are_in_the_split_that_their_hash_says(benchmark, split):
-    source = "ledgers" if benchmark == "ledgers" else "synthetic"
-    drawn = made("chartqa" if source == "ledgers" else benchmark, source=source, split=split)
+    drawn = of_family(benchmark, split, "easy")
     for index in range(5):
-        details = drawn.item(index).details
-        if "board" in details:
-            data = [sign.text for sign in details["board"].in_block((0, 0))]
-        elif "figure" in details:
-            data = (details["figure"].answer, details["figure"].found)
-        else:
-            data = [line.item for line in details["page"].receipts[0].lines]
-        assert split_of_data(data) == split
+        assert split_of_data(what_it_is_about(drawn.item(index))) == split
 
 
 LEVELS = [
