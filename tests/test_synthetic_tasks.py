@@ -334,6 +334,21 @@ def test_unknown_names_and_foreign_levels_are_refused():
         made("vstar", difficulty=made("chartqa", source="ledgers").level)
 
 
+@pytest.mark.parametrize("source", ["signs", "ledgers", "figures"])
+def test_kinds_that_there_are_not_are_refused(source):
+    level = made("chartqa", source=source).level
+    own = made("chartqa", source=source, difficulty=replace(level, kinds=("shred",)))
+    with pytest.raises(ValueError, match="unknown question kind 'shred'; known: "):
+        own.item(0)
+
+
+@pytest.mark.parametrize("kind", ["beside_word", "relation"])
+def test_a_board_too_empty_for_its_question_is_refused(kind):
+    level = replace(made("visualprobe").level, fill=(1, 1), kinds=(kind,))
+    with pytest.raises(ValueError, match="nothing to pick from"):
+        made("visualprobe", difficulty=level).item(0)
+
+
 def test_own_knobs_make_other_items():
     level = made("visualprobe").level
     own = made("visualprobe", difficulty=replace(level, fill=(6, 8)))

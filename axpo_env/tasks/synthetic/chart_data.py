@@ -40,13 +40,10 @@ class ChartLevel(AnyLevel):
     value_step: int  # values are multiples of this
     value_maxima: tuple[int, ...]  # one is chosen per chart: its largest possible value
     distinct: bool = False  # no two bars of a series show the same value
-    typical: tuple[int, float] | None = (
-        None  # a value that every series shows, and how often a lookup asks for it
-    )
-    headroom: tuple[float, float] = (
-        1.0,
-        1.0,
-    )  # slots: smallest and largest axis top, as a multiple of the highest value
+    # A value that every series shows, and how often a lookup asks for it.
+    typical: tuple[int, float] | None = None
+    # Slots: smallest and largest axis top, as a multiple of the highest value.
+    headroom: tuple[float, float] = (1.0, 1.0)
     value_floor: float = 0.0  # no value lies below this share of the chart's maximum (nor below value_step)
     decimals: int = 0  # a value v is printed as v / 10 ** decimals
     near_colors: bool = False  # series in shades of one hue

@@ -70,12 +70,12 @@ def ask(
         answer=answer,
         aliases=plan.aliases(answer),
         needs_tools=() if plan.places else ("image_zoom_in", "python") if computes else ("image_zoom_in",),
-        gold_boxes=tuple(box_1000(label_boxes[cell], chart.canvas_px) for cell in plan.cells),
+        gold_boxes=tuple(round_to_1000(label_boxes[cell], chart.canvas_px) for cell in plan.cells),
         demonstrate=demonstrate,
     )
 
 
-def box_1000(box: Box, canvas_px: int) -> Box1000:
+def round_to_1000(box: Box, canvas_px: int) -> Box1000:
     """A pixel box in thousandths of the canvas, rounded to the nearest and kept inside."""
     left, top, right, bottom = (min(max(round(1000 * side / canvas_px), 0), 1000) for side in box)
     return left, top, right, bottom
@@ -98,7 +98,7 @@ def _demonstrate(
     for column in columns:
         boxes = [label_boxes[series, aimed[column]] for series, category in plan.cells if category == column]
         left, top, right, bottom = zip(*boxes, strict=True)
-        box = box_1000((min(left), min(top), max(right), max(bottom)), chart.canvas_px)
+        box = round_to_1000((min(left), min(top), max(right), max(bottom)), chart.canvas_px)
         zooms.append(zoom_call(chart.categories[column], box))
     seen = [chart.shown(series, aimed[category]) for series, category in plan.cells]
     pairs = zip(plan.cells, seen, strict=True)
@@ -120,7 +120,7 @@ def _named(chart: Chart, plan: Plan) -> str:
 def _places(chart: Chart, plan: Plan, label_boxes: LabelBoxes) -> str:
     """Each cell's name and where it begins, in thousandths of the width."""
     lefts = [
-        (category, box_1000(label_boxes[series, category], chart.canvas_px)[0])
+        (category, round_to_1000(label_boxes[series, category], chart.canvas_px)[0])
         for series, category in plan.cells
     ]
     return " ".join(f"{chart.categories[category]} {left}" for category, left in lefts)

@@ -12,13 +12,12 @@ also keep some kinds of question and of marks for the test split.
 
 from dataclasses import replace
 
-from axpo_env.names import unknown_name
 from axpo_env.tasks.base import Task, check_index
 from axpo_env.tasks.synthetic.chart_data import ChartLevel, draw_chart
 from axpo_env.tasks.synthetic.chart_drawing import paint
 from axpo_env.tasks.synthetic.chart_questions import KINDS, ask
 from axpo_env.tasks.synthetic.draws import item_rng, pick
-from axpo_env.tasks.synthetic.items import LevelledSource
+from axpo_env.tasks.synthetic.items import LevelledSource, find_kind
 from axpo_env.views import from_pil
 
 _NANO = ChartLevel(
@@ -131,7 +130,6 @@ def _check_questions(level: ChartLevel) -> None:
     """Raises ValueError for a kind of question that there is not, or that the level's charts hold no answer to."""
     asked = (*level.questions, *level.test_questions)
     for kind in asked:
-        if kind not in KINDS:
-            raise ValueError(unknown_name("question kind", kind, KINDS))
+        find_kind(KINDS, kind)
     if level.num_series[0] < 2 and "argmax_gap" in asked:
         raise ValueError("argmax_gap compares two series, so num_series must be at least 2")

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from axpo_env.tasks.base import Random
 
-Item = TypeVar("Item")
+Thing = TypeVar("Thing")
 
 CONSONANTS, VOWELS = "bdfgklmnprstvz", "aeiou"
 
@@ -31,14 +31,16 @@ def between(rng: random.Random, bounds: tuple[int, int]) -> int:
     return bounds[0] + int(rng.random() * (bounds[1] - bounds[0] + 1))
 
 
-def pick(rng: random.Random, items: Sequence[Item]) -> Item:
-    """One of `items`, each as likely."""
-    return items[int(rng.random() * len(items))]
+def pick(rng: random.Random, things: Sequence[Thing]) -> Thing:
+    """One of `things`, each as likely. Raises ValueError if there are none."""
+    if not things:
+        raise ValueError("there is nothing to pick from")
+    return things[int(rng.random() * len(things))]
 
 
-def shuffled(rng: random.Random, items: Sequence[Item]) -> list[Item]:
+def shuffled(rng: random.Random, things: Sequence[Thing]) -> list[Thing]:
     """A shuffled copy."""
-    return sorted(items, key=lambda _: rng.random())
+    return sorted(things, key=lambda _: rng.random())
 
 
 def invent(rng: random.Random, taken: set[str], *, syllables: int = 2) -> str:

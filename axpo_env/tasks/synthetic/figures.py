@@ -18,7 +18,15 @@ from axpo_env.tasks.base import Random
 from axpo_env.tasks.synthetic import figure_grids, figure_plots, figure_shapes
 from axpo_env.tasks.synthetic.draws import pick, split_of_data
 from axpo_env.tasks.synthetic.figure import Draw, Figure
-from axpo_env.tasks.synthetic.items import GeneratedSource, Item, Level, make_choice, to_1000, zoom_call
+from axpo_env.tasks.synthetic.items import (
+    GeneratedSource,
+    Item,
+    Level,
+    find_kind,
+    make_choice,
+    to_1000,
+    zoom_call,
+)
 
 KINDS: Mapping[str, Draw] = {
     "side": figure_shapes.side,
@@ -72,8 +80,9 @@ class FigureSource(GeneratedSource[FigureLevel]):
     def draw(self, rng: random.Random, index: int) -> Item:
         level = self.level
         kind = pick(rng, level.kinds or FORMS.get(self.form, _ALL))
+        draw = find_kind(KINDS, kind)
         while True:
-            figure = KINDS[kind](rng, level.canvas_px, level.font_px, self.split)
+            figure = draw(rng, level.canvas_px, level.font_px, self.split)
             if split_of_data((figure.answer, figure.found)) == self.split:
                 break
         chooses = self.form == "mathvision" and figure.spread is not None and rng.random() < 0.5

@@ -72,6 +72,7 @@ class Item:
 
 
 LevelT = TypeVar("LevelT", bound=AnyLevel)
+Kind = TypeVar("Kind")
 
 
 class LevelledSource(ABC, Generic[LevelT]):
@@ -159,6 +160,13 @@ def _demonstrator(item: Item) -> Callable[..., list[str]]:
         return [format_action("guess", format_answer(guess))]
 
     return demonstrate
+
+
+def find_kind(kinds: Mapping[str, Kind], name: str) -> Kind:
+    """The kind of question called so. Raises ValueError naming those there are."""
+    if name not in kinds:
+        raise ValueError(unknown_name("question kind", name, kinds))
+    return kinds[name]
 
 
 def wording(split: str, wordings: tuple[str, str, str]) -> str:

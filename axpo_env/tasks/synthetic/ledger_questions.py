@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from axpo_env.messages import format_action, format_answer, format_call
 from axpo_env.tasks.base import Random
 from axpo_env.tasks.synthetic.draws import pick, shuffled
-from axpo_env.tasks.synthetic.items import Item, to_1000, wording, zoom_call
+from axpo_env.tasks.synthetic.items import Item, find_kind, to_1000, wording, zoom_call
 from axpo_env.tasks.synthetic.ledger_data import GROUPS, Line, Page, Receipt, money, tax_on
 from axpo_env.tasks.synthetic.ledger_drawing import paint_page
 from axpo_env.tasks.synthetic.places import tell_places
@@ -132,8 +132,8 @@ KINDS: Mapping[str, Callable[[random.Random, Page, str], Sum]] = {
 
 
 def ask(rng: random.Random, page: Page, kind: str, *, split: str) -> Item:
-    """A question of `kind` about `page`."""
-    asked = KINDS[kind](rng, page, split)
+    """A question of `kind` about `page`. Raises ValueError for an unknown kind."""
+    asked = find_kind(KINDS, kind)(rng, page, split)
     width, height = page.level.canvas_px
     zooms = [(receipt.name, to_1000(page.box(receipt), width, height)) for receipt, _ in asked.parts]
 

@@ -10,9 +10,10 @@ from dataclasses import dataclass, replace
 
 from axpo_env.tasks.synthetic.draws import CONSONANTS, VOWELS, between, pick, shuffled, split_of_data
 from axpo_env.tasks.synthetic.items import Box, Level
+from axpo_env.tasks.synthetic.painting import RGB
 from axpo_env.tasks.synthetic.places import Place, place_box, place_size
 
-COLORS: Mapping[str, tuple[int, int, int]] = {
+COLORS: Mapping[str, RGB] = {
     "red": (240, 95, 85),
     "orange": (250, 170, 60),
     "yellow": (250, 235, 100),

@@ -12,7 +12,7 @@ from axpo_env.messages import format_action, format_answer
 from axpo_env.tasks.base import Grader, Random
 from axpo_env.tasks.synthetic.answers import grade_exact
 from axpo_env.tasks.synthetic.draws import pick, pick_offset, shuffled
-from axpo_env.tasks.synthetic.items import Box, Item, make_choice, to_1000, wording, zoom_call
+from axpo_env.tasks.synthetic.items import Box, Item, find_kind, make_choice, to_1000, wording, zoom_call
 from axpo_env.tasks.synthetic.places import Place, place_name, tell_places
 from axpo_env.tasks.synthetic.sign_data import COLORS, Board, Sign, draw_words
 from axpo_env.tasks.synthetic.sign_drawing import paint_board
@@ -43,9 +43,9 @@ class Plan:
 def ask(rng: random.Random, board: Board, kind: str, *, split: str, chooses: bool) -> Item:
     """A question of `kind` about `board`; with `chooses`, among four options.
 
-    Raises ValueError for a board that holds no answer to such a question, which levels' fills rule out.
+    Raises ValueError for an unknown kind, and for a board that holds no answer to it: the named levels' boards do.
     """
-    plan = KINDS[kind](rng, board, split)
+    plan = find_kind(KINDS, kind)(rng, board, split)
     width, height = board.level.canvas_px
     boxes = tuple(to_1000(box, width, height) for _, box in plan.places)
     question, answer = plan.text, plan.answer
@@ -192,8 +192,8 @@ def _color_of(rng: random.Random, board: Board, split: str) -> Plan:
 
 def _beside_word(rng: random.Random, board: Board, split: str) -> Plan:
     blocks = shuffled(rng, sorted({sign.block for sign in board.signs}))
-    pairs = next(pairs for block in blocks if (pairs := _neighbours(board, board.in_block(block))))
-    sign, relation, other = pick(rng, pairs)
+    pairs = (_neighbours(board, board.in_block(block)) for block in blocks)
+    sign, relation, other = pick(rng, next(filter(None, pairs), []))
     text = wording(
         split,
         (
