@@ -50,6 +50,6 @@ class MMSearchSource(TableSource):
                 "id": take_id(row, "sample_id", where),
                 "timestamp": take_any(row, "timestamp", where),
                 "area": take_any(row, "area", where),
-                "subfield": take_any(row, "subfield", where),
+                "subfield": row.get("subfield"),  # a note: without it, a row is whole
             },
         )

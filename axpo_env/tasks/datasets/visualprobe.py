@@ -16,7 +16,7 @@ from typing import Any
 
 from axpo_env.grading.free import grade_free
 from axpo_env.tasks.base import Task
-from axpo_env.tasks.datasets.fields import BadRow, take, take_id, take_image, take_text
+from axpo_env.tasks.datasets.fields import BadRow, take, take_image, take_text
 from axpo_env.tasks.datasets.source import Table, TableSource
 
 
@@ -47,5 +47,5 @@ class VisualProbeSource(TableSource):
             images=[take_image({"images": item}, "images", where, files=self.files) for item in pictures],
             references=(take_text(row, "solution", where),),
             grader=functools.partial(grade_free, question=question, judge=self.judge),
-            details={"id": take_id(row, "doc_id", where)},
+            details={"id": row.get("doc_id")},  # a note: without it, a row is whole
         )
