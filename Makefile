@@ -78,10 +78,11 @@ $(VENV)/.installed-%: pyproject.toml $(VENV)/.installed-torch
 	$(PIP) install --editable ".[$*]"
 	@touch $@
 
+# axpo itself is there from below: what is installed is the extras.
 $(ADAPTERS:%=$(ADAPTER_VENV)/%/.installed): $(ADAPTER_VENV)/%/.installed: pyproject.toml $(VENV)/.installed-test
 	$(BIN)/python -m venv --without-pip --clear $(@D)
 	$(@D)/bin/python -c 'from pathlib import Path; from sysconfig import get_path; \
 		below = get_path("purelib", vars={"base": "$(abspath $(VENV))"}); \
 		Path(get_path("purelib"), "below.pth").write_text(f"import site; site.addsitedir({below!r})\n")'
-	$(@D)/bin/python -m pip $(PIP_OPTIONS) install --no-warn-conflicts --editable ".[$*,trl]"
+	$(@D)/bin/python -m pip $(PIP_OPTIONS) install --no-warn-conflicts --no-compile "axpo[$*,trl]"
 	@touch $@
