@@ -39,13 +39,60 @@ def test_best_first_and_words_match_in_other_forms():
     assert [result.title for result in search("NAIVE painter")] == ["Naïve art"]
 
 
-def test_excluded_domains_and_numbers_of_results():
-    found = search("ship lamp", exclude_domains=("huggingface.co",), max_results=1)
-    assert len(found) == 1 and "huggingface" not in found[0].url
+def test_numbers_of_results_and_every_page_at_hand_may_be_found():
+    found = search("ship lamp", max_results=1)
+    assert [result.url for result in found] == ["https://huggingface.co/x"]  # the user's own page
+    assert len(search("ship lamp")) == 3
+
+
+def test_what_is_excluded_from_the_web():
     assert is_excluded("https://datasets.huggingface.co/a", ("huggingface.co",))
     assert not is_excluded("https://nothuggingface.co/huggingface.co", ("huggingface.co",))
     assert not is_excluded("notes/page.md", ("huggingface.co",))
     assert not is_excluded("http://[broken", ("huggingface.co",))
+
+
+CJK_PAGES = [
+    Page(url="ja", title="辞書", content="これは日本語の辞書です。東京で作られた。"),
+    Page(url="zh", title="北京", content="北京是中国的首都。"),
+    Page(url="ko", title="서울", content="서울은 한국의 수도이다."),
+    Page(url="en", title="Japan", content="The Japanese word is 日本, said in 2024年."),
+]
+
+
+@pytest.mark.parametrize(
+    ("query", "urls"),
+    [
+        ("日本語", ["ja", "en"]),
+        ("日本", ["ja", "en"]),
+        ("語", ["ja"]),
+        ("首都", ["zh"]),
+        ("서울", ["ko"]),
+        ("日語", []),
+        ("2024", ["en"]),
+    ],
+)
+def test_words_without_spaces_between_them_are_found(query, urls):
+    assert {result.url for result in search(query, CJK_PAGES)} == set(urls)
+    assert next(result.url for result in search("日本語", CJK_PAGES)) == "ja"
+
+
+def test_passages_without_spaces():
+    text = "何もない。" * 40 + "東京は首都です。" + "まだある。" * 40
+    assert passage(text, query_terms("首都"), 20) == "... 東京は首都です。 まだある。 まだある。 ..."
+    assert query_terms("日本語 2024年") == ("日本", "本語", "2024", "年")
+
+
+def test_a_word_on_every_page_still_has_a_score_and_an_order():
+    pages = [
+        Page(url=str(count), title="", content="common " * count + "other " * (9 - count))
+        for count in range(1, 9)
+    ]
+    found = search("common", pages, max_results=8)
+    assert [result.url for result in found] == ["8", "7", "6", "5", "4", "3", "2", "1"]
+    scores = [result.score for result in found]
+    assert scores == sorted(set(scores), reverse=True) and min(scores) >= 0.01
+    assert search("common", pages[:1])[0].score >= 0.01
 
 
 @pytest.mark.parametrize(

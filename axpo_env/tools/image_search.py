@@ -64,11 +64,7 @@ class ImageSearch(PageSearch):
     def _found(
         self, index: PageIndex, state: "EpisodeState", query: str | None, number: int, limit: int
     ) -> ToolResult:
-        options: dict[str, Any] = {
-            "max_results": limit,
-            "max_chars": self.max_content_chars,
-            "exclude_domains": self.exclude_domains,
-        }
+        options: dict[str, Any] = {"max_results": limit, "max_chars": self.max_content_chars}
         results: Sequence[ImageResult]
         try:
             if query is None:

@@ -1,7 +1,11 @@
 """Finding pages offline: by words (SQLite's full-text index, bm25) and by looks (nearest thumbnails).
 
 The same pages and query give the same results in every process. Results have the shape of a web search's:
-title, url, content, score. What a policy sees of them is left to the tools.
+title, url, content, score. What a policy sees of them is left to the tools. Every page may be found: it is the
+user's own.
+
+Chinese, Japanese and Korean are written without spaces between words, or with other things at their ends: there, any
+two signs in a row count as a word.
 """
 
 import os
@@ -23,8 +27,11 @@ from axpo_env.tools.pages import PageLike, load_image, read_folder
 TITLE_WEIGHT = 3.0  # a word in the title counts as this many in the text
 MAX_TERMS = 64  # words of a query that are looked for
 THUMBNAIL_PX = 16
-_WORD = re.compile(r"\w+")
-_SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n+")
+# Han, kana, Hangul.
+_CJK = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff"
+_CJK_SIGN = re.compile(f"([{_CJK}])")
+_WORD = re.compile(rf"[{_CJK}]+|[^\W{_CJK}]+")
+_SENTENCE_END = re.compile(r"(?<=[.!?])\s+|(?<=[。！？])|\n+")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,37 +69,26 @@ class PageIndex:
     def __reduce__(self) -> tuple[Any, ...]:
         return PageIndex, (self.pages,)
 
-    def search(
-        self, query: str, *, max_results: int, max_chars: int, exclude_domains: Sequence[str] = ()
-    ) -> list[SearchResult]:
+    def search(self, query: str, *, max_results: int, max_chars: int) -> list[SearchResult]:
         """At most `max_results` pages that share words with `query`, best first.
 
         Each with a passage of at most about `max_chars` characters.
         """
         terms = query_terms(query)
         found: list[SearchResult] = []
-        for number, score in self._matches(terms, exclude_domains, max_results):
+        for number, score in self._matches(terms, max_results):
             page = self.pages[number]
             content = passage(page.content, terms, max_chars)
             found.append(SearchResult(title=page.title, url=page.url, content=content, score=score))
         return found
 
-    def images_about(
-        self, query: str, *, max_results: int, max_chars: int, exclude_domains: Sequence[str] = ()
-    ) -> list[ImageResult]:
+    def images_about(self, query: str, *, max_results: int, max_chars: int) -> list[ImageResult]:
         """As `search`, among the pages that have an image."""
         terms = query_terms(query)
-        matches = self._matches(terms, exclude_domains, max_results, with_image=True)
+        matches = self._matches(terms, max_results, with_image=True)
         return [self._with_image(number, score, terms, max_chars) for number, score in matches]
 
-    def images_like(
-        self,
-        image: NDArray[np.uint8],
-        *,
-        max_results: int,
-        max_chars: int,
-        exclude_domains: Sequence[str] = (),
-    ) -> list[ImageResult]:
+    def images_like(self, image: NDArray[np.uint8], *, max_results: int, max_chars: int) -> list[ImageResult]:
         """The pages whose images look most like `image` [H, W, 3], best first; equal ones in page order."""
         thumbnails, numbers = self._ready_looks()
         if not numbers:
@@ -100,10 +96,9 @@ class PageIndex:
         difference = thumbnails - thumbnail(image)
         scores = 1 / (1 + np.sqrt((difference**2).mean(axis=1)))
         order = [int(place) for place in np.argsort(-scores, kind="stable")]
-        kept = [at for at in order if not is_excluded(self.pages[numbers[at]].url, exclude_domains)]
         return [
             self._with_image(numbers[at], round(float(scores[at]), 6), (), max_chars)
-            for at in kept[:max_results]
+            for at in order[:max_results]
         ]
 
     def _with_image(self, number: int, score: float, terms: Sequence[str], max_chars: int) -> ImageResult:
@@ -114,20 +109,20 @@ class PageIndex:
         return ImageResult(title=page.title, url=page.url, content=content, score=score, image=image)
 
     def _matches(
-        self, terms: Sequence[str], exclude_domains: Sequence[str], limit: int, *, with_image: bool = False
+        self, terms: Sequence[str], limit: int, *, with_image: bool = False
     ) -> list[tuple[int, float]]:
         """(page number, score) of the best matches. bm25 is lower for better, below 0 for every match."""
         if not terms:
             return []
-        match = " OR ".join(f'"{term}"' for term in terms)
+        match = " OR ".join(f'"{_apart(term)}"' for term in terms)
         rows = f"SELECT rowid, bm25(pages, {TITLE_WEIGHT}, 1.0) AS rank FROM pages WHERE pages MATCH ?"
         found: list[tuple[int, float]] = []
         with self._lock:
             for number, rank in self._ready_words().execute(f"{rows} ORDER BY rank, rowid", (match,)):
                 page = self.pages[number]
-                if (with_image and page.image is None) or is_excluded(page.url, exclude_domains):
+                if with_image and page.image is None:
                     continue
-                found.append((number, round(-rank / (1 - rank), 6)))
+                found.append((number, _score(rank)))
                 if len(found) == limit:
                     break
         return found
@@ -138,7 +133,9 @@ class PageIndex:
             words = sqlite3.connect(":memory:", check_same_thread=False)  # the lock is ours
             tokens = "porter unicode61 remove_diacritics 2"
             words.execute(f"CREATE VIRTUAL TABLE pages USING fts5(title, content, tokenize='{tokens}')")
-            rows = ((number, page.title, page.content) for number, page in enumerate(self.pages))
+            rows = (
+                (number, _apart(page.title), _apart(page.content)) for number, page in enumerate(self.pages)
+            )
             words.executemany("INSERT INTO pages(rowid, title, content) VALUES (?, ?, ?)", rows)
             self._words = words
         return self._words
@@ -165,8 +162,34 @@ def folder_index(folder: str) -> PageIndex:
 
 
 def query_terms(query: str) -> tuple[str, ...]:
-    """The distinct words of `query`, in order, case folded; at most `MAX_TERMS`."""
-    return tuple(dict.fromkeys(word.casefold() for word in _WORD.findall(query)))[:MAX_TERMS]
+    """The distinct words of `query`, in order, case folded; at most `MAX_TERMS`. "日本語" is "日本" and "本語"."""
+    words = (part for word in _WORD.findall(query.casefold()) for part in _pairs(word))
+    return tuple(dict.fromkeys(words))[:MAX_TERMS]
+
+
+def _pairs(word: str) -> list[str]:
+    """Any two signs in a row of a word in Han, kana or Hangul; any other word, or a single sign, as it is."""
+    if len(word) == 1 or not _CJK_SIGN.match(word):
+        return [word]
+    return [word[at : at + 2] for at in range(len(word) - 1)]
+
+
+def _words_in(text: str) -> set[str]:
+    """All that a term of a query may be found as in `text`."""
+    words = _WORD.findall(text.casefold())
+    return {part for word in words for part in _pairs(word)} | set(_CJK_SIGN.findall(text))
+
+
+def _apart(text: str) -> str:
+    """`text` with each sign of Han, kana or Hangul as a word of its own, for the index; a pair is then a phrase."""
+    return _CJK_SIGN.sub(r" \1 ", text).strip()
+
+
+def _score(rank: float) -> float:
+    """0 to 1, higher for a better bm25. The fourth root keeps words seen on nearly all pages, which bm25 all but
+    drops (it gives them a millionth), above 0 and in their order."""
+    root = float((-rank) ** 0.25)
+    return round(root / (1 + root), 6)
 
 
 def is_excluded(url: str, domains: Sequence[str]) -> bool:
@@ -184,7 +207,7 @@ def passage(content: str, terms: Sequence[str], max_chars: int) -> str:
         return content
     sentences = [sentence for sentence in _SENTENCE_END.split(content) if sentence.strip()]
     wanted = set(terms)
-    has = [wanted & {word.casefold() for word in _WORD.findall(sentence)} for sentence in sentences]
+    has = [wanted & _words_in(sentence) for sentence in sentences]
     best, best_count = (0, 1), -1
     for start in [at for at, words in enumerate(has) if words] or [0]:
         end, length, seen = start, 0, set[str]()

@@ -36,7 +36,7 @@ class PageSearch:
         folder: str | Path | None = None,  # pages as .md, .txt, .html or .json files
         pages: Iterable[PageLike] | None = None,  # or pages at hand
         online: bool | None = None,  # True: Tavily for every task; False: never; None: as the module says
-        exclude_domains: Sequence[str] = EXCLUDED_DOMAINS,
+        exclude_domains: Sequence[str] = EXCLUDED_DOMAINS,  # of the web; pages at hand are all searched
         engine: TavilyEngine | None = None,  # how to ask Tavily; None: with its defaults
         max_content_chars: int = MAX_CONTENT_CHARS,
     ) -> None:
@@ -101,12 +101,7 @@ class Search(PageSearch):
         if index is None:
             results = self._search_web(query, limit)
         else:
-            results = index.search(
-                query,
-                max_results=limit,
-                max_chars=self.max_content_chars,
-                exclude_domains=self.exclude_domains,
-            )
+            results = index.search(query, max_results=limit, max_chars=self.max_content_chars)
         texts = [describe(result, f"{number}.") for number, result in enumerate(results, start=1)]
         return ToolResult(text="\n\n".join(texts) or f"No results for {shorten(query)}.")
 
