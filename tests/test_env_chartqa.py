@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 import axpo_env  # noqa: F401 - registers the ids
+from axpo_env.messages import format_action, format_answer
 from axpo_env.scripted import BlankPolicy, OraclePolicy, run_episode
 from axpo_env.tasks.datasets.chartqa import ChartQASource
 from axpo_env.tasks.datasets.fields import BadRow
@@ -36,12 +37,12 @@ def write(folder, name, rows, row_group_size=2):
 
 
 @pytest.mark.skipif(not FOLDER.is_dir(), reason="the real rows are not at hand")
-def test_oracle_and_blank_on_the_real_rows():
+def test_oracle_blank_and_wrong_on_the_real_rows():
     env = gym.make(
         "AXPO/ChartQA-Tools-v0", split="test", source=str(FOLDER), tools=("image_zoom_in",)
     ).unwrapped
     assert env.num_tasks == 300
-    totals = {"oracle": 0.0, "blank": 0.0, "strict": 0}
+    totals = {"oracle": 0.0, "strict": 0, "blank": 0.0, "wrong": 0.0, "ungraded": 0}
     for index in range(env.num_tasks):
         _, info = env.reset(options={"index": index})
         start = env.snapshot()
@@ -50,7 +51,12 @@ def test_oracle_and_blank_on_the_real_rows():
         totals["strict"] += end["grade"]["strict"]
         _, info = env.restore(start)
         totals["blank"] += run_episode(env, BlankPolicy(), info)[0]
-    assert totals == {"oracle": 300.0, "blank": 0.0, "strict": 300}
+        env.restore(start)
+        _, reward, _, _, info = env.step(format_action("", format_answer("-987654.25")))
+        totals["wrong"] += reward
+        totals["ungraded"] += info["grade"]["correct"] is None
+    print(f"chartqa: {env.num_tasks} rows, {totals}")
+    assert totals == {"oracle": 300.0, "strict": 300, "blank": 0.0, "wrong": 0.0, "ungraded": 0}
 
 
 def test_rows_are_read_in_order_across_files_and_groups(tmp_path):

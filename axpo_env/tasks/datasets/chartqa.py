@@ -8,7 +8,7 @@ once what is only wrapping ("the answer is 5.") is taken off; `Grade.strict` has
 does not use ChartQA. Which tools a question needs is not known.
 
 Licence: GPL-3.0. Masry et al., ChartQA: A Benchmark for Question Answering about Charts with Visual and Logical
-Reasoning, arXiv:2203.10244.
+Reasoning, Findings of ACL 2022, arXiv:2203.10244.
 """
 
 from collections.abc import Mapping
