@@ -3,8 +3,10 @@ r"""How graders take what people write: right answers in many forms, and near mi
     python -m benchmarks.grader_agreement FOLDER
 
 FOLDER holds data sets' folders named owner--name, with real rows (MathLLMs--MathVision, DynaMath--DynaMath_Sample,
-HuggingFaceM4--ChartQA). Prints, per kind of form and per kind of question, accepted / tried. Each right form should be
-accepted always, each near miss never; ChartQA's published metric is stricter about form and kinder about numbers.
+HuggingFaceM4--ChartQA). Prints, per kind of form and per kind of question, accepted / refused / ungraded, and at the
+end how many right forms were not accepted. Each right form should be accepted always, each near miss never; ChartQA's
+published metric is stricter about form and kinder about numbers. Hardly any of the rows has a formula for its
+answer, so a few formulas of our own (`FORMULAS`) stand beside them.
 """
 
 import argparse
@@ -15,13 +17,31 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 
-from axpo_env.grading.numeric import read_number
+from axpo_env.grading.maths import grade_maths
+from axpo_env.grading.numeric import asks_percent, read_number
 from axpo_env.tasks.base import Task
 from axpo_env.tasks.datasets.chartqa import ChartQASource
 from axpo_env.tasks.datasets.dynamath import DynaMathSource
 from axpo_env.tasks.datasets.mathvision import MathVisionSource
 
-QUESTION_KINDS = ("chart", "letter", "maths", "float", "text")
+QUESTION_KINDS = ("chart", "letter", "maths", "float", "text", "formula")
+# The answer, other ways to write it, near misses.
+FORMULAS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    r"2\sqrt{3}": ((r"\sqrt{12}", "2√3", "2sqrt(3)", r"2\cdot\sqrt{3}"), (r"3\sqrt{2}", "2√2", "√6", "2*3")),
+    r"\frac{\sqrt{2}}{2}": (("√2/2", r"\frac{1}{\sqrt{2}}", r"\dfrac{\sqrt2}{2}"), (r"\sqrt{2}", r"\sqrt{2}/3")),
+    r"4\pi": (("4pi", "4π", r"4 \cdot \pi", r"\pi\cdot4"), (r"\pi", r"4\pi^2", "4p", "12.5")),
+    r"\frac{\pi}{6}": (("π/6", "pi/6", r"\dfrac{\pi}{6}", r"\frac{1}{6}\pi"), (r"\frac{\pi}{3}", "30", r"6\pi")),
+    "2x+1": (("1+2x", "2x + 1", "y = 2x+1", "2*x+1"), ("2x-1", "x+1", "2x", "y = 2x-1")),
+    "x^2-1": (("(x-1)(x+1)", "x²-1", r"-1+x^{2}", "-(1-x^2)"), ("x^2+1", "(x-1)^2", "x-1")),
+    r"\frac{a+b}{2}": (("(a+b)/2", r"\frac{1}{2}(a+b)", r"\frac{a}{2}+\frac{b}{2}"), ("a+b", r"\frac{a-b}{2}", "ab/2")),
+    "(3,-4)": (("(3, -4)", r"\left(3,-4\right)", "(3.0, -4.0)"), ("(-4,3)", "(3,4)", "3", "(3,-4,0)")),
+    r"\{1,2\}": ((r"\{2,1\}", r"\left\{1, 2\right\}"), (r"\{1,3\}", r"\{1\}", r"\{1,2,3\}")),
+    "x<3": (("x < 3", "3>x"), ("x>3", r"x \le 3", "x<4")),
+    "3:2": (("3 : 2", "6:4", "3 to 2", "3/2"), ("2:3", "3:4", "1.5")),
+    "n!": (("n !", r"n\cdot(n-1)!"), ("n", "(n+1)!", "n^2")),
+    r"3+4i": (("4i+3", "3 + 4 i"), ("3-4i", "7", "4+3i")),
+    r"2^{10}x": (("1024x", r"2^{10}\cdot x"), ("20x", "1000x", "1024")),
+}  # fmt: skip
 _SMALL = (
     "zero",
     "one",
@@ -37,6 +57,7 @@ _SMALL = (
     "eleven",
     "twelve",
 )
+_FULLWIDTH = {code: code + 0xFEE0 for code in range(0x21, 0x7F)}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -49,9 +70,18 @@ class Case:
     task: Task
 
     @functools.cached_property
+    def asks_percent(self) -> bool:
+        """Whether a percent sign is the answer's unit."""
+        return asks_percent(self.task.question)
+
+    @property
+    def is_formula(self) -> bool:
+        return self.kind == "formula"
+
+    @functools.cached_property
     def number(self) -> float | None:
         """The right answer as a number, if it is a plain one."""
-        values = [] if self.options else read_number(self.gold)
+        values = [] if self.options or self.is_formula else read_number(self.gold)
         return values[0] if len(values) == 1 else None
 
     @property
@@ -98,16 +128,25 @@ RIGHT: dict[str, Form] = {
     "dollar signs": lambda case: f"${case.gold}$",
     "bold": lambda case: f"**{case.gold}**",
     "quotes": lambda case: f'"{case.gold}"',
-    r"\text{}": lambda case: rf"\text{{{case.gold}}}",
-    "other case": lambda case: case.gold.swapcase() if case.gold.swapcase() != case.gold else None,
+    r"\text{}": lambda case: None if "{" in case.gold else rf"\text{{{case.gold}}}",
+    "other case": lambda case: (
+        case.gold.swapcase() if case.gold.swapcase() != case.gold and not case.is_formula else None
+    ),
     "unit": _number(lambda value: f"{value:.15g} cm"),
     "unit in LaTeX": _number(lambda value: rf"{value:.15g}\mathrm{{~cm}}^2"),
     "degrees": _number(lambda value: rf"{value:.15g}^\circ"),
     "noun": _whole(lambda value: f"{value} apples"),
-    "percent sign": _number(lambda value: f"{value:.15g}%"),
+    "percent sign, percents asked for": lambda case: (
+        f"{case.number:.15g}%" if case.number is not None and case.asks_percent else None
+    ),
     "currency": _number(lambda value: f"${value:.15g}" if value >= 0 else None),
     "thousands commas": _whole(lambda value: f"{value:,}" if abs(value) >= 1000 else None),
     "words": _whole(lambda value: _SMALL[value] if 0 <= value < len(_SMALL) else None),
+    "digits and words": _whole(lambda value: f"{value} ({_SMALL[value]})" if 0 <= value < len(_SMALL) else None),
+    "the 5": _number(lambda value: f"the {value:.15g}"),
+    "thousands spaces": _whole(lambda value: f"{value:,}".replace(",", " ") if abs(value) >= 1000 else None),
+    "fullwidth": lambda case: None if case.is_formula or case.kind == "chart" else case.gold.translate(_FULLWIDTH),
+    "f(2) =": lambda case: f"f(2) = {case.number:.15g}" if case.number is not None and "=" not in case.gold else None,
     "trailing zeros": _whole(lambda value: f"{value}.00"),
     "leading zeros": _whole(lambda value: f"00{value}" if value >= 0 else None),
     "plus sign": _number(lambda value: f"+{value:.15g}" if value > 0 else None),
@@ -123,8 +162,19 @@ RIGHT: dict[str, Form] = {
     "option A": _letter("Option {}"),
     "bold (A)": _letter(r"\textbf{{({})}}"),
     "letter at the end": _letter("Looking closely, it must be {}"),
+    "A, because": lambda case: f"{case.gold}, because {_other_letter(case)} is wrong" if case.options else None,
+    "option A in a sentence": _letter("I pick option {} because it fits."),
+    "A and an ideographic stop": _letter("{}。"),
+    "not B, it is A": lambda case: (
+        f"It is not {_other_letter(case)}, it is {case.gold}" if case.options else None
+    ),
+    "letter = text": lambda case: f"{case.gold}={case.option}" if case.option else None,
     "letter and text": lambda case: f"({case.gold}) {case.option}" if case.option else None,
     "text alone": lambda case: case.option or None,
+    "another spelling": lambda case: FORMULAS[case.gold][0][0] if case.is_formula else None,
+    "a second one": lambda case: FORMULAS[case.gold][0][1] if case.is_formula else None,
+    "a third one": lambda case: (FORMULAS[case.gold][0][2:3] or (None,))[0] if case.is_formula else None,
+    "a fourth one": lambda case: (FORMULAS[case.gold][0][3:4] or (None,))[0] if case.is_formula else None,
 }  # fmt: skip
 
 
@@ -163,6 +213,18 @@ WRONG: dict[str, Form] = {
     ),
     "another's text": lambda case: _other_option(case) if case.options else None,
     "not this text": lambda case: f"It is not {case.option}" if case.option else None,
+    "not this one": lambda case: f"not {case.gold}",
+    "I don't think so": lambda case: f"I don't think the answer is {case.gold}",
+    "option A, looked at": _letter("I looked at option {} because it is first."),
+    "B, not A": lambda case: f"{_other_letter(case)}, not {case.gold}" if case.options else None,
+    "ordinal": _whole(lambda value: f"{value}th" if value >= 0 else None),
+    "digits apart": _whole(lambda value: " ".join(str(value)) if value > 9 else None),
+    "percent sign, none asked for": lambda case: (
+        f"{case.number:.15g}%" if case.number and case.kind != "chart" and not case.asks_percent else None
+    ),
+    "a near miss": lambda case: FORMULAS[case.gold][1][0] if case.is_formula else None,
+    "a second near miss": lambda case: FORMULAS[case.gold][1][1] if case.is_formula else None,
+    "a third near miss": lambda case: (FORMULAS[case.gold][1][2:3] or (None,))[0] if case.is_formula else None,
     "coordinates swapped": lambda case: _swapped(case.gold),
 }  # fmt: skip
 
@@ -178,7 +240,7 @@ def _swapped(gold: str) -> str | None:
     items = [item.strip() for item in gold.strip("()").split(",")]
     return (
         f"({items[1]}, {items[0]})"
-        if gold.startswith("(") and len(items) == 2 and items[0] != items[1]
+        if gold.startswith("(") and gold.endswith(")") and len(items) == 2 and items[0] != items[1]
         else None
     )
 
@@ -195,6 +257,24 @@ def load_cases(folder: Path) -> list[Case]:
             source = make(split="test", source=str(folder / name))
             cases += [make_case(source.get(index)) for index in range(source.num_tasks)]
     return cases
+
+
+def formula_cases() -> list[Case]:
+    """`FORMULAS` as cases."""
+    tasks = [
+        Task(
+            id=f"formula/{index}",
+            index=index,
+            split="test",
+            source="here",
+            question="What is it?",
+            images=(),
+            references=(gold,),
+            grader=lambda answer, references: grade_maths(answer, references[0]),
+        )
+        for index, gold in enumerate(FORMULAS)
+    ]
+    return [Case(kind="formula", gold=task.references[0], options=(), task=task) for task in tasks]
 
 
 def make_case(task: Task) -> Case:
@@ -222,16 +302,31 @@ def tally(
     return found
 
 
-def table(found: Mapping[str, Mapping[str, Sequence[tuple[str, bool | None]]]], title: str) -> str:
-    """Accepted / tried, as Markdown."""
+Tally = Mapping[str, Mapping[str, Sequence[tuple[str, bool | None]]]]
+
+
+def table(found: Tally, title: str) -> str:
+    """Accepted / refused / ungraded, as Markdown."""
     lines = [f"| {title} | " + " | ".join(QUESTION_KINDS) + " |", "|---" * (len(QUESTION_KINDS) + 1) + "|"]
     for name, by_kind in found.items():
         cells = []
         for kind in QUESTION_KINDS:
             verdicts = [verdict for _, verdict in by_kind.get(kind, ())]
-            cells.append(f"{verdicts.count(True)} / {len(verdicts)}" if verdicts else "")
+            counts = [str(verdicts.count(verdict)) for verdict in (True, False, None)]
+            cells.append(" / ".join(counts) if verdicts else "")
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def summary(found: Tally, title: str) -> str:
+    """One line: how many of each kind of question were tried, refused and left ungraded."""
+    parts = []
+    for kind in QUESTION_KINDS:
+        verdicts = [verdict for by_kind in found.values() for _, verdict in by_kind.get(kind, ())]
+        if verdicts:
+            counts = tuple(verdicts.count(verdict) for verdict in (True, False, None))
+            parts.append(f"{kind} {counts[0]} / {counts[1]} / {counts[2]}")
+    return f"{title}, accepted / refused / ungraded: " + ", ".join(parts)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -242,8 +337,12 @@ def main(arguments: list[str] | None = None) -> int:
     if not cases:
         print("no data set there", file=sys.stderr)
         return 2
-    print(table(tally(cases, RIGHT), "right, accepted / tried"), end="\n\n")
-    print(table(tally(cases, WRONG), "near miss, accepted / tried"))
+    cases += formula_cases()
+    right, wrong = tally(cases, RIGHT), tally(cases, WRONG)
+    print(table(right, "right, accepted / refused / ungraded"), end="\n\n")
+    print(table(wrong, "near miss, accepted / refused / ungraded"), end="\n\n")
+    print(summary(right, "Right forms"))
+    print(summary(wrong, "Near misses"))
     return 0
 
 

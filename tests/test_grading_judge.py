@@ -178,4 +178,5 @@ def test_an_environment_with_a_judge(tmp_path):
     with pytest.raises(ValueError, match="this environment of"):
         without.snapshot_from_bytes(env.snapshot().to_bytes())
     without.reset(options={"index": 0})
-    assert without.task.grade("Countess Lovelace").correct is False  # F1 of 0.5
+    grade = without.task.grade("Countess Lovelace")
+    assert (grade.correct, grade.score) == (None, 0.5)  # the score is the F1

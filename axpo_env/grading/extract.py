@@ -5,11 +5,17 @@ read on in what stands there: "the answer is 12." is 12. What an answer is worth
 """
 
 import re
+import unicodedata
 
 _OPEN, _CLOSE, _BOXED = "<answer>", "</answer>", "\\boxed{"
 _BRACE = re.compile(r"[{}]")
 # After the last of these the answer begins. "answer" alone is too common a word.
 _LEAD = re.compile(r"\banswers?\s*(?:is\b|are\b|:|=)[\s:]*(?:that\b)?", re.IGNORECASE)
+DENIES = re.compile(
+    r"\b(?:not|no|nor|neither|never|none|cannot|isn't|aren't|wasn't|don't|doesn't|except|unlike|without)\b|n['’]t\b",
+    re.IGNORECASE,
+)
+_CLAUSES = re.compile(r"[.,;:!?\n]\s|\bbut\b")
 _PAIRS = (
     ("$$", "$$"),
     ("$", "$"),
@@ -21,6 +27,10 @@ _PAIRS = (
     ("`", "`"),
 )
 _TEXT_COMMAND = re.compile(r"\\(?:text|textbf|textit|mathrm|mathbf|mbox|operatorname)\s*\{([^{}]*)\}")
+_SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻", "0123456789+-")
+_RAISED = re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻]+")
+_VULGAR = re.compile("[¼-¾⅐-⅞]")  # one sign for a whole fraction
+_SIGNS = str.maketrans({"\N{MINUS SIGN}": "-", "\N{FRACTION SLASH}": "/", "。": ".", "、": ",", "，": ","})
 MAX_CHARS = 2000  # an answer longer than this is an essay; graders look at its end
 
 
@@ -79,11 +89,14 @@ def innermost(text: str) -> str:
 
 
 def final_phrase(text: str) -> str | None:
-    """What follows the last "answer is" or "answer:", up to the end of its line; None without one."""
+    """What follows the last "answer is" or "answer:", up to the end of its line; None without one.
+
+    None, too, if that is denied: "I don't think the answer is 5".
+    """
     last = None
     for last in _LEAD.finditer(text):  # noqa: B007 - the last one is what is wanted
         pass
-    if last is None:
+    if last is None or DENIES.search(_CLAUSES.split(text[: last.start()])[-1]):
         return None
     lines = text[last.end() :].strip().splitlines()
     return lines[0].strip() or None if lines else None
@@ -105,6 +118,15 @@ def unwrap(text: str) -> str:
         if text == before:
             break
     return text
+
+
+def plain_unicode(text: str) -> str:
+    """`text` with fullwidth letters, East Asian stops, minus signs, fractions and powers as ASCII has them."""
+    if text.isascii():
+        return text
+    text = _RAISED.sub(lambda match: f"^{{{match.group().translate(_SUPERSCRIPTS)}}}", text)
+    text = _VULGAR.sub(lambda match: f" {unicodedata.normalize('NFKC', match.group())}", text)
+    return unicodedata.normalize("NFKC", text).translate(_SIGNS).strip()
 
 
 def plain_latex(text: str) -> str:

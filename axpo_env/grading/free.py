@@ -3,6 +3,7 @@
 Without a judge, what rules cannot settle is ungraded.
 """
 
+import dataclasses
 import re
 from collections.abc import Sequence
 
@@ -10,15 +11,15 @@ from axpo_env.grading.extract import final_phrase, innermost, unwrap
 from axpo_env.grading.grade import Grade, make_grade
 from axpo_env.grading.judge import Judge
 from axpo_env.grading.maths import is_maths, maths_match
-from axpo_env.grading.numeric import number_match, read_number
-from axpo_env.grading.text import exact_match, readings
+from axpo_env.grading.numeric import number_match, read_quantity
+from axpo_env.grading.text import best_f1, exact_match, normalize, readings
 
 # "(1) 5", "2. x", "(ii) y" at the start of a part; a bare number is the part itself.
 _LABEL = re.compile(
     r"^\s*(?:\((?:\d{1,2}|[ivx]{1,4}|[a-h])\)|(?:\d{1,2}|[ivx]{1,4}|[a-h])[.)]\s|part\s+\w+\s*:)\s*",
     re.IGNORECASE,
 )
-_BETWEEN_PARTS = re.compile(r"\s*(?:;|\n)\s*")
+_BETWEEN_PARTS = re.compile(r"\s*[;；\n]\s*")
 
 
 def grade_free(
@@ -36,13 +37,29 @@ def grade_free(
     return make_grade(answer, references, correct=correct, strict=exact)
 
 
+def grade_f1(
+    answer: str | None, references: Sequence[str], *, question: str, judge: Judge | None = None
+) -> Grade:
+    """`grade_free` whose `score` is the best token F1 with a reference, also where the answer is ungraded.
+
+    F1 is a published metric, but no verdict: "not guilty" shares most of its words with "guilty", "USA" none with
+    "United States of America". So it never makes an answer right or wrong.
+    """
+    grade = grade_free(answer, references, question=question, judge=judge)
+    if answer is None:
+        return grade
+    return dataclasses.replace(grade, score=1.0 if grade.strict else best_f1(answer, references))
+
+
 def _by_number(answer: str, references: Sequence[str]) -> bool | None:
-    """Equality where the answer and all references are numbers, else None."""
+    """Equality where the answer and all references are numbers, else None; also if they have different units."""
     inner = unwrap(innermost(answer))
-    if not (read_number(inner) or read_number(final_phrase(inner) or "")):
+    said, unit = max(map(read_quantity, (inner, final_phrase(inner) or "")), key=lambda found: len(found[0]))
+    wanted = [read_quantity(reference) for reference in references]
+    if not said or not all(values for values, _ in wanted):
         return None
-    if not all(read_number(reference) for reference in references):
-        return None
+    if any(unit and other and normalize(unit) != normalize(other) for _, other in wanted):
+        return None  # "5 km" may be 5000 m
     return any(number_match(answer, reference, tolerance=0.0) for reference in references)
 
 

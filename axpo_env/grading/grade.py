@@ -15,7 +15,9 @@ class Grade:
     strict: bool  # by the exact metric
     answer: str | None  # what was extracted; None if the policy never answered
     reference: tuple[str, ...]  # any of these is right
-    score: float | None = None  # 0-1, the metric's own value; None where ungraded
+    score: float | None = (
+        None  # 0-1, the metric's own value, token F1 even of an ungraded answer; else None there
+    )
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)

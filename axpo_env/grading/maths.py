@@ -1,64 +1,72 @@
 r"""Equality of mathematics: "\frac{1}{2}" is "0.5", "(3,-4)" is "(3, -4)", "2x+1" is "1+2x".
 
 Numbers are compared here; for all else the `math-verify` library reads both sides with SymPy, in a worker
-process (`maths_worker`). SymPy may take forever, or all memory, on a few characters ("9^9^9^9"), and
-math-verify's own time limit needs the main thread's SIGALRM; a process can be given a deadline and killed from any
-thread. What is not done in time is not equal.
+process (`maths_pool`). What is not done in its time is not equal.
+
+A ratio, "3:2", is equal to ratios and fractions (6:4, 3/2), not to the decimal 1.5: where it is the answer it was asked
+for as a ratio, and what looks like one may be a time of day, which has no quotient.
 """
 
-import contextlib
 import functools
 import importlib.util
-import json
-import os
+import math
 import re
-import select
-import subprocess
-import sys
-import threading
-import time
-import weakref
-from pathlib import Path
 
-from axpo_env.grading.extract import final_phrase, innermost, plain_latex, unwrap
+from axpo_env.grading.extract import final_phrase, innermost, plain_latex, plain_unicode, unwrap
 from axpo_env.grading.grade import Grade, make_grade
-from axpo_env.grading.numeric import other_name, read_number
+from axpo_env.grading.maths_pool import NoWorker, pool
+from axpo_env.grading.numeric import number_match, numbers_in, other_name, read_number, same_number
 from axpo_env.grading.text import squash
 
-TIME_LIMIT_S = 8.0  # per comparison; the worker gives up a little earlier by itself
-START_LIMIT_S = 60.0  # for the worker to import SymPy
 MAX_CHARS = 400  # longer answers are not parsed
 _TOLERANCE = 1e-6  # relative, between numbers of different spelling, as math-verify's six digits
 _WORD = re.compile(r"[A-Za-z]{3,}")
 _NAMES = "sin cos tan cot sec csc arcsin arccos arctan log exp sqrt max min lim mod gcd lcm inf det"
 _FUNCTIONS = set(_NAMES.split())
+# How formulas are typed, and how math-verify reads them.
+_TYPED = (
+    (re.compile(r"√\s*\(([^()]*)\)"), r"\\sqrt{\1}"),
+    (re.compile(r"√\s*(\d+|[A-Za-z])"), r"\\sqrt{\1}"),
+    (re.compile(r"(?<![A-Za-z\\])sqrt\s*(\d+)"), r"\\sqrt{\1}"),
+    (re.compile(r"π|(?<![A-Za-z\\])pi(?![A-Za-z])"), r"\\pi "),
+    (re.compile(r"[×·⋅]"), r"\\cdot "),
+    (re.compile("≤"), r"\\le "),
+    (re.compile("≥"), r"\\ge "),
+)
+_ORDINAL = re.compile(r"\d(?:st|nd|rd|th)\b")
+_RATIO = re.compile(r"[^:]+(?::[^:]+)+")
+_CLOSED = re.compile(
+    r"[\d\s.+\-*/^(){}e!]*"
+)  # what a formula is made of that only numbers and functions stand in
+_COMMANDS = re.compile(r"\\(?:frac|sqrt|pi|cdot|times|div|sin|cos|tan|log|ln|exp|left|right)(?![A-Za-z])")
 
 
-def maths_match(answer: str, reference: str) -> bool | None:
+def maths_match(answer: str, reference: str, *, percent: bool | None = None) -> bool | None:
     """Whether the two are equal as text, as numbers or as mathematics.
 
-    None if the reference is none of it, or if there is no worker to tell.
+    None if the reference is none of it, or if there is no worker to tell. `percent`: whether the question asks for a
+    percentage, see `numeric.same_number`.
     """
     try:
-        if _equal(reference, answer):
+        if _equal(reference, answer, percent):
             return True
         if read_number(reference) or other_name(answer, reference):
             return False
         # Is it the answer or the reference that cannot be read?
         return False if is_maths(reference) and _verified(unwrap(reference), "0") is not None else None
-    except _NoWorker:
+    except NoWorker:
         return None
 
 
 def equal_maths(reference: str, answer: str) -> bool:
     """Whether the two are surely equal, reference first."""
     try:
-        return _equal(reference, answer)
-    except _NoWorker:
+        return _equal(reference, answer, None)
+    except NoWorker:
         return False
 
 
-def _equal(reference: str, answer: str) -> bool:
+def _equal(reference: str, answer: str, percent: bool | None) -> bool:
     texts = _readings(answer)
     if squash(reference) in map(squash, texts):
         return True
@@ -68,7 +76,10 @@ def _equal(reference: str, answer: str) -> bool:
     for text in texts:
         said = read_number(text)
         if said and wanted:
-            return any(abs(value - wanted[0]) <= _TOLERANCE * abs(wanted[0]) for value in said)
+            return same_number(said, wanted, _TOLERANCE * abs(wanted[0]), percent=percent)
+    ratio = _ratio(reference)
+    if ratio:
+        return any(_same_ratio(_ratio(text, fraction=len(ratio) == 2), ratio) for text in texts)
     if not is_maths(reference):
         return False
     return any(
@@ -82,12 +93,33 @@ def _readings(answer: str) -> list[str]:
     return [inner] if phrase is None else [inner, unwrap(phrase)]
 
 
-def grade_maths(answer: str | None, reference: str) -> Grade:
+def _ratio(text: str, *, fraction: bool = False) -> list[float]:
+    """The terms of a ratio, "3:2" or "3 to 2", also of a fraction if that is asked; [] if it is none."""
+    text = plain_unicode(plain_latex(unwrap(text))).replace(r"\colon", ":")
+    text = re.sub(r"\s+to\s+", ":", text)
+    if fraction and ":" not in text:
+        if "/" not in text and r"\frac" not in text:
+            return []
+        return [values[0], 1.0] if (values := read_number(text)) else []
+    terms = [read_number(term) for term in text.split(":")] if _RATIO.fullmatch(text) else []
+    return [term[0] for term in terms] if all(terms) else []
+
+
+def _same_ratio(said: list[float], wanted: list[float]) -> bool:
+    return len(said) == len(wanted) and all(
+        math.isclose(one * wanted[0], other * said[0], rel_tol=_TOLERANCE)
+        for one, other in zip(said, wanted, strict=True)
+    )
+
+
+def grade_maths(answer: str | None, reference: str, *, percent: bool | None = None) -> Grade:
     """Right if equal to the reference as mathematics; ungraded if the reference itself cannot be read so."""
     if answer is None:
         return make_grade(None, (reference,), correct=False)
     strict = squash(reference) in map(squash, _readings(answer))
-    return make_grade(answer, (reference,), correct=maths_match(answer, reference), strict=strict)
+    return make_grade(
+        answer, (reference,), correct=maths_match(answer, reference, percent=percent), strict=strict
+    )
 
 
 def check_installed() -> None:
@@ -97,103 +129,60 @@ def check_installed() -> None:
 
 
 def is_maths(text: str) -> bool:
-    """Whether `text` is a formula rather than prose: no word of three letters but functions and units."""
+    """Whether `text` is a formula rather than prose: no word of three letters but functions and units, no "3rd"."""
+    if _ORDINAL.search(text):
+        return False
     bare = re.sub(r"\\[A-Za-z]+", " ", plain_latex(text))
     words = {word.lower() for word in _WORD.findall(bare)}
     return any(map(str.isalnum, bare + text)) and (not words - _FUNCTIONS or bool(read_number(text)))
 
 
+def grade_value(
+    answer: str | None, reference: str, *, tolerance: float, percent: bool | None = None
+) -> Grade:
+    r"""Right within `tolerance`, absolute, of a number: as `numeric.grade_number`, and formulas are worked out.
+
+    "\sqrt{2}" is 1.414 within 0.001. Only formulas of numbers, roots, powers, \pi, e and the common functions are.
+    """
+    if answer is None:
+        return make_grade(None, (reference,), correct=False)
+    correct = number_match(answer, reference, tolerance=tolerance, percent=percent)
+    strict = bool(number_match(answer, reference, tolerance=0.0, percent=percent))
+    if correct is False and not numbers_in(answer) and not other_name(answer, reference):
+        try:
+            values = [_value(text) for text in _readings(answer) if is_closed(text)]
+        except NoWorker:
+            return make_grade(answer, (reference,), correct=None)
+        slack = tolerance * (1 + 1e-9)
+        wanted = read_number(reference)[:1]
+        correct = any(same_number([value], wanted, slack) for value in values if value is not None)
+    return make_grade(answer, (reference,), correct=correct, strict=strict)
+
+
+def is_closed(text: str) -> bool:
+    r"""Whether `text` is a formula without unknowns, lists or words: "\frac{\pi}{2}", not "2x", "1, 2", "5 squared"."""
+    text = _typed(text)
+    return (
+        len(text) <= MAX_CHARS
+        and any(char.isdigit() or char == "\\" for char in text)
+        and not re.search(r"\d\s+\d", text)
+        and _CLOSED.fullmatch(_COMMANDS.sub(" ", text)) is not None
+    )
+
+
+def _typed(text: str) -> str:
+    """`text` as LaTeX: roots, \\pi and signs that were typed as such."""
+    text = plain_unicode(plain_latex(text))
+    for pattern, latex in _TYPED:
+        text = pattern.sub(latex, text)
+    return text
+
+
 @functools.lru_cache(maxsize=4096)
 def _verified(reference: str, answer: str) -> bool | None:
-    return _worker.compare(reference, answer)
+    return pool.compare(_typed(reference), _typed(answer))
 
 
-class _NoWorker(Exception):
-    """No worker could be started; nothing is known about the answer."""
-
-
-class _Worker:
-    """The one process that compares, started when first needed and again after it was killed. Thread-safe."""
-
-    def __init__(self) -> None:
-        self.forget()
-
-    def forget(self) -> None:
-        """Start anew, as after a fork: the parent's worker is the parent's."""
-        self._lock = threading.Lock()
-        self._process: subprocess.Popen[bytes] | None = None
-        self._finalizer: weakref.finalize | None = None
-
-    def compare(self, reference: str, answer: str) -> bool | None:
-        """True or False; False where time ran out; None where the reference cannot be read. Raises _NoWorker."""
-        request = (
-            json.dumps({"reference": plain_latex(reference), "answer": plain_latex(answer)}).encode() + b"\n"
-        )
-        with self._lock:
-            process = self._started()
-            try:
-                assert process.stdin is not None
-                process.stdin.write(request)
-                process.stdin.flush()
-                line = _read_line(process, TIME_LIMIT_S)
-            except (OSError, TimeoutError):
-                self._kill()
-                return False
-        verdict: bool | None = json.loads(line)
-        return verdict
-
-    def _started(self) -> subprocess.Popen[bytes]:
-        if self._process is not None and self._process.poll() is None:
-            return self._process
-        self._kill()
-        # By its file, so that it imports nothing but what it needs; -P keeps our modules' names out of its way.
-        command = [sys.executable, "-P", str(Path(__file__).with_name("maths_worker.py"))]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        try:
-            process = subprocess.Popen(
-                command,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                env=environment,
-                start_new_session=True,
-            )
-            self._process, self._finalizer = process, weakref.finalize(self, _end, process, os.getpid())
-            _read_line(process, START_LIMIT_S)
-        except OSError as error:
-            self._kill()
-            raise _NoWorker(str(error)) from error
-        return process
-
-    def _kill(self) -> None:
-        if self._finalizer is not None:
-            self._finalizer()
-        self._process = self._finalizer = None
-
-
-def _end(process: subprocess.Popen[bytes], owner: int) -> None:
-    if os.getpid() == owner:
-        process.kill()
-        process.wait()
-        for stream in (process.stdin, process.stdout):
-            assert stream is not None
-            with contextlib.suppress(OSError):  # for what was not written yet
-                stream.close()
-
-
-def _read_line(process: subprocess.Popen[bytes], limit_s: float) -> bytes:
-    """The next line, without its end. Raises TimeoutError, or BrokenPipeError where the process is gone."""
-    assert process.stdout is not None
-    pipe, line, deadline = process.stdout.fileno(), b"", time.monotonic() + limit_s
-    while not line.endswith(b"\n"):
-        ready, _, _ = select.select([pipe], [], [], max(0.0, deadline - time.monotonic()))
-        if not ready:
-            raise TimeoutError("no answer in time")
-        piece = os.read(pipe, 4096)
-        if not piece:
-            raise BrokenPipeError("the worker is gone")
-        line += piece
-    return line.strip()
-
-
-_worker = _Worker()
-os.register_at_fork(after_in_child=_worker.forget)
+@functools.lru_cache(maxsize=4096)
+def _value(answer: str) -> float | None:
+    return pool.value(_typed(answer))

@@ -8,7 +8,7 @@ import math
 import re
 
 from axpo_env.grading.chartqa import to_number
-from axpo_env.grading.extract import final_phrase, innermost, plain_latex, unwrap
+from axpo_env.grading.extract import DENIES, final_phrase, innermost, plain_latex, plain_unicode, unwrap
 from axpo_env.grading.grade import Grade, make_grade
 
 _UNITS_IN_WORDS = (
@@ -26,12 +26,15 @@ _SCALES = {
     "trillion": 10**12,
 }
 _WORDS = {**{word: value for value, word in enumerate(_UNITS_IN_WORDS.split())}, **_TENS}
+_SHARES = dict(half=2, halves=2, third=3, quarter=4, fourth=4, fifth=5, sixth=6, eighth=8, tenth=10)
+_SHARES |= {f"{share}s": count for share, count in _SHARES.items() if count > 2}
 _ABOUT = re.compile(r"^(?:about|approximately|approx\.?|around|roughly|circa|≈|~|=)\s*", re.IGNORECASE)
 # What is said to be the number: "x =", "The number of dots is", "There are".
 _NAME = re.compile(
-    r"^[A-Za-z∠][\w']*(?: +[A-Za-z]\w*){0,12}?(?:\([A-Za-z, ]{0,10}\))?\s*(?:=|≈|\bis\b|\bare\b)\s*(?=\S)"
+    r"^[A-Za-z∠][\w']*(?: +[A-Za-z]\w*){0,12}?(?:\([\w, .+-]{0,10}\))?\s*(?:=|≈|\bis\b|\bare\b)\s*(?=\S)"
 )
-_DENIED = re.compile(r"\b(?:not|no|never|neither)\b", re.IGNORECASE)
+_TWICE = re.compile(r"([^()]*[^()\s])\s*\(([^()]+)\)")
+_SPACED = re.compile(r"(?<![\w.,/])\d{1,3}(?: \d{3})+(?![\w/])(?! *\d)")
 _BRACKETED = re.compile(r"[(\[{]\s*([^()\[\]{}]*?)\s*[)\]}]")
 _EQUATION = re.compile(r"\$?\s*([A-Za-z]\w{0,3})\s*=(?!=)")
 _NUMBER = r"[+-]?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d*)?"
@@ -46,34 +49,50 @@ _POWER = re.compile(
 )
 _WORD, _EXPONENT = r"(?:[A-Za-zµΩÅÀ-ÿ]+|[%°])", r"(?:\s*\^?\{?-?[123]\}?|[²³])?"
 _UNIT = re.compile(rf"(?:{_WORD}|[$€£¥]){_EXPONENT}(?:\s*[/·*]?\s*{_WORD}{_EXPONENT}){{0,3}}\.?")
+_PERCENT = re.compile(r"%|\bper\s?cent(?:age)?s?\b", re.IGNORECASE)
 _MONEY = re.compile(r"^([+-]?)\s*[$€£¥]\s*")
 # Words after a number that make it another number, or not an answer.
 _NO_UNITS = {
     "or", "and", "to", "not", "but", "is", "are", "was", "minus", "plus", "times", "over", "than", "if", "then",
     "pi", "squared", "cubed", "factorial", "root", "sqrt", "half", "halves", "third", "thirds", "quarter", "quarters",
     "fourths", "fifths", "frac", "i", "x", "y", "z", "e", "n", "k", "p", "q", "r", "u", "v", "w", "a", "b",
-    "percentage", "more", "less", "mod",
-    *_SCALES,
+    "percentage", "more", "less", "mod", "st", "nd", "rd", "th",
+    *_SCALES, *_WORDS,
 }  # fmt: skip
 
 
 def read_number(text: str) -> list[float]:
     """The values that `text` may stand for: one, two where there is a percent sign, none if it is no number."""
-    text = unwrap(plain_latex(unwrap(text))).replace("\N{MINUS SIGN}", "-").replace("−", "-")
+    return read_quantity(text)[0]
+
+
+def read_quantity(text: str) -> tuple[list[float], str]:
+    """`read_number`, and the unit that stands with it, "" if none does: "about 6 km" is ([6.0], "km")."""
+    text = _spell(text)
+    twice = _TWICE.fullmatch(text)
+    if twice:  # "3 (three)"
+        first, second = read_quantity(twice.group(1)), read_quantity(twice.group(2))
+        return first if first[0] and first[0] == second[0] else ([], "")
     bracketed = _BRACKETED.fullmatch(text)
     text = _ABOUT.sub("", bracketed.group(1) if bracketed else text)
     for _ in range(2):  # "the area is A = 6"
         name = _NAME.match(text)
-        if name and not _DENIED.search(name.group()):
+        if name and not DENIES.search(name.group()):
             text = _ABOUT.sub("", text[name.end() :]).strip()
-    text = re.sub(r"^(?:minus|negative)\s+", "-", text, flags=re.IGNORECASE)
-    text = _MONEY.sub(r"\1", text)
+    text = re.sub(r"^(?:minus\s+|negative\s+|[-–]\s+(?=\d))", "-", text, flags=re.IGNORECASE)
+    text = _MONEY.sub(r"\1", re.sub(r"^the\s+", "", text, flags=re.IGNORECASE))
     for reader in (_read_power, _read_fraction, _read_digits, _read_words):
         found = reader(text)
         if found is not None:
-            value, rest = found
-            return _with_unit(value, rest)
-    return []
+            return _with_unit(*found)
+    return [], ""
+
+
+def _spell(text: str) -> str:
+    """`text` without looks, and thousands set apart by spaces or LaTeX commas joined: "1 000" is 1000."""
+    text = unwrap(plain_latex(unwrap(text).replace("{,}", ",")))
+    text = plain_unicode(text)
+    return _SPACED.sub(lambda match: "".join(match.group().split()), text)
 
 
 def _read_digits(text: str) -> tuple[float, str] | None:
@@ -97,33 +116,64 @@ def _read_fraction(text: str) -> tuple[float, str] | None:
 
 
 def _read_words(text: str) -> tuple[float, str] | None:
-    """Small numbers in words, "twenty-one apples"; larger ones by one scale, "two hundred"."""
-    sign, words = 1, text.lower().replace("-", " ").split()
-    if text.startswith("-"):
-        sign = -1
-    if not words or words[0] not in _WORDS:
-        return None
-    value = _WORDS[words.pop(0)]
-    if words and value in _TENS.values() and 0 < _WORDS.get(words[0], 0) < 10:
-        value += _WORDS[words.pop(0)]
-    if words and words[0] in _WORDS:
-        return None
-    return float(sign * value), " ".join(words)
+    """Numbers in words: "minus six", "a hundred and twenty apples", "one half", "two and a half"."""
+    sign = -1 if text.startswith("-") else 1
+    words = text.lower().replace("-", " ").split()
+    whole = _whole_in_words(words)
+    if whole is None:
+        words = words[1:] if words[:1] == ["a"] else words
+        return (sign / _SHARES[words[0]], " ".join(words[1:])) if words and words[0] in _SHARES else None
+    value, rest = whole
+    if rest and rest[0] in _SHARES:
+        return sign * value / _SHARES[rest[0]], " ".join(rest[1:])
+    if rest[:2] == ["and", "a"] and rest[2:] and rest[2] in _SHARES:
+        return sign * (value + 1 / _SHARES[rest[2]]), " ".join(rest[3:])
+    return float(sign * value), " ".join(rest)
 
 
-def _with_unit(value: float, rest: str) -> list[float]:
-    """`value` times the scale in `rest`; [] if what is left does not look like a unit."""
+def _whole_in_words(words: list[str]) -> tuple[int, list[str]] | None:
+    """The whole number at the start of `words`, and the words after it; None where they are no number in good order."""
+    total, group, last, used = 0, 0, "", 0
+    while used < len(words):
+        word = words[used]
+        if word == "a" and not used and words[1:2] and words[1] in _SCALES:
+            group, last = 1, "one"
+        elif word == "and" and last in _SCALES and words[used + 1 : used + 2] and words[used + 1] in _WORDS:
+            used += 1
+            continue
+        elif word in _WORDS:
+            small = _WORDS[word]
+            after_tens = last in _TENS and 0 < small < 10
+            if last and last not in _SCALES and not after_tens:
+                return None
+            group, last = group + small, word
+        elif word in _SCALES and group and (_SCALES[word] < 1000 or not total or _SCALES[word] < total):
+            if _SCALES[word] < 1000:
+                group *= _SCALES[word]
+            else:
+                total, group = total + group * _SCALES[word], 0
+            last = word
+        else:
+            break
+        used += 1
+    return (total + group, words[used:]) if used else None
+
+
+def _with_unit(value: float, rest: str) -> tuple[list[float], str]:
+    """`value` times the scale in `rest`, and the unit; ([], "") if what is left does not look like a unit."""
     words = rest.split()
     if words and words[0].lower() in _SCALES:
         value *= _SCALES[words.pop(0).lower()]
     unit = " ".join(words)
     if not unit:
-        return [value]
-    if unit in ("%", "percent", "per cent"):
-        return [value, value / 100]
+        return [value], ""
+    if unit.lower() in ("%", "percent", "per cent"):
+        return [value, value / 100], "%"
     if len(unit) > 60 or not _UNIT.fullmatch(unit):
-        return []
-    return [] if any(word in _NO_UNITS for word in re.findall(r"[^\W\d_]+", unit.lower())) else [value]
+        return [], ""
+    if any(word in _NO_UNITS for word in re.findall(r"[^\W\d_]+", unit.lower())):
+        return [], ""
+    return [value], unit
 
 
 def numbers_in(answer: str) -> list[float]:
@@ -140,15 +190,38 @@ def other_name(answer: str, reference: str) -> bool:
     return left is not None and right is not None and left != right
 
 
-def number_match(answer: str, reference: str, *, tolerance: float) -> bool | None:
-    """Whether both are the same number within `tolerance`, absolute; None if the reference is no number."""
+def asks_percent(question: str) -> bool:
+    """Whether the answer to `question` is a percentage, so that a percent sign after it is only its unit."""
+    return bool(_PERCENT.search(question))
+
+
+def same_number(said: list[float], wanted: list[float], slack: float, *, percent: bool | None = None) -> bool:
+    """Whether two readings (`read_number`) are the same within `slack`, absolute.
+
+    "80%" is 0.8, and 80 where it was asked for in percent. Where it is not known whether it was (`percent` is None),
+    a sign after a number below 1 changes the number: "0.5%" is not 0.5.
+    """
+    if len(said) == 2 and len(wanted) == 1 and (percent is False or (percent is None and abs(said[0]) < 1)):
+        said = said[1:]
+    # Of a reference with the sign: "5%" is "5%", "5" and "0.05".
+    wanted = wanted if len(said) == 1 else wanted[:1]
+    return any(math.isclose(one, other, rel_tol=0, abs_tol=slack) for one in said for other in wanted)
+
+
+def number_match(
+    answer: str, reference: str, *, tolerance: float, percent: bool | None = None
+) -> bool | None:
+    """Whether both are the same number within `tolerance`, absolute; None if the reference is no number.
+
+    `percent`: whether the question asks for a percentage, see `same_number`.
+    """
     wanted = read_number(reference)
     if not wanted:
         return None
     if other_name(answer, reference):
         return False
     slack = tolerance * (1 + 1e-9) + 1e-12 * abs(wanted[0])  # a difference of exactly `tolerance` is inside
-    return any(math.isclose(said, wanted[0], rel_tol=0, abs_tol=slack) for said in numbers_in(answer))
+    return same_number(numbers_in(answer), wanted, slack, percent=percent)
 
 
 def grade_number(answer: str | None, reference: str, *, tolerance: float) -> Grade:

@@ -1,4 +1,4 @@
-"""Short texts: equal after normalising, one of several names, or sharing most of their words.
+"""Short texts: equal after normalising, one of several names, or how many words they share.
 
 Token F1 is SQuAD's (arXiv:1606.05250): the harmonic mean of precision and recall over the words of both.
 """
@@ -8,15 +8,13 @@ import unicodedata
 from collections import Counter
 from collections.abc import Collection, Sequence
 
-from axpo_env.grading.extract import final_phrase, innermost, plain_latex, unwrap
-from axpo_env.grading.grade import Grade, make_grade
+from axpo_env.grading.extract import DENIES, final_phrase, innermost, plain_latex, plain_unicode, unwrap
 
-F1_THRESHOLD = (
-    0.6  # a longer name for the same thing passes ("Obama", "Barack Obama": 0.67), half the words do not
-)
 _ARTICLES = {"a", "an", "the"}
 _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}\b)")
 _DECIMAL = re.compile(r"(?<![\w.])(-?\d+)\.(\d*?)0*(?![\w.])")
+_BETWEEN_DIGITS = re.compile(r"(?<=\d)\s+(?=\d)")
+SENTENCES = re.compile(r"[.!?;\n]\s")
 _SEPARATORS = re.compile(r"[,;/|\n]|\band\b", re.IGNORECASE)
 # Signs that mean something stand alone; a point or minus stays where it belongs to a number.
 _SIGNS = re.compile(r"([+*^=<>%°≤≥≠])")
@@ -40,9 +38,14 @@ def _short_decimal(match: re.Match[str]) -> str:
 
 
 def squash(text: str) -> str:
-    """`text` without LaTeX for looks, case and spaces; every sign stays, as formulas need."""
-    text = unicodedata.normalize("NFKC", plain_latex(unwrap(text))).replace("\N{MINUS SIGN}", "-")
-    return "".join(text.casefold().split())
+    """`text` without LaTeX for looks, case and spaces; every sign stays, as formulas need, and "1 3" is not 13."""
+    text = plain_unicode(plain_latex(unwrap(text)))
+    return "".join(_BETWEEN_DIGITS.sub("_", text.casefold()).split())
+
+
+def denies(text: str) -> bool:
+    """Whether the last sentence of `text` says of something that it is not so."""
+    return bool(DENIES.search(SENTENCES.split(text.strip())[-1]))
 
 
 def readings(answer: str) -> list[str]:
@@ -72,37 +75,15 @@ def best_f1(answer: str, references: Sequence[str]) -> float:
     return max(pairs, default=0.0)
 
 
-def same_numbers(answer: str, reference: str) -> bool:
-    """Whether both hold the same numbers; dates and counts that differ are never close."""
-    return _numbers(answer) == _numbers(reference)
-
-
-def _numbers(text: str) -> Counter[str]:
-    return Counter(word.lstrip("0") or "0" for word in normalize(text).split() if any(map(str.isdigit, word)))
-
-
-def grade_f1(answer: str | None, references: Sequence[str], *, threshold: float = F1_THRESHOLD) -> Grade:
-    """Right if equal to a reference, or close: F1 of at least `threshold` with the same numbers in both.
-
-    `score` is the best F1, the published metric; `strict` is equality.
-    """
-    if answer is None:
-        return make_grade(None, references, correct=False)
-    exact = exact_match(answer, references)
-    close = any(
-        token_f1(text, reference) >= threshold and same_numbers(text, reference)
-        for text in readings(answer)
-        for reference in references
-    )
-    score = 1.0 if exact else best_f1(answer, references)
-    return make_grade(answer, references, correct=exact or close, strict=exact, score=score)
-
-
 def holds_phrase(answer: str, reference: str) -> bool:
     """Whether the answer ends in the reference: whole words, in a row, both normalised.
 
     Not if it offers several: an "or" that the reference has not, or a list with the reference as one item of more.
+    Nor if the sentence denies anything: "not Sep", "neither odd nor even".
     """
+    inner = unwrap(innermost(answer))
+    if denies(inner) and not denies(reference):
+        return False
     wanted, said = _items(reference), _items(answer)
     if not wanted or ("or" in normalize(answer).split() and "or" not in normalize(reference).split()):
         return False

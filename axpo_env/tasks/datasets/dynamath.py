@@ -1,12 +1,14 @@
-"""DynaMath: 501 seed questions, each in ten variants (`DynaMath/DynaMath_Sample`, sample_variant1 to 10).
+r"""DynaMath: 501 seed questions, each in ten variants (`DynaMath/DynaMath_Sample`, sample_variant1 to 10).
 
 Columns: id of the seed question, question (multiple choice lists its options in it), decoded_image,
 ground_truth, answer_type (float, multiple choice, text), subject, knowledge_level. Variants: variant1 to
 variant10, 501 questions each (the paper of AXPO uses one), and all, 5,010 questions, for the official pair of
 numbers, see `average_and_worst`.
 
-Graded by type: a float within 0.001, a letter, a text with the right one in it. The official script takes any
-substring; here the answer must end in it, as whole words, so that "E" is not found in "none" nor in a list.
+Graded by type: a float within 0.001, a letter, a text with the right one in it. The official script has a model
+write the float down before it compares; here a closed form ("\sqrt{2}", "\frac{\pi}{2}") is worked out, which needs
+math-verify. The official script takes any substring for a text; here the answer must end in it, as whole words and
+not denied, so that "E" is not found in "none", nor in a list, nor "even" in "not even".
 
 Licence: MIT. Zou et al., DynaMath: A Dynamic Visual Benchmark for Evaluating Mathematical Reasoning Robustness
 of Vision Language Models, arXiv:2411.00836.
@@ -18,7 +20,8 @@ from typing import Any
 
 from axpo_env.grading import Grade, make_grade
 from axpo_env.grading.choice import grade_choice, listed_options
-from axpo_env.grading.numeric import grade_number, number_match, read_number
+from axpo_env.grading.maths import grade_value
+from axpo_env.grading.numeric import asks_percent, number_match, read_number
 from axpo_env.grading.text import exact_match, holds_phrase
 from axpo_env.tasks.base import Task
 from axpo_env.tasks.datasets.fields import BadRow, take, take_id, take_image, take_one_of, take_text
@@ -63,7 +66,7 @@ class DynaMathSource(TableSource):
             question=question,
             images=[take_image(row, "decoded_image", where)],
             references=(truth,),
-            grader=functools.partial(_grade, kind=kind, options=options),
+            grader=functools.partial(_grade, kind=kind, options=options, percent=asks_percent(question)),
             details={
                 "seed_question": take_id(row, "id", where),
                 "answer_type": kind,
@@ -77,17 +80,24 @@ def _is_letter(truth: str, num_options: int) -> bool:
     return len(truth) == 1 and "A" <= truth < chr(ord("A") + num_options)
 
 
-def _grade(answer: str | None, references: Sequence[str], *, kind: str, options: tuple[str, ...]) -> Grade:
+def _grade(
+    answer: str | None,
+    references: Sequence[str],
+    *,
+    kind: str,
+    options: tuple[str, ...],
+    percent: bool | None = None,
+) -> Grade:
     (truth,) = references
     if kind == "float":
-        return grade_number(answer, truth, tolerance=TOLERANCE)
+        return grade_value(answer, truth, tolerance=TOLERANCE, percent=percent)
     if kind == "multiple choice":
         return grade_choice(answer, truth, options)
     if answer is None:
         return make_grade(None, references, correct=False)
     exact = exact_match(answer, references)
     # A code such as 275 is no longer the same with words after it.
-    number = number_match(answer, truth, tolerance=0.0)
+    number = number_match(answer, truth, tolerance=0.0, percent=percent)
     said = holds_phrase(answer, truth) if number is None else number
     return make_grade(answer, references, correct=exact or said, strict=exact)
 

@@ -3,18 +3,21 @@
 Columns: sample_id, query, query_image, ground_truth (one text or a list), difficulty, category. The hub calls
 its only split train; it is a benchmark, so here it is test.
 
-Graded officially by equality after normalising, then by a judge; that is what a `judge` gets. Without one, by
-token F1 over the ground truths, as AXPO's paper reports. Licence: the authors' data beside it (SenseNova-MARS-Data)
-is MIT; for this set unknown. Chng et al., SenseNova-MARS: Empowering Multimodal Agentic Reasoning and Search via
-Reinforcement Learning, arXiv:2512.24330.
+Graded officially by equality after normalising, then by a judge; that is what a `judge` gets. Without one, what is
+not equal to a ground truth is ungraded (numbers that differ are wrong). `Grade.score` is the token F1 with the best
+ground truth, which AXPO's paper reports, of every answer, ungraded ones included. Licence: the authors' data beside it
+(SenseNova-MARS-Data) is MIT; for this set unknown. Chng et al., SenseNova-MARS: Empowering Multimodal Agentic
+Reasoning and Search via Reinforcement Learning, arXiv:2512.24330.
 """
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
+from axpo_env.grading.free import grade_f1
 from axpo_env.tasks.base import Task
 from axpo_env.tasks.datasets.fields import take_any, take_id, take_image, take_text, take_texts
-from axpo_env.tasks.datasets.source import Table, TableSource, grade_by_f1_or_judge
+from axpo_env.tasks.datasets.source import Table, TableSource
 
 
 class HRMMSearchSource(TableSource):
@@ -38,7 +41,7 @@ class HRMMSearchSource(TableSource):
             question=question,
             images=[take_image(row, "query_image", where, files=self.files)],
             references=take_texts(row, "ground_truth", where),
-            grader=grade_by_f1_or_judge(question, self.judge),
+            grader=functools.partial(grade_f1, question=question, judge=self.judge),
             details={
                 "id": take_id(row, "sample_id", where),
                 "difficulty": take_any(row, "difficulty", where),

@@ -18,6 +18,7 @@ from typing import Any
 from axpo_env.grading import Grade
 from axpo_env.grading.choice import LETTERS, grade_choice, show_options
 from axpo_env.grading.maths import check_installed, equal_maths, grade_maths
+from axpo_env.grading.numeric import asks_percent
 from axpo_env.tasks.base import Task
 from axpo_env.tasks.datasets.fields import BadRow, take, take_id, take_image, take_text
 from axpo_env.tasks.datasets.source import Table, TableSource
@@ -55,7 +56,7 @@ class MathVisionSource(TableSource):
             question=show_options(question, options) if options else question,
             images=[take_image(row, "decoded_image", where)],
             references=(answer,),
-            grader=functools.partial(_grade, options=options),
+            grader=functools.partial(_grade, options=options, percent=asks_percent(question)),
             details={
                 "id": take_id(row, "id", where),
                 "level": level,
@@ -64,10 +65,12 @@ class MathVisionSource(TableSource):
         )
 
 
-def _grade(answer: str | None, references: Sequence[str], *, options: tuple[str, ...]) -> Grade:
+def _grade(
+    answer: str | None, references: Sequence[str], *, options: tuple[str, ...], percent: bool
+) -> Grade:
     if options:
         return grade_choice(answer, references[0], options, same=_same)
-    return grade_maths(answer, references[0])
+    return grade_maths(answer, references[0], percent=percent)
 
 
 def _same(option: str, text: str) -> bool:

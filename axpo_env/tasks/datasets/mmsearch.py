@@ -3,18 +3,21 @@
 Columns: sample_id, query, query_image (null for 129 questions), gt_answer, alternative_gt_answers, timestamp,
 area, subfield. Variants: all, and with_image, the 171 that have one.
 
-Graded by token F1 over the answer and its alternatives: `Grade.score` is the official number of a final answer
-(the official script looks at gt_answer alone), right is an F1 above a threshold (`text.F1_THRESHOLD`). With a
-`judge`, answers that are not equal are the judge's. Licence: unknown, none is stated on the hub. Jiang et al.,
+Right is what equals the answer or one of its alternatives after normalising; what does not is the `judge`'s, and
+ungraded without one (numbers that differ are wrong). `Grade.score` is the token F1 with the best of them, of every
+answer, ungraded ones included: the official number of a final answer, but that the official script looks at gt_answer
+alone. Licence: unknown, none is stated on the hub. Jiang et al.,
 MMSearch: Benchmarking the Potential of Large Models as Multi-modal Search Engines, arXiv:2409.12959.
 """
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from axpo_env.grading.free import grade_f1
 from axpo_env.tasks.base import Task
 from axpo_env.tasks.datasets.fields import take_any, take_id, take_image, take_text, take_texts
-from axpo_env.tasks.datasets.source import Table, TableSource, grade_by_f1_or_judge
+from axpo_env.tasks.datasets.source import Table, TableSource
 
 
 class MMSearchSource(TableSource):
@@ -45,7 +48,7 @@ class MMSearchSource(TableSource):
             question=question,
             images=[] if pictureless else [take_image(row, "query_image", where, files=self.files)],
             references=references,
-            grader=grade_by_f1_or_judge(question, self.judge),
+            grader=functools.partial(grade_f1, question=question, judge=self.judge),
             details={
                 "id": take_id(row, "sample_id", where),
                 "timestamp": take_any(row, "timestamp", where),

@@ -3,16 +3,13 @@
 A benchmark's module says what its tables are called, what its columns mean and how answers are graded.
 """
 
-import functools
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from axpo_env.grading.free import grade_free
 from axpo_env.grading.judge import Judge
-from axpo_env.grading.text import grade_f1
 from axpo_env.names import unknown_name
 from axpo_env.tasks.base import Grader, Task, check_index, check_split
 from axpo_env.tasks.cache import task_cache
@@ -150,11 +147,6 @@ class TableSource(ABC):
             grader=grader,
             details=details,
         )
-
-
-def grade_by_f1_or_judge(question: str, judge: Judge | None) -> Grader:
-    """Token F1 over the references; with a judge, what is not equal to one of them is the judge's."""
-    return grade_f1 if judge is None else functools.partial(grade_free, question=question, judge=judge)
 
 
 def check_variant(variant: str | None, variants: Sequence[str], title: str) -> str | None:
