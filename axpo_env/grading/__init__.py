@@ -3,7 +3,8 @@
     extract   where the answer stands                choice    letters and options
     chartqa   relaxed and strict accuracy            numeric   numbers with units, absolute tolerance
     maths     equality of mathematics (math-verify)  text      exact, aliases, token F1
-    judge     what only a model can tell             grade     the verdict
+    free      by rule, else the judge's              judge     what only a model can tell
+    grade     the verdict                            maths_pool, maths_worker   where mathematics is worked out
 
 What only a judge could tell, and there is none, is ungraded: `Grade.correct` is None, never False.
 """

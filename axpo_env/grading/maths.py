@@ -15,7 +15,7 @@ import re
 from axpo_env.grading.extract import final_phrase, innermost, plain_latex, plain_unicode, unwrap
 from axpo_env.grading.grade import Grade, make_grade
 from axpo_env.grading.maths_pool import NoWorker, pool
-from axpo_env.grading.numeric import number_match, numbers_in, other_name, read_number, same_number
+from axpo_env.grading.numeric import grade_number, numbers_in, other_name, read_number, same_number
 from axpo_env.grading.text import squash
 
 MAX_CHARS = 400  # longer answers are not parsed
@@ -144,19 +144,16 @@ def grade_value(
 
     "\sqrt{2}" is 1.414 within 0.001. Only formulas of numbers, roots, powers, \pi, e and the common functions are.
     """
-    if answer is None:
-        return make_grade(None, (reference,), correct=False)
-    correct = number_match(answer, reference, tolerance=tolerance, percent=percent)
-    strict = bool(number_match(answer, reference, tolerance=0.0, percent=percent))
-    if correct is False and not numbers_in(answer) and not other_name(answer, reference):
-        try:
-            values = [_value(text) for text in _readings(answer) if is_closed(text)]
-        except NoWorker:
-            return make_grade(answer, (reference,), correct=None)
-        slack = tolerance * (1 + 1e-9)
-        wanted = read_number(reference)[:1]
-        correct = any(same_number([value], wanted, slack) for value in values if value is not None)
-    return make_grade(answer, (reference,), correct=correct, strict=strict)
+    grade = grade_number(answer, reference, tolerance=tolerance, percent=percent)
+    if answer is None or grade.correct is not False or numbers_in(answer) or other_name(answer, reference):
+        return grade
+    slack, wanted = tolerance * (1 + 1e-9), read_number(reference)[:1]
+    try:
+        values = [_value(text) for text in _readings(answer) if is_closed(text)]
+    except NoWorker:
+        return make_grade(answer, (reference,), correct=None)
+    correct = any(same_number([value], wanted, slack) for value in values if value is not None)
+    return make_grade(answer, (reference,), correct=correct)
 
 
 def is_closed(text: str) -> bool:

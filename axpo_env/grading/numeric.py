@@ -224,13 +224,15 @@ def number_match(
     return same_number(numbers_in(answer), wanted, slack, percent=percent)
 
 
-def grade_number(answer: str | None, reference: str, *, tolerance: float) -> Grade:
+def grade_number(
+    answer: str | None, reference: str, *, tolerance: float, percent: bool | None = None
+) -> Grade:
     """Right within `tolerance`, absolute, in the reference's unit; strict only if equal.
 
     A reference that is no number cannot be graded here: ungraded.
     """
     if answer is None:
         return make_grade(None, (reference,), correct=False)
-    correct = number_match(answer, reference, tolerance=tolerance)
-    strict = bool(number_match(answer, reference, tolerance=0.0))
+    correct = number_match(answer, reference, tolerance=tolerance, percent=percent)
+    strict = bool(number_match(answer, reference, tolerance=0.0, percent=percent))
     return make_grade(answer, (reference,), correct=correct, strict=strict)
