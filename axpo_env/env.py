@@ -22,7 +22,7 @@ from axpo_env.names import check_keys
 from axpo_env.snapshots import ReplayDiverged, Snapshot
 from axpo_env.spaces import Images, UnicodeText
 from axpo_env.state import EpisodeState, Picture
-from axpo_env.tasks import make_source
+from axpo_env.tasks import choose_split, make_source
 from axpo_env.tasks.base import Task, TaskSource
 from axpo_env.tools import make_tools
 from axpo_env.tools.base import Tool
@@ -38,7 +38,7 @@ class EnvConfig:
     """The keywords of every environment id."""
 
     benchmark: str = "chartqa"  # which benchmark's tasks; fixed by the id
-    split: str = "train"  # train, validation or test
+    split: str | None = None  # train, validation or test; None: train, or the benchmark's only one
     source: str = "synthetic"  # "synthetic", a generated family, "hub", or a folder with the hub's files
     variant: str | None = None  # part of a benchmark of several, such as "variant3"; None: its default
     judge: Judge | dict[str, Any] | None = None  # grades free answers that need one; or its keywords
@@ -71,6 +71,7 @@ class ToolEnv(gym.Env[Observation, str]):
         if "tools" in keywords and not isinstance(keywords["tools"], str):
             keywords["tools"] = tuple(keywords["tools"])
         config = EnvConfig(**keywords)
+        config = replace(config, split=choose_split(config))
         tools = make_tools(config.tools)
         if config.sandbox is None and "python" in tools:
             raise ValueError("the python tool needs a sandbox; give one or leave python out of tools")

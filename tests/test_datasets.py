@@ -2,6 +2,7 @@
 
 import shutil
 
+import gymnasium as gym
 import numpy as np
 import pytest
 from dataset_rows import ENV_IDS, NINE, ROWS, VISUALPROBE, VSTAR, ZOOM, dynamath, folder_of, make, write
@@ -95,6 +96,30 @@ def test_the_contract_holds_on_rows(tmp_path, benchmark):
         item for item in contract.run_checks(contract.make_env(ENV_IDS[benchmark], keywords)) if item.error
     ]
     assert failed == []
+
+
+@pytest.mark.parametrize("benchmark", list(ROWS))
+def test_the_split_is_train_or_else_the_only_one(tmp_path, benchmark):
+    folder = folder_of(benchmark, tmp_path)
+    if benchmark in ("chartqa", "visualprobe"):  # they have one to train on, which is not in the folder
+        with pytest.raises(FileNotFoundError, match=r"no .*train"):
+            gym.make(ENV_IDS[benchmark], source=str(folder), tools=ZOOM)
+        return
+    env = gym.make(ENV_IDS[benchmark], source=str(folder), tools=ZOOM).unwrapped
+    assert (env.config.split, env.reset(seed=1)[1]["task"]["split"]) == ("test", "test")
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "rows.json").write_text("[]")
+    for source, error, message in (
+        ("rows", ValueError, "unknown source 'rows'.*none is called so"),
+        ("data/rows", FileNotFoundError, "no folder data/rows"),
+        (str(tmp_path / "rows.json"), NotADirectoryError, "is a file"),
+        ("rows.json", NotADirectoryError, "is a file"),
+    ):
+        with pytest.raises(error, match=message):
+            gym.make(ENV_IDS["dynamath"], source=source)
 
 
 def test_options_stand_under_the_question_and_figures_keep_numbers_that_are_needed(tmp_path):

@@ -141,6 +141,11 @@ def test_seed_and_index_choose_the_task():
         ({"dificulty": "nano"}, "unknown keyword 'dificulty'.*nearest: difficulty"),
         ({"difficulty": "nan"}, "unknown difficulty of charts 'nan'.*nearest: nano"),
         ({"split": "valid"}, "unknown split 'valid'.*nearest: validation"),
+        (
+            {"source": "synthtic"},
+            "unknown source 'synthtic'; known: charts, .*hub.*nearest: synthetic; a folder",
+        ),
+        ({"source": "ledger"}, "unknown source 'ledger'.*nearest: ledgers"),
         ({"tools": ("zoom",)}, "unknown tool 'zoom'; known: .*python.*; nearest: image_zoom_in"),
         ({"tools": ("python",), "sandbox": None}, "python tool needs a sandbox"),
         ({"max_turns": 0}, "max_turns must be at least 1"),

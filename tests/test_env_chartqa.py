@@ -102,7 +102,10 @@ def test_missing_split_names_what_is_there(tmp_path):
         FileNotFoundError, match=r"no train.parquet or train-\*.parquet in .*; there: test.parquet"
     ):
         ChartQASource(split="train", source=str(tmp_path))
+    (tmp_path / "empty").mkdir()
     with pytest.raises(FileNotFoundError, match="there: none"):
+        ChartQASource(split="train", source=str(tmp_path / "empty"))
+    with pytest.raises(FileNotFoundError, match=r"no folder .*nowhere"):
         ChartQASource(split="train", source=str(tmp_path / "nowhere"))
 
 

@@ -1,15 +1,17 @@
 """Where tasks come from, by benchmark and source. Data sets are imported when asked for, not before."""
 
 import importlib
+import os
 import threading
 from collections.abc import Hashable
+from pathlib import Path
 from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
 from axpo_env.grading.judge import make_judge
 from axpo_env.names import unknown_name
-from axpo_env.tasks.base import TaskSource
-from axpo_env.tasks.datasets.rows import table_stamps
+from axpo_env.tasks.base import SPLITS, TaskSource
+from axpo_env.tasks.datasets.rows import check_folder, table_stamps
 from axpo_env.tasks.synthetic.families import FAMILIES, make_generated
 
 if TYPE_CHECKING:
@@ -36,29 +38,63 @@ _opened: "WeakValueDictionary[Hashable, TableSource]" = WeakValueDictionary()
 _opening = threading.Lock()
 
 
-def make_source(config: "EnvConfig") -> TaskSource:
-    """The task source `config` names.
+def choose_split(config: "EnvConfig") -> str:
+    """The split that is given; if none is, train, or the only one of a benchmark that has none to train on.
 
-    Raises ValueError for unknown names and for a variant where there is none, ImportError for a missing reader.
+    Raises ValueError for an unknown benchmark or source, FileNotFoundError for a folder that is not there.
     """
     if config.benchmark not in BENCHMARKS:
         raise ValueError(unknown_name("benchmark", config.benchmark, BENCHMARKS))
-    if config.source == "synthetic" or config.source in FAMILIES:
+    _check_source(config.source)
+    if config.split is not None:
+        return config.split
+    splits = SPLITS if _is_generated(config.source) else _dataset(config.benchmark).splits
+    return "train" if "train" in splits else splits[0]
+
+
+def _is_generated(source: str) -> bool:
+    return source == "synthetic" or source in FAMILIES
+
+
+def _check_source(source: str) -> None:
+    if _is_generated(source) or source == "hub" or Path(source).is_dir():
+        return
+    if os.path.dirname(source) or Path(source).exists():  # a path, not a name
+        check_folder(Path(source))
+    known = ("synthetic", "hub", *FAMILIES)
+    raise ValueError(
+        f"{unknown_name('source', source, known)}; a folder's name will do, but none is called so"
+    )
+
+
+def _dataset(benchmark: str) -> "type[TableSource]":
+    module, name = DATASETS[benchmark]
+    dataset: type[TableSource] = getattr(importlib.import_module(f"axpo_env.tasks.datasets.{module}"), name)
+    return dataset
+
+
+def make_source(config: "EnvConfig") -> TaskSource:
+    """The task source `config` names.
+
+    Raises as `choose_split`, ValueError for other unknown names and for a variant where there is none,
+    ImportError for a missing reader.
+    """
+    split = choose_split(config)
+    if _is_generated(config.source):
         if config.variant is not None:
             raise ValueError(f"a variant is for published rows, not for generated ones: {config.variant!r}")
         return make_generated(
             benchmark=config.benchmark,
             source=config.source,
-            split=config.split,
+            split=split,
             difficulty=config.difficulty,
         )
-    module, name = DATASETS[config.benchmark]
-    make = getattr(importlib.import_module(f"axpo_env.tasks.datasets.{module}"), name)
+    make = _dataset(config.benchmark)
     judge = make_judge(config.judge)
-    key = (config.benchmark, config.split, config.source, config.variant, judge, table_stamps(config.source))
+    key = (config.benchmark, split, config.source, config.variant, judge, table_stamps(config.source))
     with _opening:
         source = _opened.get(key)
         if source is None:
-            source = make(split=config.split, source=config.source, variant=config.variant, judge=judge)
+            source = make(split=split, source=config.source, variant=config.variant, judge=judge)
             _opened[key] = source
     return source

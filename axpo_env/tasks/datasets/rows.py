@@ -153,6 +153,14 @@ class JoinedRows:
         return [value for table in self.tables for value in table.column(name)]
 
 
+def check_folder(folder: Path) -> None:
+    """Raises FileNotFoundError or NotADirectoryError unless there is such a folder."""
+    if not folder.exists():
+        raise FileNotFoundError(f"no folder {folder} (in {Path.cwd()})")
+    if not folder.is_dir():
+        raise NotADirectoryError(f"{folder} is a file; the source is the folder of the data set's files")
+
+
 def find_parquet(folder: Path, *names: str) -> list[Path]:
     """The parquet files of the first name that there are any of, in `folder` or its `data` folder, sorted.
 

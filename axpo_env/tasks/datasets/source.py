@@ -21,6 +21,7 @@ from axpo_env.tasks.datasets.rows import (
     JsonRows,
     ParquetRows,
     Rows,
+    check_folder,
     find_parquet,
     locate,
 )
@@ -47,7 +48,7 @@ class Table:
 def open_table(table: Table, source: str) -> tuple[Rows, Files]:
     """The table's rows and the files beside them, from the hub (`source="hub"`) or from a folder.
 
-    Raises FileNotFoundError naming what is in the folder, ImportError for a missing reader.
+    Raises FileNotFoundError naming the folder or what is in it, ImportError for a missing reader.
     """
     if source == "hub":
         files = HubFiles(table.hub_name)
@@ -56,6 +57,7 @@ def open_table(table: Table, source: str) -> tuple[Rows, Files]:
         images = table.image_columns
         return HubRows(table.hub_name, table.hub_split, image_columns=images, config=table.config), files
     folder = Path(source)
+    check_folder(folder)
     names = table.names or (table.hub_split,)
     for name in names:
         for path in (folder / f"{name}.jsonl", folder / f"{name}.json"):
