@@ -11,6 +11,7 @@ in Python, processes (`gymnasium.vector.AsyncVectorEnv`) are faster. One thread 
         envs.send([result.env_id], [act(result)])
 """
 
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -25,6 +26,7 @@ from axpo_env.env import ToolEnv
 from axpo_env.state import StopReason
 from axpo_env.workers import Failure, Mailbox, Worker
 
+_OPTIONS = ("autoreset_mode", "deadline_s", "reset_deadline_s")
 CLOSE_TIMEOUT_S = 5.0  # how long closing waits for steps that are still running
 
 
@@ -52,7 +54,8 @@ class _Slot:
     worker: Worker
     latest: StepResult | None = None
     must_reset: bool = False  # the episode has ended or broken and no other was begun
-    began_s: float | None = None  # time.monotonic() when the episode's reset was done
+    began_s: float | None = None  # time.monotonic() when the episode's reset was done; None until it is
+    asked_s: float = math.inf  # time.monotonic() when the latest reset was asked for
     seed: int | None = None  # of the latest seeded reset
     num_replaced: int = 0
 
@@ -73,7 +76,9 @@ class ThreadedVectorEnv(VectorEnv[Any, Any, Any]):
 
     An episode that is older than `deadline_s` (wall-clock, from the end of its reset) is truncated with
     `stop_reason` "timeout" and no grade, even in the middle of a step; there a fresh environment takes the
-    place of the one that hangs, which is closed when its step returns.
+    place of the one that hangs, which is closed when its step returns. So it is for a reset that takes longer
+    than `reset_deadline_s`, the making of a fresh environment included; but as there is nothing to show, its
+    result is a TimeoutError, raised like what a step raises.
     """
 
     def __init__(
@@ -82,15 +87,18 @@ class ThreadedVectorEnv(VectorEnv[Any, Any, Any]):
         *,
         autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
         deadline_s: float | None = None,  # seconds an episode may take; None: no limit
+        reset_deadline_s: float | None = None,  # seconds a reset may take; None: as `deadline_s`
     ) -> None:
         super().__init__()
         self.env_fns = tuple(env_fns)
         if not self.env_fns:
             raise ValueError("a vector environment has at least one environment")
-        if deadline_s is not None and not deadline_s > 0:
-            raise ValueError(f"deadline_s must be above 0, not {deadline_s}")
+        for name, limit_s in (("deadline_s", deadline_s), ("reset_deadline_s", reset_deadline_s)):
+            if limit_s is not None and not limit_s > 0:
+                raise ValueError(f"{name} must be above 0, not {limit_s}")
         self.autoreset_mode = AutoresetMode(autoreset_mode)
         self.deadline_s = deadline_s
+        self.reset_deadline_s = deadline_s if reset_deadline_s is None else reset_deadline_s
         envs = [make() for make in self.env_fns]
         self.num_envs = len(envs)
         self.metadata = {**envs[0].metadata, "autoreset_mode": self.autoreset_mode}
@@ -100,6 +108,7 @@ class ThreadedVectorEnv(VectorEnv[Any, Any, Any]):
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)
         self.action_space = batch_space(self.single_action_space, self.num_envs)
         self._mailbox = Mailbox()
+        self._left: set[int] = set()  # whose results a reset or step in lockstep left behind when it raised
         self._slots = [
             _Slot(env_id=number, worker=Worker(number, make, self._mailbox, env=env))
             for number, (make, env) in enumerate(zip(self.env_fns, envs, strict=True))
@@ -130,15 +139,20 @@ class ThreadedVectorEnv(VectorEnv[Any, Any, Any]):
         ids = _masked_ids(options.pop("reset_mask", None), self.num_envs)
         self._drain()
         self.send_reset(ids, seeds=[seeds[number] for number in ids], options=options or None)
-        return self._batch(self.recv_from(ids))[::4]
+        return self._batch(self._recv_together(ids))[::4]
 
     def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
-        """One step of every environment; waits for the slowest."""
+        """One step of every environment; waits for the slowest.
+
+        Raises what the first environment's step raised that did (with its number as a note). The others have
+        then made theirs; what it gave can be received, and is dropped by the next step, which goes on from there.
+        """
+        self._drop_left()
         if self.num_pending:
             raise RuntimeError(f"{self.num_pending} results of `send` are not received yet")
         everyone = range(self.num_envs)
         self.send(everyone, list(iterate(self.action_space, actions)))
-        return self._batch(self.recv_from(everyone))
+        return self._batch(self._recv_together(everyone))
 
     # Without a barrier.
 
@@ -279,11 +293,25 @@ class ThreadedVectorEnv(VectorEnv[Any, Any, Any]):
         return numbers
 
     def _all_idle(self) -> tuple[gym.Env[Any, Any], ...]:
+        self._drop_left()
         self._idle(range(self.num_envs))
         for slot in self._slots:
             if slot.worker.env is None:  # to be replaced; its thread has not started
                 slot.worker.env = self.env_fns[slot.env_id]()
         return self.envs
+
+    def _recv_together(self, ids: Iterable[int]) -> list[StepResult]:
+        """`recv_from` in lockstep: if it raises, nobody has asked for the results that stay."""
+        try:
+            return self.recv_from(ids)
+        except BaseException:
+            self._left = set(self._mailbox.results)
+            raise
+
+    def _drop_left(self) -> None:
+        """Drop the results that nobody has asked for."""
+        for number in list(self._left):
+            self._settle(number, self._mailbox.results.pop(number))
 
     def _drain(self) -> None:
         """Wait for whatever is in flight, and drop it."""
@@ -292,10 +320,10 @@ class ThreadedVectorEnv(VectorEnv[Any, Any, Any]):
             self._settle(number, self._mailbox.results.pop(number))
 
     def _deadline(self, slot: _Slot) -> float:
-        """When the episode times out, by `time.monotonic()`."""
-        if self.deadline_s is None or slot.began_s is None:
-            return float("inf")
-        return slot.began_s + self.deadline_s
+        """When the episode times out, or the reset that begins it, by `time.monotonic()`."""
+        if slot.began_s is None:
+            return slot.asked_s + (math.inf if self.reset_deadline_s is None else self.reset_deadline_s)
+        return slot.began_s + (math.inf if self.deadline_s is None else self.deadline_s)
 
     def _submit_reset(
         self,
@@ -309,7 +337,7 @@ class ThreadedVectorEnv(VectorEnv[Any, Any, Any]):
             slot.seed, slot.num_replaced = seed, 0
         elif slot.worker.env is None:
             seed = slot.fresh_seed()
-        slot.began_s = None
+        slot.began_s, slot.asked_s = None, time.monotonic()
         slot.worker.submit(_reset_job(slot.env_id, seed, None if options is None else dict(options), final))
 
     def _time_out(self, slot: _Slot) -> None:
@@ -321,26 +349,27 @@ class ThreadedVectorEnv(VectorEnv[Any, Any, Any]):
             self._mailbox.results[slot.env_id] = last
 
     def _wait(self, num: int, wanted: frozenset[int] | None) -> None:
-        """Wait for results; steps whose episode is too old are abandoned meanwhile."""
+        """Wait for results; steps whose episode is too old, and resets that take too long, are abandoned."""
         while True:
-            until_s = None
-            if self.deadline_s is not None:
-                steps = [self._slots[number] for number in self._mailbox.in_flight]
-                until_s = min((self._deadline(slot) for slot in steps), default=float("inf"))
-                until_s = None if until_s == float("inf") else until_s
-            if self._mailbox.wait(num, wanted, until_s=until_s):
+            running = [self._slots[number] for number in self._mailbox.in_flight]
+            until_s = min((self._deadline(slot) for slot in running), default=math.inf)
+            if self._mailbox.wait(num, wanted, until_s=None if until_s == math.inf else until_s):
                 return
-            for slot in steps:
+            for slot in running:
                 if slot.env_id in self._mailbox.in_flight and self._deadline(slot) <= time.monotonic():
                     self._replace(slot)
 
     def _replace(self, slot: _Slot) -> None:
-        """Put a fresh environment in the place of one that hangs, and end its episode."""
+        """Put a fresh environment in the place of one that hangs, and end its episode, or its reset in an error."""
         self._mailbox.abandon(slot.env_id)
         slot.worker.end()
         slot.worker = Worker(slot.env_id, self.env_fns[slot.env_id], self._mailbox)
         slot.num_replaced += 1
-        self._time_out(slot)
+        if slot.began_s is None:
+            error = TimeoutError(f"the reset took longer than {self.reset_deadline_s} s")
+            self._mailbox.results[slot.env_id] = Failure(error)
+        else:
+            self._time_out(slot)
 
     def _take(self, numbers: Sequence[int]) -> list[StepResult]:
         results = self._mailbox.results
@@ -358,6 +387,7 @@ class ThreadedVectorEnv(VectorEnv[Any, Any, Any]):
     def _settle(self, number: int, result: StepResult | Failure) -> None:
         """Note where the environment stands after a result."""
         slot = self._slots[number]
+        self._left.discard(number)
         if isinstance(result, Failure):
             slot.must_reset = True
             return
@@ -387,8 +417,8 @@ class ThreadedVectorEnv(VectorEnv[Any, Any, Any]):
 
 
 def make_threaded(num_envs: int = 1, **keywords: Any) -> ThreadedVectorEnv:
-    """What `gymnasium.make_vec` calls for the suite's ids: `autoreset_mode`, `deadline_s`, and the id's keywords."""
-    options = {name: keywords.pop(name) for name in ("autoreset_mode", "deadline_s") if name in keywords}
+    """What `gymnasium.make_vec` calls for the suite's ids: a `ThreadedVectorEnv`'s own keywords, and the id's."""
+    options = {name: keywords.pop(name) for name in _OPTIONS if name in keywords}
     return ThreadedVectorEnv([lambda: ToolEnv(**keywords)] * num_envs, **options)
 
 

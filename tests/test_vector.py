@@ -2,6 +2,7 @@
 
 import random
 import threading
+from contextlib import nullcontext
 
 import gymnasium as gym
 import numpy as np
@@ -60,7 +61,8 @@ def threaded():
 
     def make(num_envs, *tools, autoreset_mode=AutoresetMode.NEXT_STEP, deadline_s=None, **keywords):
         env_fns = makers(num_envs, *tools, **keywords)
-        made.append(ThreadedVectorEnv(env_fns, autoreset_mode=autoreset_mode, deadline_s=deadline_s))
+        options = {"autoreset_mode": autoreset_mode, "deadline_s": deadline_s, "reset_deadline_s": WAIT_S}
+        made.append(ThreadedVectorEnv(env_fns, **options))
         return made[-1]
 
     yield make
@@ -257,6 +259,80 @@ def test_what_a_step_raises_is_raised_and_loses_nothing(threaded):
     assert vector.num_pending == 0 and vector.step(("hm",) * 3)[4]["num_turns"].tolist() == [1, 1, 1]
 
 
+@pytest.mark.parametrize("mode", list(AutoresetMode))
+def test_after_a_step_that_raised_lockstep_goes_on(threaded, mode):
+    vector = threaded(3, Broken(11), autoreset_mode=mode)
+    begin(vector, 10, 11, 12)
+    with pytest.raises(KeyError, match="bug"):
+        vector.step((KNOCK,) * 3)
+    assert vector.get_attr("num_tasks") == (vector.envs[0].num_tasks,) * 3
+    if mode is AutoresetMode.DISABLED:
+        with pytest.raises(RuntimeError, match="environment 1 must be reset first"):
+            vector.step(("hm",) * 3)
+        vector.reset(options={"reset_mask": np.array([False, True, False])})
+        assert vector.step(("hm",) * 3)[4]["num_turns"].tolist() == [2, 1, 2]
+    else:
+        assert vector.step(("hm",) * 3)[4]["num_turns"].tolist() == [2, 0, 2]
+    begin(vector, 10, 11, 12)
+    with pytest.raises(KeyError, match="bug"):
+        vector.step((KNOCK,) * 3)
+    assert vector.recv_from([2])[0].observation["text"] == "in at 12"
+    vector.send([2], ["hm"])  # asked for by hand, so it is not dropped
+    with pytest.raises(RuntimeError, match="1 results of `send` are not received yet"):
+        vector.step(("hm",) * 3)
+    assert vector.recv()[0].info["num_turns"] == 2
+
+
+class Sleepy(ToolEnv):
+    """Hangs in every reset but an environment's first."""
+
+    door = threading.Event()
+
+    def reset(self, *, seed=None, options=None):
+        started, self.started = getattr(self, "started", False), True
+        assert not started or self.door.wait(WAIT_S)
+        return super().reset(seed=seed, options=options)
+
+
+@pytest.mark.parametrize("mode", list(AutoresetMode))
+def test_a_hanging_reset_is_an_error_and_its_environment_is_replaced(monkeypatch, mode):
+    monkeypatch.setattr(Sleepy, "door", threading.Event())
+    env_fns = [lambda: Sleepy(**NANO), lambda: ToolEnv(**NANO)]
+    vector = ThreadedVectorEnv(env_fns, reset_deadline_s=WAIT_S, autoreset_mode=mode)
+    vector.reset(seed=0)
+    hanging = vector.envs[0]
+    vector.reset_deadline_s = 0.1
+    vector.send_reset([0])
+    with pytest.raises(TimeoutError, match=r"the reset took longer than 0.1 s") as caught:
+        vector.recv()
+    assert caught.value.__notes__ == ["(in environment 0 of 2)"]
+    with (
+        pytest.raises(RuntimeError, match="must be reset")
+        if mode is AutoresetMode.DISABLED
+        else nullcontext()
+    ):
+        vector.reset_deadline_s = WAIT_S
+        assert vector.step(("ignored", "hm"))[4]["num_turns"].tolist() == [0, 1]  # a fresh one was reset
+    Sleepy.door.set()
+    vector.reset(seed=1)
+    assert vector.envs[0] is not hanging
+    vector.close()
+
+
+def test_a_reset_has_the_deadline_of_an_episode_unless_it_has_its_own(monkeypatch):
+    monkeypatch.setattr(Sleepy, "door", threading.Event())
+    vector = ThreadedVectorEnv([lambda: Sleepy(**NANO)], deadline_s=0.1, reset_deadline_s=WAIT_S)
+    vector.reset(seed=0)
+    vector.reset_deadline_s = None  # no limit
+    vector.send_reset([0])
+    threading.Timer(0.3, Sleepy.door.set).start()
+    assert vector.recv()[0].info["num_turns"] == 0
+    vector.close()
+    one = ThreadedVectorEnv(makers(1), deadline_s=9.0)
+    assert one.reset_deadline_s == 9.0
+    one.close()
+
+
 def test_wrong_use_is_named(threaded):
     knock = Knock(10)
     vector = threaded(2, knock, autoreset_mode=AutoresetMode.DISABLED)
@@ -298,6 +374,8 @@ def test_wrong_use_is_named(threaded):
         ThreadedVectorEnv([])
     with pytest.raises(ValueError, match="deadline_s must be above 0"):
         threaded(1, deadline_s=0)
+    with pytest.raises(ValueError, match="reset_deadline_s must be above 0"):
+        ThreadedVectorEnv(makers(1), reset_deadline_s=-1)
     with pytest.raises(ValueError, match="environment 1 has other spaces"):
         ThreadedVectorEnv([lambda: gym.make("CartPole-v1"), lambda: gym.make("Acrobot-v1")])
 
