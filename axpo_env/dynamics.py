@@ -16,7 +16,14 @@ from axpo_env.messages import HOW_TO_GO_ON, SYSTEM_PROMPT, NotText, ParsedAction
 from axpo_env.names import unknown_name
 from axpo_env.state import EpisodeState, Message, Picture, StopReason, Text
 from axpo_env.tasks.base import Task
-from axpo_env.tools.base import ArgumentError, Tool, ToolResult, ToolUnavailable, check_arguments
+from axpo_env.tools.base import (
+    ArgumentError,
+    Tool,
+    ToolResult,
+    ToolUnavailable,
+    check_arguments,
+    check_result,
+)
 from axpo_env.views import downscale
 
 if TYPE_CHECKING:
@@ -123,7 +130,7 @@ def _run_call(
                 raise ArgumentError(unknown_name("tool", call.name, rules.tools))
             tool = rules.tools[call.name]
             check_arguments(tool.schema, call.arguments)
-            result = tool.run(call.arguments, state, interpreter)
+            result = check_result(tool, tool.run(call.arguments, state, interpreter))
         except ArgumentError as problem:
             error = str(problem)
     tool_time_s = state.tool_time_s + time.monotonic() - started

@@ -7,7 +7,13 @@ import pytest
 import axpo_env  # noqa: F401 - registers the ids
 from axpo_env.messages import format_action, format_answer, format_call
 from axpo_env.tools import make_tools, register_tool, tool_names
-from axpo_env.tools.base import ToolResult, ToolUnavailable, function_schema
+from axpo_env.tools.base import (
+    ArgumentError,
+    ToolResult,
+    ToolUnavailable,
+    check_arguments,
+    function_schema,
+)
 from axpo_env.tools.image_search import ImageSearch
 from axpo_env.tools.search import Search
 
@@ -143,7 +149,152 @@ def test_registered_tools_are_known_by_name():
 def test_what_is_no_tool_is_refused():
     with pytest.raises(TypeError, match="a tool has name, schema and run; int has not"):
         make_tools((3,))
+    with pytest.raises(TypeError, match=r"an instance, Tally\(\), not the class Tally"):
+        make_tools((Tally,))
     with pytest.raises(TypeError, match="not the string 'python'"):
         make_tools("python")
     with pytest.raises(ValueError, match="tool 'image_zoom_in' is given twice"):
         make_tools(("image_zoom_in", "image_zoom_in"))
+
+
+def probe(parameters, name="probe"):
+    """A tool with these parameters that repeats its arguments."""
+
+    class Probe:
+        schema = {"type": "function", "function": {"name": name, "parameters": parameters}}  # noqa: RUF012
+
+        def run(self, arguments, state, interpreter):
+            return ToolResult(text=f"got {arguments!r}")
+
+    Probe.name = "probe"
+    return Probe()
+
+
+NODE = {"type": "object", "properties": {"next": {"$ref": "#/$defs/node"}}, "required": ["x"]}
+
+
+@pytest.mark.parametrize(
+    ("schema", "good", "bad", "said"),
+    [
+        ({"enum": ["x", "y", 3]}, [3, "x"], "z", "a: 'z' does not fit enum"),
+        (
+            {"type": "string", "enum": ["left", "right"]},
+            ["left"],
+            "lefd",
+            "known: left, right; nearest: left",
+        ),
+        ({"type": ["string", "null"]}, ["x", None], 3, "a: 3 does not fit type"),
+        ({"type": ["number", "null"]}, [1.5, None], float("inf"), "a: inf does not fit type"),
+        ({"anyOf": [{"type": "string"}, {"type": "integer"}]}, ["x", 3], 3.0, "a: 3.0 does not fit"),
+        ({"type": "array"}, [[], [1, "x"]], "x", "a: 'x' does not fit type: 'array'"),
+        ({"type": "null"}, [None], 0, "a: 0 does not fit type: 'null'"),
+        ({"type": "string", "maxLength": 2}, ["ab"], "abc", "a: 'abc' does not fit maxLength: 2"),
+        ({"type": "string", "pattern": "^a$"}, ["a"], "b", r"a: 'b' does not fit pattern: '\^a"),
+        ({"type": "number", "multipleOf": 0.5}, [1.5], 10**400, "too large a number"),
+        ({"$ref": "#/$defs/node"}, [{"x": 1}], {"x": 1, "next": {}}, "a.next: 'x' is a required property"),
+        ({"type": "array", "items": {"type": "object", "required": ["k"]}}, [[{"k": 1}]], [{}], r"a\[0\]"),
+        (True, [1, "x", None], None, None),
+    ],
+)
+def test_any_json_schema_is_checked_and_none_raises(schema, good, bad, said):
+    parameters = {"type": "object", "properties": {"a": schema}, "required": ["a"], "$defs": {"node": NODE}}
+    for parts in (parameters, {name: part for name, part in parameters.items() if name != "$defs"}):
+        if "$defs" not in parts and schema is not True and "$ref" in schema:
+            continue
+        tool = probe(parts)
+        for value in good:
+            check_arguments(tool.schema, {"a": value})
+        with pytest.raises(ArgumentError, match="argument 'a' is missing"):
+            check_arguments(tool.schema, {})
+        if said is not None:
+            with pytest.raises(ArgumentError, match=said):
+                check_arguments(tool.schema, {"a": bad})
+            text = make(tool).step(format_action("", format_call("probe", {"a": bad})))[0]["text"]
+            assert text.startswith("Error: ")
+        text = make(tool).step(format_action("", format_call("probe", {"a": good[0]})))[0]["text"]
+        assert text == f"got {{'a': {good[0]!r}}}"
+
+
+def test_a_tool_may_name_no_parameters_or_leave_them_open():
+    bare = {"type": "function", "function": {"name": "probe"}}
+    check_arguments(bare, {})
+    with pytest.raises(ArgumentError, match="unknown argument 'x'; known: none"):
+        check_arguments(bare, {"x": 1})
+    open_to = {"type": "object", "additionalProperties": {"type": "integer"}}
+    check_arguments(probe(open_to).schema, {"x": 1})
+    with pytest.raises(ArgumentError, match="x: 'y' does not fit type: 'integer'"):
+        check_arguments(probe(open_to).schema, {"x": "y"})
+
+
+@pytest.mark.parametrize(
+    ("parameters", "said"),
+    [
+        ({"type": "object", "properties": {"a": {"type": "text"}}}, "'text' is not valid"),
+        ({"type": "object", "properties": {"a": {"type": "integer", "minimum": "0"}}}, "minimum: '0' is not"),
+        ({"type": "object", "properties": {"a": {"type": "string", "pattern": "("}}}, "is not a 'regex'"),
+        (
+            {"type": "object", "properties": {"a": {"$ref": "#/$defs/b"}}},
+            "refers to '#/.defs/b', which is not",
+        ),
+        (
+            {"type": "object", "properties": {"a": {"$ref": "http://x.example/y"}}},
+            "refers to 'http://x.example",
+        ),
+        ({"type": "object", "required": "a"}, "'a' is not of type 'array'"),
+        ({"type": "string"}, "must be of type 'object', not 'string'"),
+        ([], r"must be a JSON schema, not \[\]"),
+        (
+            {"type": "object", "properties": {"a": {"type": "string", "default": {1}}}},
+            "not JSON serializable",
+        ),
+    ],
+)
+def test_a_schema_that_will_not_do_is_refused_when_the_tool_is_given(parameters, said):
+    with pytest.raises(ValueError, match=f"(?s)tool 'probe': its schema will not do: .*{said}"):
+        make_tools((probe(parameters),))
+
+
+def test_a_schema_of_another_name_or_of_no_function_is_refused():
+    with pytest.raises(ValueError, match=r"tool 'probe': .* it is the schema of 'prob'"):
+        make_tools((probe({}, name="prob"),))
+    tool = probe({})
+    type(tool).schema = {"name": "probe"}
+    with pytest.raises(ValueError, match="tool 'probe': its schema lacks 'function'"):
+        make_tools((tool,))
+
+
+@pytest.mark.parametrize(
+    ("result", "said"),
+    [
+        (None, "gave back None, must be a ToolResult"),
+        ("text", "gave back 'text', must be a ToolResult"),
+        (ToolResult(text=3), "gave back the text 3"),
+        (ToolResult(images=np.zeros((2, 5, 5, 3), np.uint8)), "images as ndarray, must be a tuple"),
+        (ToolResult(images=(np.zeros((5, 5), np.float32),)), r"an image float32 \[5, 5\], must be uint8"),
+        (ToolResult(images=(np.zeros((5, 0, 3), np.uint8),)), r"an image uint8 \[5, 0, 3\], must be"),
+        (ToolResult(images=("a.png",)), "an image as str, must be an array"),
+    ],
+)
+def test_a_result_that_is_none_names_the_tool(result, said):
+    class Wrong(Silent):
+        def run(self, arguments, state, interpreter):
+            return result
+
+    with pytest.raises((TypeError, ValueError), match=f"tool 'silent' .*{said}"):
+        make(Wrong()).step(format_action("", format_call("silent", {})))
+
+
+def test_a_tool_that_writes_into_its_image_later_changes_nothing():
+    class Canvas(Silent):
+        image = np.zeros((4, 4, 3), np.uint8)
+
+        def run(self, arguments, state, interpreter):
+            self.image += 1
+            return ToolResult(images=[self.image])
+
+    env = make(Canvas())
+    call = format_action("", format_call("silent", {}))
+    first, second = env.step(call)[0]["images"][0], env.step(call)[0]["images"][0]
+    assert (int(first.max()), int(second.max())) == (1, 2)
+    assert [int(image.max()) for image in env.unwrapped.state.images[1:]] == [1, 2]
+    assert not any(image.flags.writeable for image in env.unwrapped.state.images)

@@ -4,7 +4,7 @@ import importlib
 from collections.abc import Callable, Sequence
 
 from axpo_env.names import unknown_name
-from axpo_env.tools.base import Tool
+from axpo_env.tools.base import Tool, check_tool
 
 _BUILT_IN = {
     "image_zoom_in": "axpo_env.tools.zoom:ZoomTool",
@@ -28,14 +28,16 @@ def tool_names() -> tuple[str, ...]:
 
 
 def make_tools(tools: Sequence[str | Tool]) -> dict[str, Tool]:
-    """Tools by name from names and ready tools, in order. Raises ValueError for unknown or repeated names."""
+    """Tools by name from names and ready tools, in order.
+
+    Raises ValueError for unknown or repeated names, and as `check_tool` for what is no tool.
+    """
     if isinstance(tools, str):
         raise TypeError(f"tools is a sequence of names or tools, not the string {tools!r}")
     made: dict[str, Tool] = {}
     for item in tools:
         tool = _make(item) if isinstance(item, str) else item
-        if not isinstance(tool, Tool):
-            raise TypeError(f"a tool has name, schema and run; {type(tool).__name__} has not")
+        tool = check_tool(tool)
         if tool.name in made:
             raise ValueError(f"tool {tool.name!r} is given twice")
         made[tool.name] = tool

@@ -1,22 +1,30 @@
-"""What a tool is, and the check of a call's arguments against the tool's schema.
+"""What a tool is, and the checks of what it is given and gives back. What JSON schema allows is left to `schemas`.
 
 A tool of your own takes one class with `name`, `schema` and `run`, and one line: pass an instance among
 `gym.make(..., tools=("image_zoom_in", MyTool()))`, or `register_tool("my_tool", MyTool)` to know it by name.
 """
 
-import math
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from axpo_env.names import shorten, unknown_name
+from axpo_env.tools.schemas import check_parameters, check_value, is_plain, misfit
+from axpo_env.views import freeze
 
 if TYPE_CHECKING:
     from axpo_env.state import EpisodeState
     from axpo_env.tools.interpreter import Interpreter
+
+
+# Keywords of `parameters` that `check_arguments` sees to itself, or that check nothing.
+_PLAIN_PARAMETERS = frozenset(
+    {"type", "properties", "required", "title", "description", "additionalProperties"}
+)
 
 
 class ToolUnavailable(RuntimeError):
@@ -61,6 +69,52 @@ class Tool(Protocol):
         ...
 
 
+def check_tool(tool: object) -> Tool:
+    """`tool` if it is one. Raises TypeError or ValueError that says what it lacks, or what its schema does."""
+    if isinstance(tool, type):
+        raise TypeError(f"a tool is an instance, {tool.__name__}(), not the class {tool.__name__}")
+    lacking = [name for name in ("name", "schema", "run") if not hasattr(tool, name)]
+    if lacking or not isinstance(tool, Tool):
+        what = type(tool).__name__
+        raise TypeError(f"a tool has name, schema and run; {what} has not (it lacks {', '.join(lacking)})")
+    name = tool.name
+    if not isinstance(name, str) or not name:
+        raise TypeError(f"the name of a tool is a text; that of {type(tool).__name__} is {shorten(name)}")
+    try:
+        function = tool.schema["function"]
+        if function["name"] != name:
+            raise ValueError(f"it is the schema of {shorten(function['name'])}")
+        json.dumps(dict(tool.schema))
+        check_parameters(function.get("parameters", {}))
+    except KeyError as error:
+        raise ValueError(f"tool {name!r}: its schema lacks {error}; function_schema makes one") from error
+    except (TypeError, ValueError, AttributeError) as error:
+        raise ValueError(f"tool {name!r}: its schema will not do: {error}") from error
+    return tool
+
+
+def check_result(tool: Tool, result: object) -> ToolResult:
+    """What a tool's `run` gave, its images made read-only. Raises TypeError or ValueError if it is no result."""
+    given = f"tool {tool.name!r} gave back"
+    if not isinstance(result, ToolResult):
+        raise TypeError(f"{given} {shorten(result)}, must be a ToolResult(text=..., images=...)")
+    if result.text is not None and not isinstance(result.text, str):
+        raise TypeError(f"{given} the text {shorten(result.text)}, must be a str or None")
+    if not isinstance(result.images, tuple | list):
+        raise TypeError(f"{given} images as {type(result.images).__name__}, must be a tuple of arrays")
+    for image in result.images:
+        if not isinstance(image, np.ndarray):
+            raise TypeError(f"{given} an image as {type(image).__name__}, must be an array uint8 [H, W, 3]")
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
+            form = f"{image.dtype} {list(image.shape)}"
+            raise ValueError(f"{given} an image {form}, must be uint8 [H, W, 3] with H and W above 0")
+    if isinstance(result.images, list) or any(image.flags.writeable for image in result.images):
+        # The tool may write into its own later.
+        images = tuple(freeze(image.copy()) if image.flags.writeable else image for image in result.images)
+        result = replace(result, images=images)
+    return result
+
+
 def function_schema(
     name: str, description: str, properties: Mapping[str, Any], *, required: tuple[str, ...]
 ) -> dict[str, Any]:
@@ -73,42 +127,27 @@ def function_schema(
 
 
 def check_arguments(schema: Mapping[str, Any], arguments: Mapping[str, Any]) -> None:
-    """Raise ArgumentError unless `arguments` fit the tool's `schema` (what tools use of JSON schema)."""
-    parameters = schema["function"]["parameters"]
-    properties = parameters["properties"]
+    """Raise ArgumentError unless `arguments` fit the tool's `schema`.
+
+    Arguments that the schema does not name are refused unless it says what they may be.
+    """
+    parameters = schema["function"].get("parameters", {})
+    properties = parameters.get("properties", {})
+    is_open = bool(parameters.get("additionalProperties")) or "patternProperties" in parameters
     for name in arguments:
-        if name not in properties:
+        if name not in properties and not is_open:
             raise ArgumentError(unknown_name("argument", name, properties))
     for name in parameters.get("required", ()):
         if name not in arguments:
             raise ArgumentError(f"argument {name!r} is missing")
+    plain = parameters.keys() <= _PLAIN_PARAMETERS and not is_open
     for name, value in arguments.items():
-        _check_value(name, value, properties[name])
-
-
-def _check_value(name: str, value: Any, schema: Mapping[str, Any]) -> None:
-    expected = schema["type"]
-    if not _has_type(value, expected):
-        raise ArgumentError(f"{name} must be of type {expected}, not {shorten(value)}")
-    if expected in ("number", "integer"):
-        low, high = schema.get("minimum", -math.inf), schema.get("maximum", math.inf)
-        if not low <= value <= high:
-            raise ArgumentError(f"{name} is {shorten(value)}, must lie in {low} to {high}")
-    if expected == "array":
-        low, high = schema.get("minItems", 0), schema.get("maxItems", math.inf)
-        if not low <= len(value) <= high:
-            count = f"exactly {low}" if low == high else f"{low} to {high}"
-            raise ArgumentError(f"{name} has {len(value)} items, must have {count}")
-        for position, item in enumerate(value):
-            _check_value(f"{name}[{position}]", item, schema["items"])
-
-
-def _has_type(value: Any, expected: str) -> bool:
-    if expected == "integer":
-        return isinstance(value, int) and not isinstance(value, bool)
-    if expected == "number":
-        # An integer is always finite, and one of 400 digits overflows isfinite.
-        is_integer = isinstance(value, int) and not isinstance(value, bool)
-        return is_integer or (isinstance(value, float) and math.isfinite(value))
-    types: dict[str, type] = {"string": str, "array": list, "object": dict, "boolean": bool}
-    return isinstance(value, types[expected])
+        if name in properties and is_plain(properties[name]):
+            problem = check_value(name, value, properties[name])
+            if problem is not None:
+                raise ArgumentError(problem)
+        else:
+            plain = False
+    problem = None if plain else misfit(parameters, arguments)
+    if problem is not None:
+        raise ArgumentError(problem)
