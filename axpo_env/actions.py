@@ -31,6 +31,13 @@ BAD_ACTIONS: tuple[Any, ...] = (
     format_action("", format_call("image_zoom_in", {"bbox_2d": [0, 0, 9, 9], "label": "x", "img_idx": 99})),
     format_action("", format_call("image_zoom_in", {"bbox_2d": "all", "label": 1})),
     format_action("", format_call("image_zoom_in", {"box": [0, 0, 9, 9]})),
+    '</think><tool_call>{"name": "image_zoom_in", "arguments": "text"}</tool_call>',
+    '</think><tool_call>{"name": "python", "arguments": null}</tool_call>',
+    '</think><tool_call>{"name": "python", "arguments": ["1"]}</tool_call>',
+    '</think><tool_call>{"name": null, "arguments": {}}</tool_call>',
+    '</think><tool_call>{"name": ["python"], "arguments": {"code": "1"}}</tool_call>',
+    '</think><tool_call>{"name": "python", "arguments": {"code": ' + "[" * 500 + "]" * 500 + "}}</tool_call>",
+    '</think><tool_call>{"name": "image_zoom_in", "arguments": {"bbox_2d": [1e999, 0, 1, 1]}}</tool_call>',
     format_action("", format_call("python", {"code": 1})),
     format_action("", format_call("python", {"code": "1", "timeout": -1})),
     format_action("", *[format_call("no_such_tool", {})] * 1000),
@@ -92,29 +99,43 @@ def random_action(rng: random.Random, schemas: Iterable[Mapping[str, Any]] = ())
 def fitting_arguments(schema: Mapping[str, Any], rng: random.Random) -> dict[str, Any]:
     """Arguments that fit a tool's `schema`: every required one, the others half of the time.
 
-    A tool may still refuse them for what no schema says, such as a box whose sides are swapped.
+    A tool may still refuse them for what no schema says, such as a box whose sides are swapped; and of what few
+    schemas say, such as patterns, nothing is known here.
     """
-    parameters = schema["function"]["parameters"]
+    parameters = schema["function"].get("parameters", {})
     required = parameters.get("required", ())
     return {
         name: _fitting_value(value, rng)
-        for name, value in parameters["properties"].items()
+        for name, value in parameters.get("properties", {}).items()
         if name in required or rng.random() < 0.5
     }
 
 
-def _fitting_value(schema: Mapping[str, Any], rng: random.Random) -> Any:
-    kind = schema["type"]
+def _fitting_value(schema: Any, rng: random.Random) -> Any:
+    if not isinstance(schema, Mapping):
+        return "x"  # `true`: anything will do
+    for name in ("enum", "examples"):
+        if schema.get(name):
+            return rng.choice(list(schema[name]))
+    if "const" in schema:
+        return schema["const"]
+    for name in ("anyOf", "oneOf", "allOf"):
+        if schema.get(name):
+            return _fitting_value(rng.choice(list(schema[name])), rng)
+    kind = schema.get("type", "string")
+    if not isinstance(kind, str):
+        kind = rng.choice(list(kind))
     if kind in ("integer", "number"):
         low = schema.get("minimum", 0)
         return rng.randint(low, schema.get("maximum", low + 3))
     if kind == "array":
         least = schema.get("minItems", 0)
         count = rng.randint(least, schema.get("maxItems", least + 2))
-        return [_fitting_value(schema["items"], rng) for _ in range(count)]
+        return [_fitting_value(schema.get("items", True), rng) for _ in range(count)]
     values: dict[str, Any] = {
-        "string": " ".join(rng.choice(WORDS) for _ in range(rng.randint(1, 4))),
+        "string": " ".join(rng.choice(WORDS) for _ in range(rng.randint(1, 4)))[: schema.get("maxLength")],
         "boolean": rng.random() < 0.5,
-        "object": {},
+        "object": {name: _fitting_value(part, rng) for name, part in schema.get("properties", {}).items()},
+        "null": None,
     }
     return values[kind]

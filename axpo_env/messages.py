@@ -30,6 +30,8 @@ THINK, END_THINK = "<think>", "</think>"
 CALL, END_CALL = "<tool_call>", "</tool_call>"
 _CALL_KEYS = ("name", "arguments")
 
+_MAX_DEPTH = 50  # of lists and objects in a call; copying deeper ones would end in a RecursionError
+
 SYSTEM_PROMPT = (
     "Answer the question about the image. To look closer or compute, call a tool and wait for its result:\n"
     '<tool_call>\n{"name": ..., "arguments": {...}}\n</tool_call>\n'
@@ -156,7 +158,7 @@ def _decode_call(text: str) -> ToolCall:
     try:
         call = _DECODER.decode(text)
     except RecursionError:
-        return ToolCall(name=None, arguments=None, error="the call is nested too deeply")
+        return _TOO_DEEP
     except json.JSONDecodeError as error:
         where = f"line {error.lineno} column {error.colno}"
         return ToolCall(name=None, arguments=None, error=f"the call is not JSON: {error.msg} at {where}")
@@ -166,12 +168,25 @@ def _decode_call(text: str) -> ToolCall:
         return ToolCall(
             name=None, arguments=None, error="the call must be a JSON object with name and arguments"
         )
+    if text.count("[") + text.count("{") > _MAX_DEPTH and not _is_shallow(call):
+        return _TOO_DEEP
     name, arguments = call.get("name"), call.get("arguments")
     return ToolCall(
         name=name if isinstance(name, str) else None,
         arguments=arguments if isinstance(arguments, dict) else None,
         error=_why_bad_call(call),
     )
+
+
+def _is_shallow(call: dict[str, Any]) -> bool:
+    """Whether it is nested at most `_MAX_DEPTH` deep, found without recursion."""
+    level: list[Any] = [call]
+    for _ in range(_MAX_DEPTH + 1):
+        inner = [item.values() if isinstance(item, dict) else item for item in level]
+        level = [part for parts in inner for part in parts if isinstance(part, dict | list)]
+        if not level:
+            return True
+    return False
 
 
 def _why_bad_call(call: dict[str, Any]) -> str | None:
@@ -186,6 +201,9 @@ def _why_bad_call(call: dict[str, Any]) -> str | None:
     if not isinstance(call["arguments"], dict):
         return f"arguments must be an object, not {shorten(call['arguments'])}"
     return None
+
+
+_TOO_DEEP = ToolCall(name=None, arguments=None, error="the call is nested too deeply")
 
 
 def _refuse_constant(name: str) -> None:

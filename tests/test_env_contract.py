@@ -1,20 +1,27 @@
 """The contract over every id and level, and that it catches environments that break it."""
 
+import contextlib
 import os
 import pickle
 import random
+import signal
+import subprocess
+import tempfile
+import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import ClassVar
 
 import gymnasium as gym
+import numpy as np
 import pytest
 from gymnasium.utils.env_checker import data_equivalence
 
 import axpo_env
-from axpo_env import contract, contract_faults
+from axpo_env import contract, contract_faults, contract_leaks
 from axpo_env.actions import BAD_ACTIONS
 from axpo_env.catalogue import find_entries
-from axpo_env.contract import CHECKS, make_env, play
+from axpo_env.contract import CHECKS, make_env
+from axpo_env.contract_play import play, same, see
 from axpo_env.echo import EchoSandbox
 from axpo_env.env import ToolEnv
 from axpo_env.messages import format_action, format_answer, format_call
@@ -98,24 +105,372 @@ class Deaf(ToolEnv):
         return super().reset(seed=seed)
 
 
-@pytest.mark.parametrize(
-    ("broken", "failing"),
-    [
-        (Forgetful, {"snapshots"}),
-        (Moody, {"seeding", "indices", "snapshots"}),
-        (Stubborn, {"bad_actions"}),
-        (Deaf, {"indices"}),
-        (Entangled, {"forks", "snapshots"}),
-        (Blaming, {"outages"}),
-        (Hoarder, {"closing"}),
-    ],
+class Lossy(ToolEnv):
+    """Counts its steps, and loses the count in `to_bytes`."""
+
+    count = 0
+
+    def reset(self, *, seed=None, options=None):
+        self.count = 0
+        return super().reset(seed=seed, options=options)
+
+    def snapshot(self):
+        snapshot = super().snapshot()
+        snapshot.count = self.count
+        return snapshot
+
+    def snapshot_from_bytes(self, data):
+        snapshot = super().snapshot_from_bytes(data)
+        snapshot.count = 0
+        return snapshot
+
+    def restore(self, snapshot):
+        self.count = getattr(snapshot, "count", 0)
+        return super().restore(snapshot)
+
+    def fork(self, num_branches):
+        branches = super().fork(num_branches)
+        for branch in branches:
+            branch.count = self.count
+        return branches
+
+    def step(self, action):
+        self.count += 1
+        observation, *rest = super().step(action)
+        return {**observation, "text": f"{observation['text']} {self.count}"}, *rest
+
+
+class Reseeding(ToolEnv):
+    """Does not bring the random state back."""
+
+    def restore(self, snapshot):
+        start = super().restore(snapshot)
+        self.np_random = np.random.default_rng(5)
+        return start
+
+
+class Blurting(ToolEnv):
+    """Gives every branch one list to write into."""
+
+    log: ClassVar[list] = []
+
+    def step(self, action):
+        *rest, info = super().step(action)
+        return *rest, {**info, "log": self.log}
+
+
+class Exposed(ToolEnv):
+    """Gives its own images away, and lets them be written to."""
+
+    def _observe(self):
+        observation, info = super()._observe()
+        for image in observation["images"]:
+            image.flags.writeable = True
+        return observation, info
+
+
+class Overwriting(ToolEnv):
+    """Writes into the images it gave before."""
+
+    last = ()
+
+    def _observe(self):
+        observation, info = super()._observe()
+        for image in self.last:
+            image[:] = 0
+        self.last = tuple(np.array(image) for image in observation["images"])
+        return {**observation, "images": tuple(image[:] for image in self.last)}, info
+
+
+class Parent(ToolEnv):
+    """Starts a process that outlives the one that started it, in a session of its own."""
+
+    pids: ClassVar[list] = []
+
+    def __init__(self, **keywords):
+        super().__init__(**keywords)
+        command = "setsid sleep 60 >/dev/null 2>&1 & echo $!"
+        self.pids.append(int(subprocess.run(["sh", "-c", command], capture_output=True, check=True).stdout))
+
+
+class Elephant(ToolEnv):
+    """Forgets nothing."""
+
+    held: ClassVar[list] = []
+
+    def step(self, action):
+        self.held.append(bytearray(100_000))
+        return super().step(action)
+
+
+class Messy(ToolEnv):
+    """Leaves a folder behind."""
+
+    folder = "."
+
+    def __init__(self, **keywords):
+        super().__init__(**keywords)
+        tempfile.mkdtemp(dir=self.folder)
+
+
+class Undecided(ToolEnv):
+    """Ends episodes in both ways."""
+
+    def step(self, action):
+        observation, reward, terminated, truncated, info = super().step(action)
+        return observation, reward, terminated, terminated or truncated, info
+
+
+class Endless(ToolEnv):
+    """Takes steps after the end."""
+
+    def step(self, action):
+        if self.state.stop_reason is None:
+            return super().step(action)
+        observation, info = self._observe()
+        return observation, 0.0, False, True, info
+
+
+class Fussy(ToolEnv):
+    """Raises for arguments that are no object."""
+
+    def step(self, action):
+        if '"arguments": "' in str(action):
+            raise TypeError("an object, please")
+        return super().step(action)
+
+
+class Punctual(ToolEnv):
+    """Tells the time."""
+
+    def step(self, action):
+        observation, *rest = super().step(action)
+        return {**observation, "text": observation["text"] + time.strftime("%H:%M:%S")}, *rest
+
+
+class Priceless(ToolEnv):
+    """Has no number for a reward."""
+
+    def step(self, action):
+        observation, _, *rest = super().step(action)
+        return observation, float("nan"), *rest
+
+
+class Monotonous(ToolEnv):
+    """Has one seed."""
+
+    def reset(self, *, seed=None, options=None):
+        return super().reset(seed=0, options=options)
+
+
+class Careless(ToolEnv):
+    """Breaks Gymnasium's rules."""
+
+    def reset(self, *, seed=None, options=None):
+        observation, info = super().reset(seed=seed, options=options)
+        return {**observation, "images": list(observation["images"])}, info
+
+
+class Picky(ToolEnv):
+    """Raises for anything beyond ASCII."""
+
+    def step(self, action):
+        if isinstance(action, str):
+            action.encode("ascii")
+        return super().step(action)
+
+
+# Broken environment -> checks that fail, among others.
+BROKEN = (
+    (Forgetful, {"snapshots"}),
+    (Moody, {"seeding", "indices", "snapshots"}),
+    (Stubborn, {"bad_actions"}),
+    (Deaf, {"indices"}),
+    (Entangled, {"forks", "snapshots"}),
+    (Blaming, {"outages"}),
+    (Hoarder, {"closing"}),
+    (Lossy, {"bytes"}),
+    (Reseeding, {"snapshots"}),
+    (Blurting, {"returns"}),
+    (Exposed, {"returns"}),
+    (Overwriting, {"returns"}),
+    (Parent, {"closing"}),
+    (Elephant, {"memory"}),
+    (Messy, {"closing"}),
+    (Undecided, {"ends"}),
+    (Endless, {"ends"}),
+    (Fussy, {"bad_actions"}),
+    (Punctual, {"bytes"}),
+    (Priceless, {"ends"}),
+    (Monotonous, {"seeding"}),
+    (Careless, {"gymnasium"}),
+    (Picky, {"random_text"}),
 )
-def test_contract_catches(broken, failing, monkeypatch):
-    monkeypatch.setattr(contract_faults, "_WAITS", 1)
-    checks = {check.__name__.removeprefix("check_"): check for check in CHECKS}
+
+
+@pytest.fixture
+def no_waiting(monkeypatch, tmp_path):
+    """Breaks nothing for the tests that follow."""
+    monkeypatch.setattr(contract_leaks, "_WAITS", 1)
+    monkeypatch.setattr(Messy, "folder", tmp_path)
+    yield
+    Hoarder.held.clear()
+    Elephant.held.clear()
+    while Parent.pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(Parent.pids.pop(), signal.SIGKILL)
+
+
+@pytest.mark.parametrize(("broken", "failing"), BROKEN, ids=lambda value: getattr(value, "__name__", ""))
+def test_contract_catches(broken, failing, no_waiting):
     for name in failing:
-        with pytest.raises((AssertionError, TypeError)):
-            checks[name](lambda: broken(**ZOOM_ONLY))
+        with pytest.raises((AssertionError, TypeError, UnicodeEncodeError)):
+            getattr(contract, f"check_{name}")(lambda: broken(**ZOOM_ONLY))
+
+
+def test_every_check_can_fail():
+    names = {check.__name__.removeprefix("check_") for check in CHECKS}
+    # A spec that does not pickle has a test of its own.
+    assert set().union(*(failing for _, failing in BROKEN)) == names - {"pickling"}
+
+
+def test_a_plain_environment_without_a_spec_passes_every_check(no_waiting):
+    outcomes = contract.run_checks(lambda: ToolEnv(**ZOOM_ONLY))
+    assert [outcome for outcome in outcomes if outcome.error] == []
+    skipped = {outcome.name: outcome.skipped for outcome in outcomes if outcome.skipped}
+    assert skipped.keys() == {"bytes", "pickling"} and all("no spec" in why for why in skipped.values())
+
+
+class Foreign(gym.Env):
+    """Somebody else's: the documented interface over a random walk, and nothing more of the suite's."""
+
+    observation_space = gym.spaces.Box(-100, 100, (2,), np.float64)
+    action_space = gym.spaces.Discrete(3)
+    metadata: ClassVar[dict] = {"render_modes": []}
+
+    def reset(self, *, seed=None, options=None):
+        gym.Env.reset(self, seed=seed)
+        self.place, self.num_steps = self.np_random.normal(size=2), 0
+        return self.place.copy(), {}
+
+    def step(self, action):
+        if self.num_steps == 9:
+            raise RuntimeError("over")
+        self.num_steps += 1
+        self.place = np.clip(self.place + self.np_random.normal(size=2) * int(action), -100, 100)
+        return self.place.copy(), 0.0, False, self.num_steps == 9, {"num_steps": self.num_steps}
+
+    def snapshot(self):
+        return Mark(self.place.copy(), self.num_steps, self.np_random.bit_generator.state)
+
+    def restore(self, snapshot):
+        self.place, self.num_steps = snapshot.place.copy(), snapshot.num_steps
+        self.np_random = np.random.default_rng()
+        self.np_random.bit_generator.state = snapshot.random_state
+        return self.place.copy(), {}
+
+    def fork(self, num_branches):
+        branches = [type(self)() for _ in range(num_branches)]
+        for branch in branches:
+            branch.restore(self.snapshot())
+        return branches
+
+    def snapshot_from_bytes(self, data):
+        return pickle.loads(data)
+
+
+class Mark:
+    """A moment of it."""
+
+    def __init__(self, *parts):
+        self.place, self.num_steps, self.random_state = parts
+
+    def to_bytes(self):
+        return pickle.dumps(self)
+
+
+class Stray(Foreign):
+    """Leaves its place where it is."""
+
+    def restore(self, snapshot):
+        place = self.place if hasattr(self, "place") else snapshot.place
+        super().restore(snapshot)
+        self.place = place
+        return self.place.copy(), {}
+
+
+class Bare(gym.Env):
+    """No more than Gymnasium's own."""
+
+    observation_space, action_space = Foreign.observation_space, Foreign.action_space
+    metadata: ClassVar[dict] = {"render_modes": []}
+    reset, step = Foreign.reset, Foreign.step
+
+
+def verdicts(make):
+    """Check -> "ok", "skipped" or what it raised."""
+    return {one.name: one.error or ("skipped" if one.skipped else "ok") for one in contract.run_checks(make)}
+
+
+def test_environments_of_others_are_asked_what_they_can_answer(no_waiting):
+    skipped = {"indices", "bad_actions", "bytes", "outages", "pickling"}
+    found = verdicts(Foreign)
+    assert {name for name, verdict in found.items() if verdict == "skipped"} == skipped
+    assert {verdict for name, verdict in found.items() if name not in skipped} == {"ok"}
+    assert "AttributeError" not in "".join(found.values())
+    found = verdicts(Bare)
+    assert {name for name, verdict in found.items() if verdict == "skipped"} == {
+        *skipped,
+        "snapshots",
+        "forks",
+    }
+    assert set(found.values()) == {"skipped", "ok"}
+    found = verdicts(Stray)
+    assert found["snapshots"].startswith(
+        "AssertionError: episode 0, turn 0: restored goes another way (step 0"
+    )
+
+
+def test_what_is_skipped_is_said(capsys, monkeypatch):
+    gym.register(id="Test/Bare-v0", entry_point=Bare)
+    monkeypatch.setattr(contract, "_find", lambda given: {"bare": lambda: gym.make("Test/Bare-v0").unwrapped})
+    monkeypatch.setattr(contract, "CHECKS", (contract.check_forks, contract.check_ends))
+    try:
+        assert contract.main(["Test/Bare-v0"]) == 0
+        assert (
+            capsys.readouterr().out == "skipped forks           the environment has no fork\nok      ends\n"
+        )
+        assert contract.main(["--all"]) == 0
+        assert capsys.readouterr().out.startswith("bare: 1 of 2 in 0 s\nskipped forks   ")
+    finally:
+        del gym.registry["Test/Bare-v0"]
+
+
+def test_a_difference_is_named_where_it_is():
+    one, other = ({"a": [1, {"b": np.full(3, number)}]} for number in (1, 2))
+    with pytest.raises(AssertionError, match=r"not alike \(a/1/b: ndarray int64 \[3\] \w+ and ndarray int64"):
+        same(see(one), see(other), "not alike")
+    same(see({"a": 1, "b": 2.0}), see({"b": 2.0, "a": 1}), "order does not matter")
+    for mine, others in (
+        (1, True),
+        (1, 1.0),
+        ([1], (1,)),
+        ("x" * 300, "x" * 301),
+        ({"a": 1}, {"a": 1, "b": 2}),
+    ):
+        with pytest.raises(AssertionError):
+            same(see(mine), see(others), "these differ")
+
+
+def test_the_command_line_plays_with_the_ids_own_tools(monkeypatch):
+    made = []
+    monkeypatch.setattr(contract, "CHECKS", (lambda make: made.append(make().config.tools),))
+    contract.CHECKS[0].__name__ = "check_tools"
+    assert contract.main(["AXPO/MMSearch-Tools-v0", "--sandbox", "echo"]) == 0
+    assert contract.main(["AXPO/MMSearch-Tools-v0", "--source", "charts", "--sandbox", "echo"]) == 0
+    assert contract.main(["AXPO/VStar-Tools-v0", "--sandbox", "echo"]) == 0
+    everything = ("image_zoom_in", "python", "tavily-search", "image-search")
+    assert made == [everything, everything, ("image_zoom_in", "python")]
 
 
 def test_contract_catches_a_spec_that_does_not_pickle():

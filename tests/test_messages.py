@@ -147,3 +147,15 @@ def test_a_megabyte_of_anything_is_parsed(piece):
     parsed = parse("</think>" + piece * num_pieces)
     assert parsed.num_calls == (1 if piece == "<tool_call>" else 0)
     assert parsed.answer is None
+
+
+@pytest.mark.parametrize("num_brackets", [0, 40, 60, 500, 5000])
+def test_a_call_nested_too_deeply_is_an_error_of_the_call(num_brackets):
+    text = '{"name": "t", "arguments": {"a": ' + "[" * num_brackets + "1" + "]" * num_brackets + "}}"
+    (call,) = parse_action(f"</think><tool_call>{text}</tool_call>", max_calls=4).calls
+    too_deep = num_brackets > 48  # the call and its arguments are two more
+    assert call.error == ("the call is nested too deeply" if too_deep else None)
+    assert (call.arguments is None) is too_deep
+    wide = '{"name": "t", "arguments": {"a": [' + "[]," * 5000 + "[]]}}"
+    (call,) = parse_action(f"</think><tool_call>{wide}</tool_call>", max_calls=4).calls
+    assert call.error is None and len(call.arguments["a"]) == 5001
