@@ -20,6 +20,7 @@ from axpo_env.actions import random_action
 MakeEnv = Callable[[], Any]
 Seen = dict[str, str]  # path -> what stands there, such as {"/info/num_turns": "int 1"}
 SEED = 7
+_PLAIN = frozenset((str, int, float, bool, type(None)))  # most of what there is
 _MAX_CHARS = 200  # longer texts are compared by their digest
 
 
@@ -120,19 +121,25 @@ def see_start(start: Sequence[Any]) -> Seen:
 def see(value: Any) -> Seen:
     """`value` written down, part by part; the same in every process."""
     seen: Seen = {}
-    _write(value, "", seen)
+    _write(value, "", seen, {})
     return seen
 
 
-def _write(value: Any, path: str, seen: Seen) -> None:
+def _write(value: Any, path: str, seen: Seen, arrays: dict[int, str]) -> None:
+    """`arrays` holds what arrays were written as: an image stands in observation and messages."""
     kind = type(value).__name__
-    parts = _parts(value)
+    if isinstance(value, np.ndarray) and value.dtype != object:
+        if id(value) not in arrays:
+            arrays[id(value)] = f"{kind} {_leaf(value)}"
+        seen[path] = arrays[id(value)]
+        return
+    parts = None if type(value) in _PLAIN else _parts(value)
     if parts is None:
         seen[path] = f"{kind} {_leaf(value)}"
         return
     seen[path] = f"{kind} of {len(parts)}"
     for name, part in parts:
-        _write(part, f"{path}/{name}", seen)
+        _write(part, f"{path}/{name}", seen, arrays)
 
 
 def _parts(value: Any) -> list[tuple[Any, Any]] | None:
@@ -150,11 +157,13 @@ def _parts(value: Any) -> list[tuple[Any, Any]] | None:
 
 def _leaf(value: Any) -> str:
     if isinstance(value, np.ndarray):
-        digest = hashlib.sha256(np.ascontiguousarray(value).tobytes()).hexdigest()[:16]
+        digest = hashlib.blake2b(np.ascontiguousarray(value).data, digest_size=8).hexdigest()
         return f"{value.dtype} {list(value.shape)} {digest}"
     if isinstance(value, int) and value.bit_length() > 1000:
         return hex(value)
-    text = re.sub(r" at 0x[0-9a-f]+", "", repr(value))
+    text = repr(value)
+    if type(value) not in _PLAIN:
+        text = re.sub(r" at 0x[0-9a-f]+", "", text)  # of an object without parts
     if len(text) <= _MAX_CHARS:
         return text
     return f"{text[:40]}... {hashlib.sha256(text.encode()).hexdigest()[:16]}"
