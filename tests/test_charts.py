@@ -2,14 +2,17 @@
 
 import math
 import random
+import re
 from dataclasses import replace
+from fractions import Fraction
 
 import numpy as np
 import pytest
 
 from axpo_env.messages import parse_action
-from axpo_env.tasks.synthetic import charts
-from axpo_env.tasks.synthetic.chart_data import PALETTE, split_of
+from axpo_env.tasks.synthetic.chart_data import PALETTE, Chart, split_of
+from axpo_env.tasks.synthetic.chart_drawing import label_boxes
+from axpo_env.tasks.synthetic.chart_questions import _rounded, ask
 from axpo_env.tasks.synthetic.charts import LEVELS, ChartSource
 from axpo_env.tasks.synthetic.draws import pick_offset
 from axpo_env.tools.zoom import crop_box
@@ -76,19 +79,15 @@ def test_splits_share_no_chart(level):
             assert split_of(source(level, split).get(index).details["chart"]) == split
 
 
-def test_some_kinds_and_marks_are_for_the_test_split_only(monkeypatch):
-    from PIL import Image
-
-    # Painting 4k charts takes long and decides neither.
-    monkeypatch.setattr(charts, "paint", lambda chart: (Image.new("RGB", (8, 8)), _AnyBox()))
+def test_some_kinds_and_marks_are_for_the_test_split_only():
     for name in ("easy", "medium", "hard"):
         level = LEVELS[name]
         seen = {}
         for split in ("train", "test"):
-            tasks = [source(name, split).get(index) for index in range(200)]
+            items = [source(name, split).item(index) for index in range(200)]
             seen[split] = (
-                {task.details["kind"] for task in tasks},
-                {task.details["chart"].marks for task in tasks},
+                {item.kind for item in items},
+                {item.details["chart"].marks for item in items},
             )
         assert seen["train"] == (set(level.questions), set(level.marks))
         assert seen["test"] == (
@@ -98,16 +97,11 @@ def test_some_kinds_and_marks_are_for_the_test_split_only(monkeypatch):
         assert level.test_questions and level.test_marks
 
 
-class _AnyBox(dict):
-    def __missing__(self, key):
-        return (0.0, 0.0, 1.0, 1.0)
-
-
 @pytest.mark.parametrize("level", LEVELS.values(), ids=lambda level: level.name)
 def test_values_are_too_small_before_zooming_and_large_enough_after(level):
     glyph_px = 0.7 * level.label_px
     for canvas_px in level.canvas_px:
-        assert glyph_px * math.sqrt(level.view_pixels) / canvas_px <= 6
+        assert glyph_px * math.sqrt(level.view_pixels) / canvas_px <= 4
     task = source(level.name).get(0)
     height, width = task.images[0].shape[:2]
     for box in task.gold_boxes:
@@ -220,7 +214,91 @@ def test_bad_questions_are_refused():
     with pytest.raises(ValueError, match=r"unknown question kind 'look'.*nearest: lookup"):
         source(replace(NANO, questions=("look",)))
     with pytest.raises(ValueError, match="num_series must be at least 2"):
-        source(replace(LEVELS["easy"], questions=("argmax_gap",)))
+        source(replace(LEVELS["easy"], questions=("largest_gap",)))
+
+
+def ask_about(kind, values, *, split="train", decimals=1):
+    """The item of one kind about a chart of two series, whose categories are a, b, c, d."""
+    chart = Chart(
+        layout="axes",
+        marks="points",
+        canvas_px=400,
+        label_px=10,
+        name_px=10,
+        title="",
+        categories=("a", "b", "c", "d"),
+        series=("s", "t"),
+        colors=((0, 0, 0), (255, 0, 0)),
+        values=values,
+        decimals=decimals,
+    )
+    return ask(random.Random(3), chart, kind, level=LEVELS["medium"], split=split)
+
+
+# Values 50.0 and 20.0, in whatever order they are drawn.
+TWO = ((500, 200, 500, 200), (500, 200, 500, 200))
+
+
+@pytest.mark.parametrize(
+    ("kind", "answers", "precision"),
+    [
+        ("sum", {"70.0"}, "one decimal"),
+        ("difference", {"30.0", "-30.0"}, "one decimal"),
+        ("ratio", {"2.5000", "0.4000"}, "4 decimals"),
+        ("percent_change", {"150.00", "-60.00"}, "2 decimals"),
+        ("slope", {"30.00", "-30.00", "10.00", "-10.00"}, "2 decimals"),
+        ("lookup", {"50.0", "20.0"}, "one decimal"),
+    ],
+)
+def test_answers_by_hand_and_graded_to_the_decimal_asked_for(kind, answers, precision):
+    item = ask_about(kind, TWO)
+    assert item.answer in answers and item.question.endswith(f" Round to {precision}.")
+    step = 10.0 ** -len(item.answer.partition(".")[2])
+    for said, right in ((0, True), (step, False), (-step, False)):
+        assert item.grader(f"{float(item.answer) + said}", (item.answer,)).correct is right
+
+
+def test_the_largest_gap_of_four_categories_by_hand():
+    item = ask_about("largest_gap", ((100, 200, 300, 400), (160, 190, 421, 380)))
+    assert item.answer == "12.1" and len(item.gold_boxes) == 8
+
+
+def test_a_result_halfway_is_right_rounded_either_way():
+    item = ask_about("weighted_mean", ((11, 12, 13, 14), (11, 12, 13, 14)), decimals=0)
+    assert re.fullmatch(r"1[1-4]\.\d", item.answer) and item.aliases == ()
+    assert _rounded(Fraction(5, 4), 1) == ("1.2", "1.3") and _rounded(Fraction(-1, 200), 2) == (
+        "-0.01",
+        "0.00",
+    )
+    assert _rounded(Fraction(1, 3), 4) == ("0.3333",) and _rounded(Fraction(-1, 300), 2) == ("0.00",)
+
+
+def test_who_does_not_zoom_guesses_above_nano():
+    for level in ("easy", "medium", "hard"):
+        item = source(level).item(0)
+        assert len(item.guesses) >= 10 and item.answer not in item.guesses
+    task = source("easy").get(0)
+    said = {task.demonstrate(random.Random(seed), use_tools=False)[0] for seed in range(40)}
+    answers = {parse_action(action, max_calls=1).answer for action in said}
+    assert len(answers) > 5 and answers <= set(source("easy").item(0).guesses)
+    assert all(action.startswith("guess ") for action in said)
+
+
+def test_the_rollouts_of_a_chart_share_its_pixels():
+    task = source("medium").get(4)
+    assert source("medium").get(4) is task
+
+
+def test_labels_of_a_chart_do_not_overlap():
+    for level in ("easy", "medium", "hard"):
+        for index in range(20):
+            chart = source(level).item(index).details["chart"]
+            margin, boxes = chart.label_px, sorted(label_boxes(chart).values())
+            for place, (left, top, right, bottom) in enumerate(boxes):
+                assert left + margin >= 0 and top + margin >= 0 and right - margin <= chart.canvas_px
+                for other in boxes[place + 1 :]:
+                    beside = other[0] >= right - 2 * margin  # without the margins around both
+                    assert beside or other[1] >= bottom - 3 * margin or other[3] - 3 * margin <= top
 
 
 def test_own_knobs_make_other_items():

@@ -43,11 +43,14 @@ PLAYED = [
     ("mathvision", "synthetic", "easy", "train", COMPUTE),
     ("dynamath", "synthetic", "easy", "test", COMPUTE),
     ("mathvr", "synthetic", "medium", "validation", COMPUTE),
+    ("chartqa", "synthetic", "easy", "train", ZOOM),
+    ("chartqa", "synthetic", "medium", "test", COMPUTE),
     ("chartqa", "ledgers", "nano", "train", COMPUTE),
     ("hrmmsearch", "synthetic", "nano", "test", SEARCH),
     ("mmsearch", "synthetic", "easy", "train", SEARCH),
 ]
 LARGE = [
+    ("chartqa", "synthetic", "hard", "validation", COMPUTE),
     ("hrbench4k", "synthetic", "hard", "test", ZOOM),
     ("hrbench8k", "synthetic", "hard", "train", ZOOM),
     ("mathvr", "synthetic", "hard", "test", COMPUTE),
@@ -122,6 +125,7 @@ UNSEEN = [
     ("mathvr", "synthetic", "nano", 300),
     ("mmsearch", "synthetic", "easy", 200),
     ("chartqa", "ledgers", "easy", 300),
+    *(("chartqa", "synthetic", level, 300) for level in ("easy", "medium", "hard")),
 ]
 
 
@@ -228,7 +232,7 @@ def of_family(name, split, difficulty):
 
 
 @pytest.mark.parametrize(
-    "benchmark", ["visualprobe", "mathvision", "dynamath", "mathvr", "mmsearch", "ledgers"]
+    "benchmark", ["chartqa", "visualprobe", "mathvision", "dynamath", "mathvr", "mmsearch", "ledgers"]
 )
 def test_no_two_splits_share_a_sentence_or_data(benchmark):
     sentences, data = {}, {}
@@ -252,6 +256,8 @@ def test_no_two_splits_share_a_sentence_or_data(benchmark):
 def what_it_is_about(item):
     """The data that an item's split is told by."""
     details = item.details
+    if "chart" in details:
+        return repr(details["chart"].values)
     if "board" in details:
         return [sign.text for sign in details["board"].in_block((0, 0))]
     if "figure" in details:

@@ -149,11 +149,16 @@ def _draw_axes(rng: random.Random, level: ChartLevel, split: str) -> Chart:
     )
 
 
+def draw_range(rng: random.Random, level: ChartLevel) -> tuple[int, int]:
+    """The smallest and the largest value that a chart may show, in value steps."""
+    maximum = pick(rng, level.value_maxima)
+    return max(1, math.ceil(level.value_floor * maximum / level.value_step)), maximum // level.value_step
+
+
 def _draw_values(
     rng: random.Random, level: ChartLevel, num_series: int, num_bars: int
 ) -> tuple[tuple[int, ...], ...]:
-    maximum = pick(rng, level.value_maxima)
-    steps = (max(1, math.ceil(level.value_floor * maximum / level.value_step)), maximum // level.value_step)
+    steps = draw_range(rng, level)
     if level.distinct:
         always = [] if level.typical is None else [level.typical[0]]
         others = [level.value_step * step for step in range(steps[0], steps[1] + 1)]

@@ -19,19 +19,36 @@ _GRID = (220, 220, 220)
 _NUM_TICKS = 5
 
 
-def paint(chart: Chart) -> tuple[Image.Image, LabelBoxes]:
-    """The picture, and per value the box that a reader should zoom into."""
+def paint(chart: Chart) -> Image.Image:
+    """The picture."""
     picture = Image.new("RGB", (chart.canvas_px, chart.canvas_px), "white")
     draw = ImageDraw.Draw(picture)
-    return picture, _paint_slots(draw, chart) if chart.layout == "slots" else _paint_axes(draw, chart)
+    if chart.layout == "slots":
+        _paint_slots(draw, chart)
+    else:
+        _paint_axes(draw, chart)
+    return picture
 
 
-def _paint_slots(draw: ImageDraw.ImageDraw, chart: Chart) -> LabelBoxes:
+def label_boxes(chart: Chart) -> LabelBoxes:
+    """Per value the box that a reader should zoom into, in pixels. Paints nothing."""
+    if chart.layout == "slots":
+        slot = chart.canvas_px / len(chart.categories)
+        top, bottom = chart.canvas_px - slot, float(chart.canvas_px)
+        return {
+            (0, index): (index * slot, top, index * slot + slot, bottom)
+            for index in range(len(chart.categories))
+        }
+    return {
+        cell: _label_box(chart, cell, *point) for cell, point in _label_points(chart, Axes(chart)).items()
+    }
+
+
+def _paint_slots(draw: ImageDraw.ImageDraw, chart: Chart) -> None:
     """Equal slots: above a bar two thirds as wide, below the slot's square with the value in it."""
     size = chart.canvas_px
     slot = size / len(chart.categories)
     floor = size - slot
-    boxes = {}
     for index, value in enumerate(chart.values[0]):
         left = index * slot
         top = floor - 0.95 * floor * value / chart.axis_top
@@ -39,11 +56,9 @@ def _paint_slots(draw: ImageDraw.ImageDraw, chart: Chart) -> LabelBoxes:
         draw.rectangle(bar, fill=chart.colors[index])
         center = (left + slot / 2, floor + slot / 2)
         draw.text(center, chart.shown(0, index), fill=INK, font=font(chart.label_px), anchor="mm")
-        boxes[0, index] = (left, floor, left + slot, float(size))
-    return boxes
 
 
-class _Axes:
+class Axes:
     """The plot area of an axes chart, and where values lie in it."""
 
     def __init__(self, chart: Chart) -> None:
@@ -55,12 +70,19 @@ class _Axes:
         self.tick = _nice_step(highest / _NUM_TICKS)
         self.limit = self.tick * math.ceil(highest / self.tick)
         self.slot = (self.right - self.left) / len(chart.categories)
+        self.bar = 0.8 * self.slot / len(chart.series)  # width of a bar
+        self.step = self.bar if chart.marks == "bars" else 0.0  # between the marks of a category
+        self.middle = (len(chart.series) - 1) / 2
 
     def y(self, value: float) -> float:
         return self.bottom - (self.bottom - self.top) * value / self.limit
 
     def center(self, category: int) -> float:
         return self.left + (category + 0.5) * self.slot
+
+    def x(self, series: int, category: int) -> float:
+        """The middle of a mark: bars of a category stand side by side, other marks above one another."""
+        return self.center(category) + (series - self.middle) * self.step
 
 
 def _nice_step(least: float) -> int:
@@ -69,25 +91,35 @@ def _nice_step(least: float) -> int:
     return next(step * power for step in (1, 2, 5, 10) if step * power >= least)
 
 
-def _paint_axes(draw: ImageDraw.ImageDraw, chart: Chart) -> LabelBoxes:
-    axes = _Axes(chart)
+def _paint_axes(draw: ImageDraw.ImageDraw, chart: Chart) -> None:
+    axes = Axes(chart)
     _paint_frame(draw, chart, axes)
-    tops = _paint_marks(draw, chart, axes)
-    boxes = {}
+    _paint_marks(draw, chart, axes)
+    for cell, (x, y) in _label_points(chart, axes).items():
+        _paint_value(draw, chart, cell, x, y)
+
+
+def _label_points(chart: Chart, axes: Axes) -> dict[tuple[int, int], tuple[float, float]]:
+    """The middle of each printed value: above its mark, clear of the others of its category."""
+    points = {}
     for category in range(len(chart.categories)):
         # From the lowest label up, each kept clear of the one before.
-        column = sorted(range(len(chart.series)), key=lambda series: -tops[series, category][1])
         ceiling = math.inf
-        for series in column:
-            x, y = tops[series, category]
-            y = min(y - chart.label_px, ceiling)
+        for series in sorted(range(len(chart.series)), key=lambda series: chart.values[series][category]):
+            y = min(axes.y(chart.values[series][category]) - chart.label_px, ceiling)
             ceiling = y - 1.3 * chart.label_px
-            boxes[series, category] = _paint_value(draw, chart, (series, category), x, y)
-    return boxes
+            points[series, category] = (axes.x(series, category), y)
+    return points
 
 
-def _paint_value(draw: ImageDraw.ImageDraw, chart: Chart, cell: tuple[int, int], x: float, y: float) -> Box:
-    """A value centred on (x, y) on white; returns the box to zoom into, which shows a bit around it."""
+def _label_box(chart: Chart, cell: tuple[int, int], x: float, y: float) -> Box:
+    """What to zoom into: a value centred on (x, y), and a bit around it."""
+    half_width, margin = font(chart.label_px).getlength(chart.shown(*cell)) / 2, chart.label_px
+    return x - half_width - margin, y - 2 * margin, x + half_width + margin, y + 2 * margin
+
+
+def _paint_value(draw: ImageDraw.ImageDraw, chart: Chart, cell: tuple[int, int], x: float, y: float) -> None:
+    """A value centred on (x, y) on white."""
     face, text = font(chart.label_px), chart.shown(*cell)
     half_width, half_height = face.getlength(text) / 2, 0.55 * chart.label_px
     draw.rectangle((x - half_width - 2, y - half_height, x + half_width + 2, y + half_height), fill="white")
@@ -96,11 +128,9 @@ def _paint_value(draw: ImageDraw.ImageDraw, chart: Chart, cell: tuple[int, int],
         # A label may cover another series' mark, so each says by a swatch whose it is.
         right, side = x - half_width - 3, 0.4 * chart.label_px
         draw.rectangle((right - side, y - side / 2, right, y + side / 2), fill=chart.colors[cell[0]])
-    margin = chart.label_px
-    return x - half_width - margin, y - 2 * margin, x + half_width + margin, y + 2 * margin
 
 
-def _paint_frame(draw: ImageDraw.ImageDraw, chart: Chart, axes: _Axes) -> None:
+def _paint_frame(draw: ImageDraw.ImageDraw, chart: Chart, axes: Axes) -> None:
     """Title, legend, grid, tick labels, category names."""
     name, small = font(chart.name_px), font(chart.label_px)
     middle = chart.canvas_px / 2
@@ -124,24 +154,17 @@ def _paint_frame(draw: ImageDraw.ImageDraw, chart: Chart, axes: _Axes) -> None:
         draw.text((axes.center(category), y), label, fill=INK, font=name, anchor="mm")
 
 
-def _paint_marks(
-    draw: ImageDraw.ImageDraw, chart: Chart, axes: _Axes
-) -> dict[tuple[int, int], tuple[float, float]]:
-    """Bars, lines or points; returns the top middle of each mark."""
-    tops = {}
-    bar = 0.8 * axes.slot / len(chart.series)
+def _paint_marks(draw: ImageDraw.ImageDraw, chart: Chart, axes: Axes) -> None:
+    """Bars, lines or points."""
     radius = 0.3 * chart.label_px
     for series, values in enumerate(chart.values):
         color = chart.colors[series]
-        shift = (series - (len(chart.series) - 1) / 2) * bar if chart.marks == "bars" else 0.0
-        path = [(axes.center(index) + shift, axes.y(value)) for index, value in enumerate(values)]
-        tops.update({(series, index): point for index, point in enumerate(path)})
+        path = [(axes.x(series, index), axes.y(value)) for index, value in enumerate(values)]
         if chart.marks == "bars":
             for x, y in path:
-                draw.rectangle((x - bar / 2 + 1, y, x + bar / 2 - 1, axes.bottom - 1), fill=color)
+                draw.rectangle((x - axes.bar / 2 + 1, y, x + axes.bar / 2 - 1, axes.bottom - 1), fill=color)
             continue
         if chart.marks == "lines":
             draw.line(path, fill=color, width=3)
         for x, y in path:
             draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=color)
-    return tops

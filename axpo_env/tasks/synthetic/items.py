@@ -1,8 +1,7 @@
 """What generated families share: levels, an item, the source that makes and caches tasks.
 
 A family draws an item's data, question and solution first and paints its images only when a task is asked for; so
-a question can be had without its pixels. Charts alone share no more than levels. Which families there are is said
-in `families`.
+a question can be had without its pixels. Which families there are is said in `families`.
 """
 
 import math
@@ -63,6 +62,7 @@ class Item:
     answer: str
     aliases: tuple[str, ...] = ()  # other right answers
     guesses: tuple[str, ...]  # what one may answer who does not look, each as likely
+    guess_note: str = "guess"  # what one thinks who does not look
     needs_tools: tuple[str, ...]
     gold_boxes: tuple[Box1000, ...] = ()
     paint: Callable[[], tuple[Image.Image, ...]]
@@ -75,10 +75,11 @@ LevelT = TypeVar("LevelT", bound=AnyLevel)
 Kind = TypeVar("Kind")
 
 
-class LevelledSource(ABC, Generic[LevelT]):
-    """The tasks of one family, level and split.
+class GeneratedSource(ABC, Generic[LevelT]):
+    """The tasks of one family, level and split: items, painted when asked for and then kept in a cache.
 
-    Task `index` is made from nothing but `key`, split and index. Any number of threads may share a source.
+    Task `index` is made from nothing but `key`, split and index. All sources share the cache, and any number of
+    threads may share a source.
     """
 
     family: ClassVar[str]
@@ -100,9 +101,6 @@ class LevelledSource(ABC, Generic[LevelT]):
     def num_tasks(self) -> int:
         return NUM_TASKS
 
-    @abstractmethod
-    def get(self, index: int) -> Task: ...
-
     def _find_level(self, difficulty: str | LevelT) -> Any:
         if isinstance(difficulty, str):
             if difficulty not in self.levels:
@@ -114,10 +112,6 @@ class LevelledSource(ABC, Generic[LevelT]):
                 f"{self.family} take a level's name or a {wanted.__name__}, not a {type(difficulty).__name__}"
             )
         return difficulty
-
-
-class GeneratedSource(LevelledSource[LevelT]):
-    """A family whose tasks are items, painted when asked for and then kept in a cache that all sources share."""
 
     @abstractmethod
     def draw(self, rng: Any, index: int) -> Item:
@@ -156,8 +150,9 @@ def _demonstrator(item: Item) -> Callable[..., list[str]]:
     ) -> list[str]:
         if use_tools or not item.needs_tools:
             return item.solve(rng, aim_noise)
-        guess = item.guesses[int(rng.random() * len(item.guesses))]
-        return [format_action("guess", format_answer(guess))]
+        # A single guess draws nothing: trained recipes rest on the numbers that follow.
+        place = int(rng.random() * len(item.guesses)) if len(item.guesses) > 1 else 0
+        return [format_action(item.guess_note, format_answer(item.guesses[place]))]
 
     return demonstrate
 
