@@ -5,14 +5,25 @@ the font was printed in, and finds the row of glyphs whose pictures lie closest 
 segmentations, by dynamic programming). It knows which characters may occur, but no words. Given the image as
 the policy first sees it, it stands for a policy without tools; given crops as the zoom tool returns them and
 the policy sees them, for one with tools.
+
+In charts, values also show in where marks end. Three more readers go by that, and all know the axis: one measures
+marks in the first view; one then also looks which of the numbers that fit the mark looks most like its label; one is
+told the very row of the full picture in which a mark ends, which nobody can measure better.
 """
+
+import random
+from fractions import Fraction
 
 import numpy as np
 import pytest
 from numpy.lib.stride_tricks import sliding_window_view
 from PIL import Image, ImageDraw
 
+from axpo_env.grading import extract_answer
 from axpo_env.grading.choice import listed_options
+from axpo_env.tasks.base import SPLITS
+from axpo_env.tasks.synthetic.chart_drawing import Axes, label_boxes
+from axpo_env.tasks.synthetic.charts import ChartSource
 from axpo_env.tasks.synthetic.families import make_generated
 from axpo_env.tasks.synthetic.ledger_data import money
 from axpo_env.tasks.synthetic.ledger_drawing import PRICE_END, QUANTITY, corner, line_y
@@ -94,6 +105,7 @@ class Reader:
 
     def __init__(self, task, level, *, zooms):
         self.task, self.level, self.zooms = task, level, zooms
+        self.font_px = getattr(level, "font_px", None) or level.label_px
         self.views = {}
 
     def text(self, center, width_px, characters, box):
@@ -103,7 +115,7 @@ class Reader:
             image = self.task.images[0]
             view = zoomed_view(image, self.level, box) if self.zooms else first_view(image, self.level)
             self.views[key] = view
-        return read_in(self.views[key], center, width_px, characters, self.level.font_px)
+        return read_in(self.views[key], center, width_px, characters, self.font_px)
 
 
 def middle(box):
@@ -195,12 +207,115 @@ def answer_lookup(reader, item):
     return item.answer if name.lower() == plaque.text.lower() else None
 
 
+def answer_chart(reader, item):
+    """The answer that follows from the values read; None if one is no number."""
+    chart, plan = item.details["chart"], item.details["plan"]
+    face, boxes, values = font(chart.label_px), label_boxes(chart), []
+    for cell, box in zip(plan.cells, item.gold_boxes, strict=True):
+        width = face.getlength(chart.shown(*cell)) + 4
+        try:
+            values.append(Fraction(reader.text(middle(boxes[cell]), width, "0123456789.", box)))
+        except ValueError:
+            return None
+    return answer_from(plan, values)
+
+
+def answer_from(plan, values):
+    try:
+        return plan.compute(values)[0]
+    except ZeroDivisionError:
+        return None
+
+
+def answer_by_measuring(task, item, level):
+    """The answer that follows from where the marks end in the first view."""
+    chart, plan, axes = item.details["chart"], item.details["plan"], Axes(item.details["chart"])
+    image, _, scale = first_view(task.images[0], level)
+    rows = [mark_end(image, scale, chart, axes, cell) for cell in plan.cells]
+    return answer_from(plan, [Fraction(value_at(row, axes), 10**chart.decimals) for row in rows])
+
+
+def answer_by_fitting(task, item, level):
+    """As by measuring; but of all values within a pixel of the first view, those that labels look most like."""
+    chart, plan, axes = item.details["chart"], item.details["plan"], Axes(item.details["chart"])
+    image, _, scale = first_view(task.images[0], level)
+    boxes, values = label_boxes(chart), []
+    for cell in plan.cells:
+        row = mark_end(image, scale, chart, axes, cell)
+        fitting = range(value_at(row + 1 / scale, axes), value_at(row - 1 / scale, axes) + 1)
+        texts = [f"{value / 10**chart.decimals:.{chart.decimals}f}" for value in fitting]
+        values.append(Fraction(most_alike(image, middle(boxes[cell]), texts, chart.label_px, scale)))
+    return answer_from(plan, values)
+
+
+def most_alike(image, center, texts, size_px, scale):
+    """The one of `texts` that, printed and blurred as the view is, comes closest to what stands at `center`."""
+    face = font(size_px)
+    width, height = 2 * round(face.getlength(texts[-1]) / 2) + 16, 2 * round(ROWS * size_px / 2)
+    left, top = center[0] - width / 2, center[1] - height / 2
+    box = [side * scale for side in (left, top, left + width, top + height)]
+    patch = Image.fromarray(image).convert("L").resize((width, height), Image.Resampling.BICUBIC, box)
+    small = (round(width * scale), round(height * scale))
+    errors = {}
+    for text in texts:
+        print_ = Image.new("L", (width, height), 255)
+        ImageDraw.Draw(print_).text((width / 2, height / 2), text, fill=0, font=face, anchor="mm")
+        blurred = print_.resize(small, Image.Resampling.BOX).resize(print_.size, Image.Resampling.BICUBIC)
+        shifted = [np.roll(np.asarray(blurred, dtype=float), step, axis=1) for step in (-1, 0, 1)]
+        errors[text] = min(((guess - patch) ** 2)[2:-2, 6:-6].sum() for guess in shifted)
+    return min(errors, key=errors.__getitem__)
+
+
+def value_at(row, axes):
+    """The value that lies nearest to a row of the full picture, in its last printed digit."""
+    return max(1, round((axes.bottom - row) / (axes.bottom - axes.top) * axes.limit))
+
+
+def mark_end(image, scale, chart, axes, cell):
+    """In which row of the full picture a bar ends or a marker lies, from the shares of its colour in the pixels.
+
+    Of several alike, the reader is told which marker it is: it looks no further than a marker's height from it.
+    """
+    radius = axes.bar / 8 if chart.marks == "bars" else 0.3 * chart.label_px
+    x = axes.x(*cell)
+    columns = slice(
+        int((x - radius) * scale), max(int((x - radius) * scale) + 1, round((x + radius) * scale))
+    )
+    color = np.array(chart.colors[cell[0]], dtype=float) - 255
+    pixels = image[:, columns].astype(float) - 255
+    shares = pixels @ color / (color @ color)
+    strange = np.linalg.norm(pixels - shares[..., None] * color, axis=2) > 40  # of another colour
+    shares = np.where(strange, 0, np.clip(shares, 0, 1)).mean(axis=1)
+    if chart.marks == "bars":
+        row = int(axes.bottom * scale) - 2
+        while shares[row] > 0.85:
+            row -= 1
+        return (row + 1 - shares[row]) / scale + 0.5  # rows are painted whole, cut off
+    # A marker is two radii high; where its colour fills most of that lies its middle.
+    height = max(2, round(2 * radius * scale) + 1)
+    told = axes.y(chart.values[cell[0]][cell[1]]) * scale - height / 2
+    starts = [round(told + step) for step in range(-height, height + 1)]
+    start = max(starts, key=lambda start: shares[start : start + height].sum())
+    rows = np.arange(start, start + height)
+    weights = shares[rows] + 1e-9
+    return float(((rows + 0.5) * weights).sum() / weights.sum()) / scale
+
+
+def answer_by_rows(item):
+    """The answer that follows from the rows of the full picture in which the marks end."""
+    chart, plan, axes = item.details["chart"], item.details["plan"], Axes(item.details["chart"])
+    rows = [int(axes.y(chart.values[series][category])) + 0.5 for series, category in plan.cells]
+    return answer_from(plan, [Fraction(value_at(row, axes), 10**chart.decimals) for row in rows])
+
+
 CASES = {
     "signs, free text": ("visualprobe", "signs", "easy", answer_signs, None, 20),
     "signs, multiple choice": ("hrbench4k", "signs", "medium", answer_signs, None, 8),
     "figures": ("mathvr", "figures", "medium", answer_figure, ("triangle_parts",), 8),
     "ledgers": ("chartqa", "ledgers", "easy", answer_ledger, None, 8),
     "lookups": ("hrmmsearch", "lookups", "easy", answer_lookup, None, 20),
+    "charts, easy": ("chartqa", "charts", "easy", answer_chart, None, 12),
+    "charts, medium": ("chartqa", "charts", "medium", answer_chart, None, 6),
 }
 
 
@@ -213,3 +328,54 @@ def test_reading_needs_the_zoom(case):
     print(f"{case}: {without:.2f} before zooming, {with_tools:.2f} after")
     assert with_tools >= 0.85
     assert without <= with_tools / 2
+
+
+CHARTS = [(level, split) for level in ("easy", "medium", "hard") for split in SPLITS]
+
+
+def check_charts(level, split, num_items, answers):
+    """That no reader of first views is right on more than half of what a demonstration with tools is."""
+    made, right = ChartSource(split=split, difficulty=level), {answer.__name__: 0 for answer in answers}
+    demonstrated = 0
+    for index in range(num_items):
+        item, task = made.item(index), made.get(index)
+        demonstrated += task.grade(extract_answer(task.demonstrate(random.Random(0))[-1])).correct
+        for answer in answers:
+            right[answer.__name__] += task.grade(answer(task, item, made.level)).correct
+    print(f"charts {level} {split}: of {num_items}, demonstrated {demonstrated}, {right}")
+    assert demonstrated >= 0.99 * num_items
+    assert all(count <= demonstrated / 2 for count in right.values())
+
+
+@pytest.mark.parametrize("level", ["easy", "medium"])
+def test_measuring_a_chart_is_not_reading_it(level):
+    check_charts(level, "train", 16, (answer_by_measuring, answer_by_fitting))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("level", "split"), CHARTS)
+def test_measuring_a_hundred_charts_is_not_reading_them(level, split):
+    check_charts(level, split, 100, (answer_by_measuring, answer_by_fitting))
+
+
+@pytest.mark.parametrize(("level", "split"), CHARTS)
+def test_the_row_in_which_a_mark_ends_does_not_tell_its_value(level, split):
+    made = ChartSource(split=split, difficulty=level)
+    items = [made.item(index) for index in range(100)]
+    right = [item.grader(answer_by_rows(item), (item.answer, *item.aliases)).correct for item in items]
+    print(f"charts {level} {split}: {np.mean(right):.2f} by rows")
+    assert np.mean(right) <= 0.3
+
+
+@pytest.mark.parametrize(("level", "split"), CHARTS)
+def test_marks_end_where_a_measuring_reader_finds_them(level, split):
+    """Or else that it is wrong shows nothing: half of all marks are found within 1.5 pixels of the full picture."""
+    made, missed = ChartSource(split=split, difficulty=level), []
+    for index in range(4):
+        task, chart = made.get(index), made.get(index).details["chart"]
+        image, _, scale = first_view(task.images[0], made.level)
+        axes = Axes(chart)
+        for cell in task.details["plan"].cells:
+            found = mark_end(image, scale, chart, axes, cell)
+            missed.append(abs(found - axes.y(chart.values[cell[0]][cell[1]])))
+    assert np.median(missed) <= 1.5
