@@ -1,0 +1,143 @@
+"""Texts: normalising, F1, phrases, free answers with and without a judge, answers in parts."""
+
+import pytest
+
+from axpo_env.grading.free import grade_f1, grade_free, grade_parts, split_parts
+from axpo_env.grading.text import exact_match, holds_phrase, normalize, token_f1
+
+
+@pytest.mark.parametrize(
+    ("text", "normal"),
+    [
+        ("The Café's  top.", "cafe s top"),
+        ("1,234.50 dollars", "1234.5 dollars"),
+        ("(3,-4)", "3 -4"),
+        ("(1.000, 0.000)", "1 0"),
+        ("x-4", "x 4"),
+        ("x+4", "x + 4"),
+        ("C++", "c + +"),
+        ("5 %", "5 %"),
+        ("A", "a"),
+        ("v1.20.3", "v1.20.3"),
+        ("-", ""),
+    ],
+)
+def test_normalize(text, normal):
+    assert normalize(text) == normal
+
+
+def test_token_f1_by_hand():
+    assert token_f1("Barack Obama", "Obama") == pytest.approx(2 * 1 / (2 + 1))
+    assert token_f1("the cat sat on the mat", "a cat on a mat") == pytest.approx(2 * 3 / (4 + 3))
+    assert token_f1("x x", "x") == pytest.approx(2 / 3)
+    assert token_f1("", "x") == token_f1("y", "x") == 0.0
+
+
+@pytest.mark.parametrize(
+    ("answer", "correct", "score"),
+    [
+        ("Barack Obama", True, 1.0),
+        ("The answer is: barack obama.", True, 1.0),
+        ("President Obama", True, 1.0),
+        ("Obama", None, 2 / 3),
+        ("Michelle Obama", None, 1 / 2),
+        ("Obama, Biden, Trump or Bush", None, 2 / 7),
+        ("-", False, 0.0),
+        (None, False, 0.0),
+    ],
+)
+def test_f1_is_a_score_and_never_a_verdict(answer, correct, score):
+    grade = grade_f1(answer, ("Barack Obama", "President Obama"), question="Who?")
+    assert (grade.correct, grade.strict, grade.score) == (correct, correct is True, pytest.approx(score))
+
+
+@pytest.mark.parametrize(
+    ("reference", "answer"),
+    [
+        ("University of Oxford", "University of Cambridge"),
+        ("John F. Kennedy", "Robert F. Kennedy"),
+        ("guilty", "not guilty"),
+        ("not guilty", "guilty"),
+        ("3-2", "2-3"),
+        ("increase of 5", "decrease of 5"),
+        ("United States of America", "USA"),
+        ("12 July 2024", "12/07/2024"),
+        ("12 July 2024", "13 July 2024"),
+        ("5000 m", "5 km"),
+        ("5 miles", "5 km"),
+    ],
+)
+def test_what_shares_words_is_left_to_a_judge(reference, answer):
+    assert grade_f1(answer, (reference,), question="?").correct is None
+
+
+def test_numbers_need_no_judge():
+    assert grade_f1("five", ("5",), question="?").correct is True
+    assert grade_f1("6", ("5",), question="?").correct is False
+    assert grade_f1("5", ("5 km",), question="?").correct is True
+
+
+@pytest.mark.parametrize(
+    ("answer", "holds"),
+    [
+        ("Sep", True),
+        ("The hottest month is Sep.", True),
+        ("In Cape Town, the hottest month is Sep", True),
+        ("Sep or Oct", False),
+        ("Aug, Sep", False),
+        ("Sep, Oct, Nov", False),
+        ("Septem", False),
+        ("Sep is not it", False),
+        ("not Sep", False),
+        ("It isn't Sep", False),
+        ("neither Aug nor Sep", False),
+        ("It is not hot in May. The hottest month is Sep", True),
+        ("", False),
+    ],
+)
+def test_holds_phrase(answer, holds):
+    assert holds_phrase(answer, "Sep") is holds
+
+
+def test_phrases_that_are_lists_themselves():
+    assert holds_phrase("The point is (0, 6)", "(0, 6)") and not holds_phrase("(0, 6), (6, 0)", "(0, 6)")
+    assert not holds_phrase("(6, 0)", "(0, 6)") and not holds_phrase("7, 0, 6", "(0, 6)")
+    assert exact_match("(0,6)", ("(0, 6)",)) and not exact_match("(0,-6)", ("(0, 6)",))
+
+
+@pytest.mark.parametrize(
+    ("answer", "correct"),
+    [
+        ("29", True),
+        ("The answer is 29.", True),
+        ("29 apples", True),
+        ("28", False),
+        ("-", False),
+        (None, False),
+        ("a lot", None),
+        ("28 or 29", None),
+    ],
+)
+def test_free_answers_without_a_judge(answer, correct):
+    assert grade_free(answer, ("29",), question="How many?").correct is correct
+
+
+def test_parts_are_all_or_nothing():
+    parts = ("2x+1", r"\sqrt{12}")
+
+    def correct(answer, parts=parts):
+        return grade_parts(answer, ("; ".join(parts),), parts=parts, question="?").correct
+
+    assert (
+        correct(r"2x+1; 2\sqrt{3}")
+        is correct(r"(1) 1+2x; (2) \sqrt{12}")
+        is correct("2x+1\n\\sqrt{12}")
+        is True
+    )
+    assert correct("2x+1; 3") is correct(r"\sqrt{12}; 2x+1") is correct("2x+1") is correct(None) is False
+    assert correct("-") is correct("1; 2; 3") is False
+    assert correct("2x+1; see above", ("2x+1", "the lines meet")) is None
+    assert correct("2x; see above", ("2x+1", "the lines meet")) is False
+    assert correct("2x+1; The lines meet", ("2x+1", "the lines meet")) is True
+    assert split_parts("1. a; 2. b", 2) == ["a", "b"] and split_parts("1.5; 2.5", 2) == ["1.5", "2.5"]
+    assert split_parts("a; b", 1) == ["a; b"]
