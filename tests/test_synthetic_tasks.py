@@ -21,6 +21,8 @@ from axpo_env.tasks.cache import TaskCache
 from axpo_env.tasks.synthetic import items
 from axpo_env.tasks.synthetic.draws import split_of_data
 from axpo_env.tasks.synthetic.families import TWINS, make_generated
+from axpo_env.tasks.synthetic.sign_data import draw_board
+from axpo_env.tasks.synthetic.sign_drawing import paint_board
 from axpo_env.tasks.synthetic.signs import SignSource
 from axpo_env.tools import tool_names
 from axpo_env.tools.zoom import crop_box
@@ -221,7 +223,7 @@ def test_the_same_item_has_the_same_bytes_in_every_process(repository):
 
 
 VARIABLE = re.compile(
-    r"\b([A-Z]{6}|[A-H]\d|[A-D]{2,4}|\d+(\.\d+)?|[A-Z][a-z]+|red|orange|yellow|green|blue|purple|grey|food|tools)\b"
+    r"\b([A-Z]{6}|[A-J]\d+|[A-D]{2,4}|\d+(\.\d+)?|[A-Z][a-z]+|red|orange|yellow|green|blue|purple|grey|food|tools)\b"
 )
 
 
@@ -327,6 +329,47 @@ def test_a_careless_demonstrator_reads_the_sign_beside():
         assert "image_zoom_in" in zoom
         misses += not task.grade(extract_answer(answer)).correct
     assert 15 <= misses <= 45
+
+
+def test_an_item_is_of_the_kind_that_it_asks():
+    source, kinds = made("visualprobe"), Counter()
+    for index in range(300):
+        item = source.item(index)
+        beside = "directly" in item.question
+        assert item.kind == ("beside_color" if beside else "odd_color")
+        kinds[item.kind] += 1
+    assert min(kinds.values()) >= 100
+
+
+@pytest.mark.parametrize("difficulty", ["nano", "easy", FOUR_BLOCKS])
+def test_options_that_are_alike_do_not_tell_which_they_were_made_for(difficulty):
+    """Of four, each differs from two in one character, at one of two places, and from the third in both."""
+    source, asked = made("vstar", difficulty=difficulty), 0
+    for index in range(60):
+        item = source.item(index)
+        if item.kind not in ("odd_color", "beside_color", "beside_word"):
+            continue
+        options = options_of(item)
+        for option in options:
+            differing = [
+                sum(a != b for a, b in zip(option, other, strict=True))
+                for other in options
+                if other != option
+            ]
+            assert sorted(differing) == [1, 1, 2]
+        asked += 1
+    assert asked >= 20
+
+
+def test_own_depth_of_stains_changes_pixels_and_nothing_else():
+    level = made("visualprobe", difficulty="nano").level
+    plain, stained = (
+        paint_board(draw_board(random.Random(0), replace(level, stain_depth=depth), "train"))
+        for depth in (0, 0.6)
+    )
+    dark, light = (np.asarray(picture, dtype=int) for picture in (stained, plain))
+    assert (dark < light).mean() > 0.05
+    assert (dark <= light).all() and (dark >= 0.35 * light - 1).all()
 
 
 def test_unknown_names_and_foreign_levels_are_refused():

@@ -4,12 +4,15 @@ Every length, coordinate and coefficient stands in the figure alone. The answer 
 the demonstration's; tests run one against the other.
 """
 
+import itertools
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from axpo_env.tasks.base import Grader
+from axpo_env.tasks.synthetic.alike import number_like
 from axpo_env.tasks.synthetic.answers import grade_exact
+from axpo_env.tasks.synthetic.draws import shuffled
 from axpo_env.tasks.synthetic.items import Box
 from axpo_env.tasks.synthetic.sheets import Label, Sheet, Stroke
 
@@ -29,7 +32,7 @@ class Figure:
     found: str  # what is read there
     code: str | None  # Python that prints the answer; None where reading is enough
     grader: Grader = grade_exact
-    spread: float | None = None  # factor between the options of a multiple choice; None: no such form
+    others: tuple[str, ...] = ()  # wrong answers of a multiple choice; empty: no such form
     guesses: tuple[str, ...] = ()  # for a reader who does not look; empty: numbers near the answer
 
 
@@ -53,3 +56,23 @@ def needed(sheet: Sheet, prints: Prints) -> tuple[tuple[str, Box], ...]:
 def read(prints: Prints) -> str:
     """What all prints say."""
     return ", ".join(f"{name} {label.text}" for name, label in prints)
+
+
+def misread(
+    rng: random.Random, numbers: Sequence[str], answer: Callable[[Sequence[str]], float | None]
+) -> tuple[float, ...] | None:
+    """What one or both of two numbers, taken for ones that look alike, make of the answer.
+
+    To each of these answers the others and the right one are such answers. None where any of them is no figure's
+    (`answer` is None) or two are nearly equal.
+    """
+    first, second = shuffled(rng, range(len(numbers)))[:2]
+    answers = []
+    for changed in ((), (first,), (second,), (first, second)):
+        read = [number_like(number) if place in changed else number for place, number in enumerate(numbers)]
+        answers.append(answer(read))
+    found = [value for value in answers if value is not None]
+    ordered = sorted(found)
+    if len(found) < 4 or any(high - low < 0.5 for low, high in itertools.pairwise(ordered)):
+        return None
+    return tuple(found[1:])

@@ -49,7 +49,7 @@ def _best_sum(numbers: list[list[int]]) -> int:
 def best_path(rng: random.Random, canvas_px: int, font_px: int, split: str) -> Figure:
     """The largest sum of numbers on a way right and down."""
     numbers = [[between(rng, (10, 99)) for _ in range(_GRID)] for _ in range(_GRID)]
-    centres, lines, box = _cells(canvas_px, 3.0 * font_px, _GRID, rng)
+    centres, lines, box = _cells(canvas_px, 2.0 * font_px, _GRID, rng)
     text = wording(
         split,
         (

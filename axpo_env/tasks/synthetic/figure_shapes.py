@@ -13,6 +13,7 @@ from axpo_env.tasks.synthetic.figure import (
     Figure,
     Prints,
     make_sheet,
+    misread,
     needed,
     read,
 )
@@ -57,11 +58,12 @@ def _along_sides(corners: list[Point], texts: Sequence[str]) -> Prints:
 
 
 def _measured_triangle(rng: random.Random, canvas_px: int, font_px: int) -> tuple[Sheet, Prints]:
-    """A triangle true to scale; sides AB, BC, CA carry lengths with one decimal."""
+    """A triangle; sides AB, BC, CA carry another's lengths, with one decimal, so that its shape tells nothing."""
     corners = _triangle(rng)
     outline, names = _outline(corners)
     unit = 20 + 180 * rng.random()  # lengths per canvas side
-    spans = zip(corners, [*corners[1:], corners[0]], strict=True)
+    measured = _triangle(rng)
+    spans = zip(measured, [*measured[1:], measured[0]], strict=True)
     lengths = [f"{unit * math.hypot(bx - ax, by - ay):.1f}" for (ax, ay), (bx, by) in spans]
     sides = _along_sides(corners, lengths)
     return make_sheet(canvas_px, font_px, [outline], names, sides), sides
@@ -88,20 +90,29 @@ def side(rng: random.Random, canvas_px: int, font_px: int, split: str) -> Figure
     )
 
 
+def area_of_sides(sides: Sequence[str]) -> float | None:
+    """The area of a triangle of such sides; None where there is none worth the name."""
+    a, b, c = sorted(float(side) for side in sides)
+    return _heron(a, b, c) if a + b > 1.02 * c else None
+
+
 def _heron(a: float, b: float, c: float) -> float:
     half = (a + b + c) / 2
     return math.sqrt(half * (half - a) * (half - b) * (half - c))
 
 
 def triangle_area(rng: random.Random, canvas_px: int, font_px: int, split: str) -> Figure:
-    sheet, sides = _measured_triangle(rng, canvas_px, font_px)
-    a, b, c = (label.text for _, label in sides)
+    wrong = None
+    while wrong is None:
+        sheet, sides = _measured_triangle(rng, canvas_px, font_px)
+        a, b, c = (label.text for _, label in sides)
+        wrong = misread(rng, (a, b, c), area_of_sides)
     text = wording(
         split,
         (
-            "What is the area of triangle ABC? Round to two decimals.",
-            "Find the area that triangle ABC encloses, to two decimals.",
-            "How large is the area inside triangle ABC? Give two decimals.",
+            "What is the area of triangle ABC (not drawn to scale)? Round to two decimals.",
+            "Find the area that triangle ABC, drawn out of scale, encloses, to two decimals.",
+            "How large is the area inside triangle ABC, whose drawing is not to scale? Give two decimals.",
         ),
     )
     return Figure(
@@ -113,7 +124,7 @@ def triangle_area(rng: random.Random, canvas_px: int, font_px: int, split: str) 
         code=f"a, b, c = {a}, {b}, {c}\ns = (a + b + c) / 2\n"
         "print(f'{(s * (s - a) * (s - b) * (s - c)) ** 0.5:.2f}')",
         grader=grade_within(CENT),
-        spread=1.15,
+        others=tuple(f"{area:.2f}" for area in wrong),
     )
 
 
@@ -124,10 +135,12 @@ def triangle_parts(rng: random.Random, canvas_px: int, font_px: int, split: str)
     text = wording(
         split,
         (
-            "For triangle ABC, find (1) its perimeter, (2) its area, (3) its largest angle in degrees.",
-            "Triangle ABC: (1) How long is its boundary? (2) What area has it? (3) How many degrees has its "
-            "widest angle?",
-            "Give for triangle ABC (1) the sum of its sides, (2) the area, (3) the greatest angle in degrees.",
+            "For triangle ABC (not drawn to scale), find (1) its perimeter, (2) its area, (3) its largest "
+            "angle in degrees.",
+            "Triangle ABC, drawn out of scale: (1) How long is its boundary? (2) What area has it? (3) How many "
+            "degrees has its widest angle?",
+            "Give for triangle ABC, whose drawing is not to scale, (1) the sum of its sides, (2) the area, (3) the "
+            "greatest angle in degrees.",
         ),
     )
     return Figure(
@@ -144,37 +157,60 @@ def triangle_parts(rng: random.Random, canvas_px: int, font_px: int, split: str)
     )
 
 
-def quad_area(rng: random.Random, canvas_px: int, font_px: int, split: str) -> Figure:
-    """A quadrilateral around the middle; each corner carries its coordinates."""
-    corners: list[Point] = []
+def _corners_around(rng: random.Random) -> list[Point]:
+    """Four corners around the middle, in order."""
+    corners = []
     for start in (0.15, 0.4, 0.65, 0.9):
         turn, far = 2 * math.pi * (start + 0.15 * rng.random()), 0.22 + 0.14 * rng.random()
         corners.append((0.5 + far * math.cos(turn), 0.5 + far * math.sin(turn)))
+    return corners
+
+
+def _spots(rng: random.Random) -> list[str]:
+    """Coordinates x, y, x, y, ... of a quadrilateral's corners."""
     unit = 40 + 160 * rng.random()
     shift = (between(rng, (-60, 10)), between(rng, (-60, 10)))
-    spots = [(round(unit * x + shift[0]), round(unit * (1 - y) + shift[1])) for x, y in corners]
-    outline, names = _outline(corners)
+    spots = [(round(unit * x + shift[0]), round(unit * (1 - y) + shift[1])) for x, y in _corners_around(rng)]
+    return [str(axis) for spot in spots for axis in spot]
+
+
+def area_around(numbers: Sequence[str]) -> float | None:
+    """The area of a quadrilateral by its corners' coordinates x, y, x, y, ...; None with a "-0" among them."""
+    xs, ys = ([int(number) for number in numbers[axis::2]] for axis in (0, 1))
+    twice = sum(xs[i] * ys[(i + 1) % 4] - xs[(i + 1) % 4] * ys[i] for i in range(4))
+    return None if "-0" in numbers else abs(twice) / 2
+
+
+def quad_area(rng: random.Random, canvas_px: int, font_px: int, split: str) -> Figure:
+    """A quadrilateral around the middle; its corners carry another's coordinates, so that its shape tells nothing."""
+    wrong = None
+    while wrong is None:
+        numbers = _spots(rng)
+        wrong = misread(rng, numbers, area_around)
+    area = area_around(numbers)
+    outline, names = _outline(_corners_around(rng))
+    spots = zip(numbers[::2], numbers[1::2], strict=True)
     marks = [
         (name, Label(text=f"({x}, {y})", at=(place[0], place[1] + (0.06 if place[1] > 0.5 else -0.06))))
         for name, place, (x, y) in zip(CORNERS, [label.at for label in names], spots, strict=True)
     ]
     sheet = make_sheet(canvas_px, font_px, [outline], names, marks)
-    twice = sum(x * spots[(i + 1) % 4][1] - spots[(i + 1) % 4][0] * y for i, (x, y) in enumerate(spots))
     text = wording(
         split,
         (
-            "What is the area of the quadrilateral ABCD, whose corners carry their coordinates?",
-            "The corners of ABCD carry coordinates. Find its area.",
-            "How large is the area inside ABCD, given the coordinates at its corners?",
+            "What is the area of the quadrilateral ABCD (not drawn to scale), whose corners carry their "
+            "coordinates?",
+            "The corners of ABCD, drawn out of scale, carry coordinates. Find its area.",
+            "How large is the area inside ABCD, given the coordinates at its corners? The drawing is no measure.",
         ),
     )
     return Figure(
         text=text,
-        answer=f"{abs(twice) / 2:.1f}",
+        answer=f"{area:.1f}",
         sheet=sheet,
         needed=needed(sheet, marks),
         found=read(marks),
         code=f"p = [{', '.join(label.text for _, label in marks)}]\n"
         "s = sum(x * v - u * y for (x, y), (u, v) in zip(p, p[1:] + p[:1]))\nprint(f'{abs(s) / 2:.1f}')",
-        spread=1.15,
+        others=tuple(f"{value:.1f}" for value in wrong),
     )

@@ -5,7 +5,9 @@ The twin of MathVision (areas and ways), DynaMath (integrals and zeros of plotte
 painting in `sheets`.
 
 Knobs, from easy to hard: whether labels are legible before zooming (`FigureLevel.zooms`), canvas and font,
-and the kinds asked by form. In the "mathvision" form, half of the areas are multiple choice.
+how dark stains are (`stain_depth`), and the kinds asked by form. Triangles and quadrilaterals are not to scale.
+Options are answers that take one number or two for ones that look alike. In the "mathvision" form,
+half of the areas are multiple choice.
 """
 
 import random
@@ -65,9 +67,9 @@ class FigureLevel(Level):
 
 _LEVELS = (
     FigureLevel(name="nano", view_pixels=48 * 48, canvas_px=384, font_px=28, zooms=True, kinds=("side",)),
-    FigureLevel(name="easy", view_pixels=448 * 448, canvas_px=448, font_px=20, zooms=False),
-    FigureLevel(name="medium", view_pixels=448 * 448, canvas_px=1792, font_px=21, zooms=True),
-    FigureLevel(name="hard", view_pixels=1024 * 1024, canvas_px=4096, font_px=21, zooms=True),
+    FigureLevel(name="easy", view_pixels=448 * 448, canvas_px=448, font_px=20, zooms=False, stain_depth=0),
+    FigureLevel(name="medium", view_pixels=224 * 224, canvas_px=1792, font_px=21, zooms=True),
+    FigureLevel(name="hard", view_pixels=512 * 512, canvas_px=4096, font_px=21, zooms=True),
 )
 
 
@@ -85,7 +87,7 @@ class FigureSource(GeneratedSource[FigureLevel]):
             figure = draw(rng, level.canvas_px, level.font_px, self.split)
             if split_of_data((figure.answer, figure.found)) == self.split:
                 break
-        chooses = self.form == "mathvision" and figure.spread is not None and rng.random() < 0.5
+        chooses = self.form == "mathvision" and bool(figure.others) and rng.random() < 0.5
         return _item(rng, kind, figure, level, chooses=chooses)
 
 
@@ -93,7 +95,7 @@ def _item(rng: random.Random, kind: str, figure: Figure, level: FigureLevel, *, 
     question, answer, grader = figure.text, figure.answer, figure.grader
     guesses = figure.guesses or tuple(f"{float(0.5 + step / 10):.1f}" for step in range(10))
     if chooses:
-        choice = make_choice(rng, question, answer, _others(rng, figure))
+        choice = make_choice(rng, question, answer, figure.others)
         question, answer, guesses, grader = choice.question, choice.letter, choice.letters, choice.grader
     zooms = [
         (name, to_1000(box, level.canvas_px, level.canvas_px)) for name, box in figure.needed if level.zooms
@@ -118,16 +120,8 @@ def _item(rng: random.Random, kind: str, figure: Figure, level: FigureLevel, *, 
         guesses=guesses,
         needs_tools=tools,
         gold_boxes=tuple(box for _, box in zooms),
-        paint=lambda: (figure.sheet.paint(),),
+        paint=lambda: (figure.sheet.paint(view_pixels=level.view_pixels, stain_depth=level.stain_depth),),
         solve=solve,
         grader=grader,
         details={"figure": figure},
     )
-
-
-def _others(rng: random.Random, figure: Figure) -> list[str]:
-    """Three wrong areas, each `spread` times the next; the right one has any rank."""
-    assert figure.spread is not None
-    rank, decimals = int(rng.random() * 4), len(figure.answer.partition(".")[2])
-    steps = [step - rank for step in range(4) if step != rank]
-    return [f"{float(figure.answer) * figure.spread**step:.{decimals}f}" for step in steps]

@@ -51,6 +51,7 @@ class Level(AnyLevel):
 
     name: str
     view_pixels: int
+    stain_depth: float = 0.6  # how much of the light the darkest stains under small print take; 0: no stains
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

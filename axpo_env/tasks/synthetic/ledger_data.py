@@ -23,6 +23,7 @@ class LedgerLevel(Level):
     lines: tuple[int, int]  # fewest and most lines of a receipt
     font_px: int
     kinds: tuple[str, ...]
+    stain_depth: float = 0.5
 
     @property
     def seen_px(self) -> float:

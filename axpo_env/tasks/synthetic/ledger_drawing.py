@@ -4,7 +4,7 @@ from PIL import Image, ImageDraw
 
 from axpo_env.tasks.synthetic.items import Box
 from axpo_env.tasks.synthetic.ledger_data import Page, Receipt, money
-from axpo_env.tasks.synthetic.painting import INK, font
+from axpo_env.tasks.synthetic.painting import INK, Stains, font, make_stains
 
 _TABLE, _PAPER = (205, 200, 190), (252, 251, 247)
 ROW = 1.5  # height of a line, in font sizes
@@ -16,9 +16,15 @@ WIDTH = 16.6  # of a receipt's paper, in font sizes
 def paint_page(page: Page) -> Image.Image:
     """The page at full resolution."""
     picture = Image.new("RGB", page.level.canvas_px, _TABLE)
-    draw = ImageDraw.Draw(picture)
+    level = page.level
+    stains = make_stains(
+        level.canvas_px,
+        view_pixels=level.view_pixels,
+        depth=level.stain_depth,
+        data=[(receipt.place, receipt.lines) for receipt in page.receipts],
+    )
     for receipt in page.receipts:
-        _paint_receipt(draw, receipt, page.box(receipt), page.level.font_px)
+        _paint_receipt(picture, receipt, page.box(receipt), level.font_px, stains)
     return picture
 
 
@@ -33,12 +39,13 @@ def line_y(top: int, number: int, size: int) -> int:
     return round(top + ROW * size * (1.75 + number))
 
 
-def _paint_receipt(draw: ImageDraw.ImageDraw, receipt: Receipt, box: Box, size: int) -> None:
+def _paint_receipt(picture: Image.Image, receipt: Receipt, box: Box, size: int, stains: Stains) -> None:
     """Name, lines and tax on white paper."""
     face = font(size)
     left, top = corner(receipt, box, size)
     bottom = line_y(top, len(receipt.lines), size) + 0.75 * ROW * size
-    draw.rectangle((left, top, left + WIDTH * size, bottom), fill=_PAPER)
+    picture.paste(*stains.paper((left, top, left + WIDTH * size, bottom), _PAPER))
+    draw = ImageDraw.Draw(picture)
 
     def write(start: float, number: int, text: str, anchor: str = "lm") -> None:
         place = (left + round(start * size), line_y(top, number, size))

@@ -4,8 +4,9 @@ Receipts lie in columns A, B, ... and rows 1, 2, ...; each prints items with gro
 some as returned, and names its own tax. What a page holds is in `ledger_data`. This family is no benchmark's twin:
 any environment offers it by `source="ledgers"`.
 
-Knobs, from easy to hard: number of receipts and lines (40 to 120 lines on a page), how small they
-are shown, and the kinds asked (one receipt filtered, two with a tax each, a threshold).
+Knobs, from easy to hard: number of receipts and lines (120 to 400 lines on a page), how small they
+are shown, how dark stains are (`stain_depth`), and the kinds asked (one receipt filtered, two with a tax
+each, a threshold).
 """
 
 import random
@@ -20,36 +21,36 @@ from axpo_env.tasks.synthetic.ledger_questions import ask
 _LEVELS = (
     LedgerLevel(
         name="nano",
-        view_pixels=294 * 294,
-        canvas_px=(1080, 960),
-        receipts=(3, 4),
+        view_pixels=276 * 276,
+        canvas_px=(1800, 1260),
+        receipts=(5, 6),
         lines=(4, 4),
         font_px=21,
         kinds=("group_total",),
     ),
     LedgerLevel(
         name="easy",
-        view_pixels=360 * 360,
-        canvas_px=(1380, 1380),
-        receipts=(3, 5),
+        view_pixels=330 * 330,
+        canvas_px=(1950, 1656),
+        receipts=(5, 6),
         lines=(4, 6),
         font_px=21,
         kinds=("group_total",),
     ),
     LedgerLevel(
         name="medium",
-        view_pixels=560 * 560,
-        canvas_px=(1920, 1920),
-        receipts=(3, 4),
+        view_pixels=400 * 400,
+        canvas_px=(1950, 2000),
+        receipts=(5, 5),
         lines=(7, 10),
         font_px=21,
         kinds=("group_total", "above"),
     ),
     LedgerLevel(
         name="hard",
-        view_pixels=1024 * 1024,
-        canvas_px=(3840, 3840),
-        receipts=(4, 4),
+        view_pixels=352 * 352,
+        canvas_px=(3120, 2480),
+        receipts=(8, 8),
         lines=(5, 7),
         font_px=21,
         kinds=("two_totals", "above"),

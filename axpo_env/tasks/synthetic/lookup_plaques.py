@@ -4,11 +4,11 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from PIL import Image, ImageDraw
+from PIL import Image
 
 from axpo_env.tasks.synthetic.draws import shuffled
 from axpo_env.tasks.synthetic.items import Box, Level
-from axpo_env.tasks.synthetic.painting import paint_plate
+from axpo_env.tasks.synthetic.painting import make_stains, paint_plate
 from axpo_env.tasks.synthetic.places import Place, place_box
 from axpo_env.tasks.synthetic.sign_data import COLORS
 
@@ -63,11 +63,23 @@ def hang_plaques(rng: random.Random, level: LookupLevel, name: str, others: Sequ
 def paint_plaques(level: LookupLevel, plaques: Sequence[Plaque]) -> Image.Image:
     """The picture at full resolution."""
     picture = Image.new("RGB", level.canvas_px, _WALL)
-    draw = ImageDraw.Draw(picture)
+    stains = make_stains(
+        level.canvas_px,
+        view_pixels=level.view_pixels,
+        depth=level.stain_depth,
+        data=[(plaque.text, plaque.place) for plaque in plaques],
+    )
     size_px = (_PLAQUE[0] * level.font_px, _PLAQUE[1] * level.font_px)
     for plaque in plaques:
         place, fill = plaque.box(level.font_px), COLORS[plaque.color]
         paint_plate(
-            draw, place, plaque.text, size_px=size_px, font_px=level.font_px, fill=fill, outline=_EDGE
+            picture,
+            place,
+            plaque.text,
+            size_px=size_px,
+            font_px=level.font_px,
+            fill=fill,
+            outline=_EDGE,
+            stains=stains,
         )
     return picture

@@ -4,7 +4,8 @@ The twin of HR-MMSearch (a large picture of plaques, one of which names the star
 a picture, an emblem, or no picture). The pages are in `encyclopaedia`; a search tool learns which encyclopaedia
 an episode is about from `task.details["encyclopaedia_seed"]`. Each split has encyclopaedias of its own.
 
-Knobs, from easy to hard: canvas, how small the plaques are seen, how many there are, the ways to start.
+Knobs, from easy to hard: canvas, how small the plaques are seen and how dark their stains are (`stain_depth`),
+how many there are, the ways to start.
 """
 
 import random
@@ -27,14 +28,14 @@ _FORMS = {"hrmmsearch": ("plaque",), "mmsearch": ("plaque", "text")}
 _FORMS_HARD = {"hrmmsearch": ("plaque",), "mmsearch": ("plaque", "text", "emblem")}
 _LEVELS = (
     LookupLevel(
-        name="nano", view_pixels=144 * 144, canvas_px=(592, 592), font_px=21, num_grey=4, starts=_FORMS
+        name="nano", view_pixels=96 * 96, canvas_px=(592, 592), font_px=21, num_grey=4, starts=_FORMS
     ),
     LookupLevel(
-        name="easy", view_pixels=256 * 256, canvas_px=(1032, 1032), font_px=21, num_grey=20, starts=_FORMS
+        name="easy", view_pixels=160 * 160, canvas_px=(1032, 1032), font_px=21, num_grey=20, starts=_FORMS
     ),
     LookupLevel(
         name="medium",
-        view_pixels=512 * 512,
+        view_pixels=320 * 320,
         canvas_px=(2064, 2064),
         font_px=21,
         num_grey=60,
@@ -42,7 +43,7 @@ _LEVELS = (
     ),
     LookupLevel(
         name="hard",
-        view_pixels=1024 * 1024,
+        view_pixels=640 * 640,
         canvas_px=(4116, 4116),
         font_px=21,
         num_grey=160,

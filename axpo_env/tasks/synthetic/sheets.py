@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from PIL import Image, ImageDraw
 
 from axpo_env.tasks.synthetic.items import Box
-from axpo_env.tasks.synthetic.painting import INK, RGB, font
+from axpo_env.tasks.synthetic.painting import INK, RGB, Stains, font, make_stains
 
 Point = tuple[float, float]
 
@@ -56,7 +56,11 @@ class Sheet:
             min(float(self.canvas_px), y + 1.1 * self.font_px),
         )
 
-    def paint(self) -> Image.Image:
+    def paint(self, *, view_pixels: int, stain_depth: float) -> Image.Image:
+        """The figure, with stains under its small print."""
+        stains = make_stains(
+            (self.canvas_px, self.canvas_px), view_pixels=view_pixels, depth=stain_depth, data=self.labels
+        )
         picture = Image.new("RGB", (self.canvas_px, self.canvas_px), "white")
         draw = ImageDraw.Draw(picture)
         width = max(2, round(_LINE_SHARE * self.canvas_px))
@@ -67,14 +71,15 @@ class Sheet:
             else:
                 draw.line(points, fill=stroke.color, width=width, joint="curve")
         for label in self.labels:
-            self._paint_label(draw, label)
+            self._paint_label(picture, label, stains)
         return picture
 
-    def _paint_label(self, draw: ImageDraw.ImageDraw, label: Label) -> None:
+    def _paint_label(self, picture: Image.Image, label: Label, stains: Stains) -> None:
         face = font(round(_NAME_SHARE * self.canvas_px) if label.large else self.font_px)
         # Whole pixels: glyphs look the same wherever they stand.
         x, y = (round(share * self.canvas_px) for share in label.at)
         if not label.large:
             half = face.getlength(label.text) / 2 + 0.3 * self.font_px
-            draw.rectangle((x - half, y - 0.6 * self.font_px, x + half, y + 0.6 * self.font_px), fill="white")
-        draw.text((x, y), label.text, fill=INK, font=face, anchor="mm")
+            box = (x - half, y - 0.6 * self.font_px, x + half, y + 0.6 * self.font_px)
+            picture.paste(*stains.paper(box, (255, 255, 255)))
+        ImageDraw.Draw(picture).text((x, y), label.text, fill=INK, font=face, anchor="mm")

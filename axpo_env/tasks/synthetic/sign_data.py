@@ -1,14 +1,15 @@
 """A board of signs: its level, its hidden data, drawn from an item's own random generator, and where signs hang.
 
-One sign's colour is found nowhere else on the board. Words of a block share two prefixes, so that the first
-letters do not tell. Painting is left to `sign_drawing`, questions to `sign_questions`.
+One sign's colour is found nowhere else on the board. Words of a block differ in letters that look alike.
+Painting is left to `sign_drawing`, questions to `sign_questions`.
 """
 
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from axpo_env.tasks.synthetic.draws import CONSONANTS, VOWELS, between, pick, shuffled, split_of_data
+from axpo_env.tasks.synthetic.alike import DIGITS, DIGITS_FROM_2, INNER, OUTER, VOWELS, with_like
+from axpo_env.tasks.synthetic.draws import between, pick, shuffled, split_of_data
 from axpo_env.tasks.synthetic.items import Box, Level
 from axpo_env.tasks.synthetic.painting import RGB
 from axpo_env.tasks.synthetic.places import Place, place_box, place_size
@@ -33,7 +34,7 @@ class SignLevel(Level):
     slots: tuple[int, int]  # columns and rows of places for signs in a block
     fill: tuple[int, int]  # fewest and most signs in a block
     font_px: int
-    digits: bool = False  # signs hold numbers of two digits instead of words
+    digits: bool = False  # signs hold numbers of two digits, from 20 on, instead of words
     kinds: tuple[str, ...]
 
     def __post_init__(self) -> None:
@@ -116,7 +117,7 @@ def _draw_block(
     columns, rows = level.slots
     count = between(rng, level.fill)
     slots = sorted(shuffled(rng, [(x, y) for y in range(rows) for x in range(columns)])[:count])
-    texts = [str(between(rng, (10, 99))) for _ in slots] if level.digits else draw_words(rng, count, used)
+    texts = draw_numbers(rng, count) if level.digits else draw_words(rng, count, used)
     return [
         Sign(
             text=text,
@@ -128,17 +129,36 @@ def _draw_block(
     ]
 
 
+# What may stand at each place of a text, with its like.
+WORD = (OUTER, VOWELS, INNER) * 2
+NUMBER = (DIGITS_FROM_2, DIGITS)
+_TOLD_APART = {6: (0, 2, 3, 5), 2: (0, 1)}  # places of options' differences, by length: no vowels
+
+
+def draw_numbers(rng: random.Random, count: int) -> list[str]:
+    """Numbers of two digits from 20 on, some of them equal."""
+    return ["".join(pick(rng, list(place)) for place in NUMBER) for _ in range(count)]
+
+
 def draw_words(rng: random.Random, count: int, used: set[str]) -> list[str]:
-    """Words like KORVAN, half of them with each of two prefixes; none on the board twice."""
+    """At most 64 words like KORVAX, each letter one of two that look alike; none on the board twice."""
+    while True:
+        base = "".join(pick(rng, list(place)) for place in WORD)
+        words = [""]
+        for letter, place in zip(base, WORD, strict=True):
+            words = [word + other for word in words for other in (letter, place[letter])]
+        words = shuffled(rng, words)[:count]
+        if not used & set(words):
+            used |= set(words)
+            return words
 
-    def syllable() -> str:
-        return (pick(rng, CONSONANTS) + pick(rng, VOWELS) + pick(rng, "lmnrst")).upper()
 
-    prefixes = [syllable(), syllable()]
-    words: list[str] = []
-    while len(words) < count:
-        word = prefixes[len(words) % 2] + syllable()
-        if word not in used:
-            used.add(word)
-            words.append(word)
-    return shuffled(rng, words)
+def texts_alike(rng: random.Random, text: str) -> tuple[str, ...]:
+    """The three texts that differ from `text` in one or both of two places.
+
+    To each of the four the other three are such texts, so that they do not tell which one they were made for.
+    """
+    places = WORD if len(text) == len(WORD) else NUMBER
+    first, second = sorted(shuffled(rng, _TOLD_APART[len(text)])[:2])
+    one, other = (with_like(text, place, places[place]) for place in (first, second))
+    return one, other, with_like(one, second, places[second])

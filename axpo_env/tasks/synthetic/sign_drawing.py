@@ -2,7 +2,7 @@
 
 from PIL import Image, ImageDraw
 
-from axpo_env.tasks.synthetic.painting import paint_plate
+from axpo_env.tasks.synthetic.painting import make_stains, paint_plate
 from axpo_env.tasks.synthetic.sign_data import COLORS, Board
 
 _WALL, _LINE = (244, 242, 236), (60, 60, 60)
@@ -14,14 +14,21 @@ def paint_board(board: Board) -> Image.Image:
     """The board at full resolution."""
     level = board.level
     picture = Image.new("RGB", level.canvas_px, _WALL)
-    draw = ImageDraw.Draw(picture)
+    stains = make_stains(
+        level.canvas_px,
+        view_pixels=level.view_pixels,
+        depth=level.stain_depth,
+        data=[(sign.text, sign.color, sign.slot) for sign in board.signs],
+    )
     width = (_NUMBER_WIDTH if level.digits else _WORD_WIDTH) * level.font_px
     size_px = (width, _SIGN_HEIGHT * level.font_px)
     for sign in board.signs:
         place, fill = board.slot_box(sign.slot), COLORS[sign.color]
-        paint_plate(draw, place, sign.text, size_px=size_px, font_px=level.font_px, fill=fill)
+        paint_plate(
+            picture, place, sign.text, size_px=size_px, font_px=level.font_px, fill=fill, stains=stains
+        )
     if level.blocks != (1, 1):
-        _paint_blocks(draw, board)
+        _paint_blocks(ImageDraw.Draw(picture), board)
     return picture
 
 

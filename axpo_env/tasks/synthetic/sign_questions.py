@@ -14,7 +14,7 @@ from axpo_env.tasks.synthetic.answers import grade_exact
 from axpo_env.tasks.synthetic.draws import pick, pick_offset, shuffled
 from axpo_env.tasks.synthetic.items import Box, Item, find_kind, make_choice, to_1000, wording, zoom_call
 from axpo_env.tasks.synthetic.places import Place, place_name, tell_places
-from axpo_env.tasks.synthetic.sign_data import COLORS, Board, Sign, draw_words
+from axpo_env.tasks.synthetic.sign_data import COLORS, Board, Sign, draw_words, texts_alike
 from axpo_env.tasks.synthetic.sign_drawing import paint_board
 
 _STEPS = {"directly to the right of": (1, 0), "directly below": (0, 1)}
@@ -33,7 +33,8 @@ class Plan:
 
     text: str
     answer: str
-    others: tuple[str, ...]  # wrong answers that one who does not look holds for as likely
+    others: tuple[str, ...] = ()  # wrong answers that one who does not look holds for as likely
+    options: tuple[str, ...] = ()  # wrong answers of a multiple choice, where they are not `others`
     places: tuple[tuple[str, Box], ...]  # where to look, and what for
     found: str  # what is said after looking
     listed: bool = True  # whether one who does not look knows `others`
@@ -45,6 +46,8 @@ def ask(rng: random.Random, board: Board, kind: str, *, split: str, chooses: boo
 
     Raises ValueError for an unknown kind, and for a board that holds no answer to it: the named levels' boards do.
     """
+    if kind == "beside_color" and not _neighbours(board, [board.landmark]):
+        kind = "odd_color"
     plan = find_kind(KINDS, kind)(rng, board, split)
     width, height = board.level.canvas_px
     boxes = tuple(to_1000(box, width, height) for _, box in plan.places)
@@ -52,7 +55,8 @@ def ask(rng: random.Random, board: Board, kind: str, *, split: str, chooses: boo
     grader: Grader = grade_exact
     guesses = (answer, *plan.others) if plan.listed else tuple(draw_words(rng, 8, {answer}))
     if chooses:
-        choice = make_choice(rng, plan.text, plan.answer, shuffled(rng, plan.others)[: _NUM_OPTIONS - 1])
+        options = plan.options or shuffled(rng, plan.others)[: _NUM_OPTIONS - 1]
+        choice = make_choice(rng, plan.text, plan.answer, options)
         question, answer, guesses, grader = choice.question, choice.letter, choice.letters, choice.grader
 
     def solve(rng: Random, aim_noise: Sequence[float] | float) -> list[str]:
@@ -95,14 +99,6 @@ def _what(board: Board) -> str:
     return "number" if board.level.digits else "word"
 
 
-def _like(board: Board, answer: Sign) -> tuple[str, ...]:
-    """Other texts of the sign's block that begin as its does; all numbers where signs hold numbers."""
-    if board.level.digits:
-        return tuple(str(number) for number in range(10, 100) if str(number) != answer.text)
-    block = board.in_block(answer.block)
-    return tuple(sign.text for sign in block if sign.text[:3] == answer.text[:3] and sign is not answer)
-
-
 def _odd_color(rng: random.Random, board: Board, split: str) -> Plan:
     coloured = [sign for sign in board.signs if sign.color != "grey"]
     sign = pick(rng, coloured) if board.level.digits else board.landmark
@@ -117,7 +113,8 @@ def _odd_color(rng: random.Random, board: Board, split: str) -> Plan:
     return Plan(
         text=text.format(what=_what(board), color=sign.color),
         answer=sign.text,
-        others=_like(board, sign),
+        others=tuple(str(number) for number in range(20, 100) if str(number) != sign.text),
+        options=texts_alike(rng, sign.text),
         places=((sign.color, board.slot_box(sign.slot)),),
         found=f"{sign.color} {sign.text}",
         listed=board.level.digits,
@@ -153,7 +150,7 @@ def _beside_color(rng: random.Random, board: Board, split: str) -> Plan:
     return Plan(
         text=text.format(relation=relation, color=sign.color),
         answer=other.text,
-        others=_like(board, other),
+        options=texts_alike(rng, other.text),
         places=((f"{relation} {sign.color}", board.slot_box(other.slot)),),
         found=f"{relation} {sign.color}: {other.text}",
         listed=False,
@@ -192,8 +189,13 @@ def _color_of(rng: random.Random, board: Board, split: str) -> Plan:
 
 def _beside_word(rng: random.Random, board: Board, split: str) -> Plan:
     blocks = shuffled(rng, sorted({sign.block for sign in board.signs}))
-    pairs = (_neighbours(board, board.in_block(block)) for block in blocks)
-    sign, relation, other = pick(rng, next(filter(None, pairs), []))
+    found = (_neighbours(board, board.in_block(block)) for block in blocks)
+    pairs = next(filter(None, found), [])
+    while True:
+        sign, relation, other = pick(rng, pairs)
+        options = texts_alike(rng, other.text)
+        if sign.text not in options:  # a word is no answer to a question that names it
+            break
     text = wording(
         split,
         (
@@ -202,12 +204,10 @@ def _beside_word(rng: random.Random, board: Board, split: str) -> Plan:
             "Find {word} in block {block}. What does the sign {relation} it say?",
         ),
     )
-    # Its own word is no answer to a question that names it.
-    others = tuple(word for word in _like(board, other) if word != sign.text)
     return Plan(
         text=_with_grid(board, text.format(word=sign.text, relation=relation, block=place_name(sign.block))),
         answer=other.text,
-        others=others,
+        options=options,
         places=(_place(board, sign.block),),
         found=f"{sign.text}, {relation} it {other.text}",
         listed=False,

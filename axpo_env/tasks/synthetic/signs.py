@@ -2,10 +2,11 @@
 
 The twin of V*, VisualProbe and HR-Bench (4K and 8K). A board has columns A, B, ... and rows 1, 2, ... of
 blocks, a block a few dozen coloured signs; words are too small to read before zooming, blocks and colours are
-not. What a board holds is in `sign_data`.
+not. Options of a multiple choice differ in letters that look alike. What a board holds is in `sign_data`.
 
 Knobs, from easy to hard: canvas and number of blocks, signs per block, how small a word is shown
-(`SignLevel.seen_px`), kinds asked (one colour, a neighbour, a word within a block, two blocks).
+(`SignLevel.seen_px`), how dark stains are (`stain_depth`), kinds asked (one colour, a neighbour, a word
+within a block, two blocks).
 """
 
 import random
@@ -23,15 +24,15 @@ _LEVELS = (
         view_pixels=48 * 48,
         canvas_px=(512, 512),
         blocks=(1, 1),
-        slots=(8, 8),
+        slots=(10, 10),
         fill=(24, 32),
-        font_px=27,
+        font_px=22,
         digits=True,
         kinds=("odd_color",),
     ),
     SignLevel(
         name="easy",
-        view_pixels=256 * 256,
+        view_pixels=104 * 104,
         canvas_px=(1024, 1024),
         blocks=(4, 4),
         slots=(2, 6),
@@ -41,32 +42,32 @@ _LEVELS = (
     ),
     SignLevel(
         name="medium",
-        view_pixels=512 * 512,
-        canvas_px=(2048, 2048),
-        blocks=(4, 4),
-        slots=(4, 8),
-        fill=(16, 24),
+        view_pixels=256 * 256,
+        canvas_px=(2560, 2560),
+        blocks=(10, 10),
+        slots=(2, 6),
+        fill=(8, 12),
         font_px=21,
         kinds=("odd_color", "beside_color", "color_of", "beside_word"),
     ),
     SignLevel(
         name="hard",
-        view_pixels=1024 * 1024,
+        view_pixels=416 * 416,
         canvas_px=(4096, 4096),
-        blocks=(4, 4),
-        slots=(6, 10),
-        fill=(24, 36),
+        blocks=(10, 10),
+        slots=(3, 10),
+        fill=(18, 26),
         font_px=21,
         kinds=("color_of", "beside_word", "relation", "shared"),
     ),
     SignLevel(
         name="hard-8k",
-        view_pixels=1024 * 1024,
+        view_pixels=768 * 432,
         canvas_px=(7680, 4320),
-        blocks=(8, 4),
-        slots=(4, 8),
-        fill=(14, 20),
-        font_px=28,
+        blocks=(10, 10),
+        slots=(5, 8),
+        fill=(18, 26),
+        font_px=21,
         kinds=("color_of", "beside_word", "relation", "shared"),
     ),
 )
