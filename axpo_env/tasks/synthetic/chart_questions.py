@@ -128,7 +128,8 @@ def _named(chart: Chart, plan: Plan) -> str:
 def _places(chart: Chart, plan: Plan, boxes: LabelBoxes) -> str:
     """Each cell's name and where it begins, in thousandths of the width."""
     lefts = [
-        (category, round_to_1000(boxes[series, category], chart.canvas_px)[0]) for series, category in plan.cells
+        (category, round_to_1000(boxes[series, category], chart.canvas_px)[0])
+        for series, category in plan.cells
     ]
     return " ".join(f"{chart.categories[category]} {left}" for category, left in lefts)
 
