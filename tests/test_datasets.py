@@ -89,7 +89,13 @@ def test_the_hub_reader_gives_the_same_tasks(tmp_path, monkeypatch, benchmark):
     )
 
 
-@pytest.mark.parametrize("benchmark", list(ROWS))
+@pytest.mark.parametrize(
+    "benchmark",
+    [
+        pytest.param(benchmark, marks=() if benchmark in ("chartqa", "mmsearch") else pytest.mark.slow)
+        for benchmark in ROWS
+    ],
+)
 def test_the_contract_holds_on_rows(tmp_path, benchmark):
     keywords = {"split": "test", "source": str(folder_of(benchmark, tmp_path)), "tools": ZOOM}
     failed = [

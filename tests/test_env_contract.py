@@ -27,6 +27,7 @@ from axpo_env.env import ToolEnv
 from axpo_env.messages import format_action, format_answer, format_call
 from axpo_env.scripted import BlankPolicy, OraclePolicy, run_episode
 from axpo_env.state import EpisodeState
+from axpo_env.tasks.synthetic.families import TWINS
 from axpo_env.tools.zoom import ZoomTool
 
 ZOOM_ONLY = {"difficulty": "nano", "split": "test", "tools": ("image_zoom_in",)}
@@ -35,7 +36,20 @@ ZOOM_ONLY = {"difficulty": "nano", "split": "test", "tools": ("image_zoom_in",)}
 GENERATED = [entry for entry in find_entries() if entry.source == "synthetic"]
 
 
-@pytest.mark.parametrize("entry", GENERATED, ids=lambda entry: entry.name)
+FIRST = {family: benchmark for benchmark, family in reversed(TWINS.items())}  # one benchmark of each family
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        pytest.param(
+            entry,
+            marks=() if axpo_env.IDS[entry.env_id] in FIRST.values() else pytest.mark.slow,
+            id=entry.name,
+        )
+        for entry in GENERATED
+    ],
+)
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
 def test_contract(entry, check):
     check(make_env(entry.env_id, {**entry.keywords, "sandbox": EchoSandbox()}))

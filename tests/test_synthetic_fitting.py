@@ -394,8 +394,14 @@ def test_fitting_print_needs_the_zoom(case):
     check(case, QUICK[case], 6)
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("case", DOZENS, ids="-".join)
+@pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param(case, marks=pytest.mark.hours if case[1:] == ("signs", "hard") else pytest.mark.slow)
+        for case in DOZENS
+    ],
+    ids=lambda case: "-".join(case),
+)
 def test_fitting_dozens_of_prints_needs_the_zoom(case):
     check(case, DOZENS[case], 20)

@@ -361,8 +361,13 @@ def test_measuring_a_chart_is_not_reading_it(level):
     check_charts(level, "train", 16, (answer_by_measuring, answer_by_fitting))
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("level", "split"), CHARTS)
+@pytest.mark.parametrize(
+    ("level", "split"),
+    [
+        pytest.param(level, split, marks=pytest.mark.hours if level == "hard" else pytest.mark.slow)
+        for level, split in CHARTS
+    ],
+)
 def test_measuring_a_hundred_charts_is_not_reading_them(level, split):
     check_charts(level, split, 100, (answer_by_measuring, answer_by_fitting))
 

@@ -139,6 +139,7 @@ def test_micro_batches_do_not_change_the_gradient(taught):
         assert torch.allclose(value, weights[1][name], atol=2e-5), name
 
 
+@pytest.mark.slow
 def test_equal_seeds_give_equal_runs_and_a_run_folder(taught, tmp_path):
     policy = {"path": taught, "device": "cpu"}
     one = train(config(policy=policy, run_dir=str(tmp_path / "one")), quiet())
@@ -158,6 +159,7 @@ def test_equal_seeds_give_equal_runs_and_a_run_folder(taught, tmp_path):
     assert "axpo, 4 steps" in (one / "report.md").read_text()
 
 
+@pytest.mark.slow
 def test_a_baseline_trains_from_the_same_start_on_the_same_budget(taught, tmp_path):
     small = config(
         policy={"path": taught}, training={"num_steps": 1}, run_dir=str(tmp_path / "run"), baseline="grpo"
@@ -172,6 +174,7 @@ def test_a_baseline_trains_from_the_same_start_on_the_same_budget(taught, tmp_pa
     assert report.index("start") < report.index("axpo, 1 steps") < report.index("grpo, 1 steps")
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_it_ends_where_an_unbroken_run_does(taught, tmp_path):
     arguments = [
         f"policy.path={taught}",
