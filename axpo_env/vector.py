@@ -350,6 +350,9 @@ class ThreadedVectorEnv(VectorEnv[Any, Any, Any]):
 
     def _wait(self, num: int, wanted: frozenset[int] | None) -> None:
         """Wait for results; steps whose episode is too old, and resets that take too long, are abandoned."""
+        if self.deadline_s is None and self.reset_deadline_s is None:
+            self._mailbox.wait(num, wanted)
+            return
         while True:
             running = [self._slots[number] for number in self._mailbox.in_flight]
             until_s = min((self._deadline(slot) for slot in running), default=math.inf)
