@@ -47,7 +47,7 @@ class EnvConfig:
     max_turns: int = 3  # actions of the policy
     max_calls: int = 4  # tool calls run in one turn
     max_pixels: int | None = (
-        None  # pixels of an image as the policy sees it; None: as its tasks are meant to be seen
+        None  # of an image as the policy sees it; None: a generated level's, or MAX_PIXELS
     )
     tool_time_limit_s: float | None = None  # seconds of an episode's tools together; None: no limit
     sandbox: Any = "local"  # a backend's name (one sandbox per process, made when used), or a ready Sandbox
@@ -81,7 +81,7 @@ class ToolEnv(gym.Env[Observation, str]):
         if config.max_pixels is None:
             level = getattr(
                 source, "level", None
-            )  # of a generated source: with more, its small print turns legible
+            )  # a generated one: with more, its small print turns legible
             config = replace(config, max_pixels=MAX_PIXELS if level is None else level.view_pixels)
         assert config.max_pixels is not None
         rules = dynamics.Rules(

@@ -9,9 +9,7 @@ from typing import Any
 class Grade:
     """The verdict on one episode's answer."""
 
-    correct: (
-        bool | None
-    )  # by the benchmark's metric, the reward; None: ungraded, only a judge could have told
+    correct: bool | None  # by the benchmark's metric, the reward; None: ungraded, only a judge could tell
     strict: bool  # by the exact metric
     answer: str | None  # what was extracted; None if the policy never answered
     reference: tuple[str, ...]  # any of these is right
