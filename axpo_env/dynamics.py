@@ -96,30 +96,32 @@ def _say(state: EpisodeState, message: Message, **changes: Any) -> EpisodeState:
 def _run_calls(
     state: EpisodeState, parsed: ParsedAction, rules: Rules, interpreter: "Interpreter"
 ) -> EpisodeState:
-    ran: list[ToolCall] = []
     notes = []
     if parsed.answer_ignored:
         notes.append("Your answer was ignored: it came together with a tool call.")
     if parsed.num_calls > len(parsed.calls):
         notes.append(f"Only the first {len(parsed.calls)} of {parsed.num_calls} calls were run.")
-    for number, call in enumerate(parsed.calls, start=1):
-        note = " ".join(notes) if number == len(parsed.calls) else ""
+    last = len(state.calls) - 1
+    for number in range(len(state.calls)):
         try:
-            state, call = _run_call(state, call, note, rules, interpreter)
+            state = _run_call(state, number, " ".join(notes) if number == last else "", rules, interpreter)
         except ToolUnavailable as error:
             outage = str(error) or type(error).__name__
-            calls = (*ran, replace(call, error=f"outage: {outage}"), *parsed.calls[number:])
+            calls = _with_error(state.calls, number, f"outage: {outage}")
             return _stop(replace(state, calls=calls, outage=outage), StopReason.INFRASTRUCTURE)
-        ran.append(call)
-    state = replace(state, calls=tuple(ran))
     limit = rules.tool_time_limit_s
     return _stop(state, StopReason.TIMEOUT) if limit is not None and state.tool_time_s > limit else state
 
 
+def _with_error(calls: tuple[ToolCall, ...], number: int, error: str | None) -> tuple[ToolCall, ...]:
+    return (*calls[:number], replace(calls[number], error=error), *calls[number + 1 :])
+
+
 def _run_call(
-    state: EpisodeState, call: ToolCall, note: str, rules: Rules, interpreter: "Interpreter"
-) -> tuple[EpisodeState, ToolCall]:
-    """The state with the call's result in it, and the call with its error if it had one."""
+    state: EpisodeState, number: int, note: str, rules: Rules, interpreter: "Interpreter"
+) -> EpisodeState:
+    """The state with a call's result in it, and with its error if it had one."""
+    call = state.calls[number]
     error = call.error
     result = ToolResult()
     started = time.monotonic()
@@ -146,11 +148,11 @@ def _run_call(
     if result.tool_state is not None and call.name is not None:
         tool_states = MappingProxyType({**tool_states, call.name: result.tool_state})
     name = call.name if call.name in rules.tools else "unknown"
-    state = _say(
+    return _say(
         state,
         Message(role="tool", name=name, content=tuple(content)),
+        calls=state.calls if error == call.error else _with_error(state.calls, number, error),
         images=(*state.images, *result.images),
         tool_time_s=tool_time_s,
         tool_states=tool_states,
     )
-    return state, call if error == call.error else replace(call, error=error)

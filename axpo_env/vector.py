@@ -15,6 +15,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any
 
 import gymnasium as gym
@@ -24,7 +25,7 @@ from gymnasium.vector.utils import batch_space, concatenate, create_empty_array,
 
 from axpo_env.env import ToolEnv
 from axpo_env.state import StopReason
-from axpo_env.workers import Failure, Mailbox, Worker
+from axpo_env.workers import Crew, Failure, Worker
 
 _OPTIONS = ("autoreset_mode", "deadline_s", "reset_deadline_s")
 CLOSE_TIMEOUT_S = 5.0  # how long closing waits for steps that are still running
@@ -107,10 +108,10 @@ class ThreadedVectorEnv(VectorEnv[Any, Any, Any]):
         self.single_action_space = envs[0].action_space
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)
         self.action_space = batch_space(self.single_action_space, self.num_envs)
-        self._mailbox = Mailbox()
+        self._crew = Crew()
         self._left: set[int] = set()  # whose results a reset or step in lockstep left behind when it raised
         self._slots = [
-            _Slot(env_id=number, worker=Worker(number, make, self._mailbox, env=env))
+            _Slot(env_id=number, worker=Worker(number, make, env=env))
             for number, (make, env) in enumerate(zip(self.env_fns, envs, strict=True))
         ]
         for number, env in enumerate(envs):
@@ -159,7 +160,7 @@ class ThreadedVectorEnv(VectorEnv[Any, Any, Any]):
     @property
     def num_pending(self) -> int:
         """How many results are in flight or wait to be received."""
-        return self._mailbox.num_pending
+        return self._crew.num_pending
 
     def send(self, ids: Iterable[int], actions: Iterable[Any]) -> None:
         """Start a step of each environment in `ids` with its action. Returns at once.
@@ -179,7 +180,7 @@ class ThreadedVectorEnv(VectorEnv[Any, Any, Any]):
             elif self._deadline(slot) <= time.monotonic():
                 self._time_out(slot)
             else:
-                slot.worker.submit(_step_job(slot.env_id, action, self.autoreset_mode))
+                self._crew.submit(slot.worker, _step_job(slot.env_id, action, self.autoreset_mode))
 
     def send_reset(
         self,
@@ -211,12 +212,12 @@ class ThreadedVectorEnv(VectorEnv[Any, Any, Any]):
         if not 0 <= num <= self.num_pending:
             raise ValueError(f"asked for {num} results, {self.num_pending} are pending")
         self._wait(num, None)
-        return self._take(list(self._mailbox.results)[:num])
+        return self._take(list(islice(self._crew.results, num)))
 
     def recv_from(self, ids: Iterable[int]) -> list[StepResult]:
         """The results of the environments in `ids`, in this order, when all are there. Raises as `recv`."""
         numbers = [self._check_id(number) for number in ids]
-        pending = {**self._mailbox.in_flight, **self._mailbox.results}
+        pending = {**self._crew.in_flight, **self._crew.results}
         for number in numbers:
             if number not in pending:
                 raise ValueError(f"no result of environment {number} is pending")
@@ -265,11 +266,10 @@ class ThreadedVectorEnv(VectorEnv[Any, Any, Any]):
 
     def close_extras(self, *, timeout_s: float = CLOSE_TIMEOUT_S, **kwargs: Any) -> None:
         """Close all environments. One whose step is running is waited for up to `timeout_s` (all together)."""
-        until_s = time.monotonic() + timeout_s
-        for slot in getattr(self, "_slots", ()):  # not there if making an environment raised
-            slot.worker.end()
-        for slot in getattr(self, "_slots", ()):
-            slot.worker.join(max(0.0, until_s - time.monotonic()))
+        if hasattr(self, "_slots"):  # not there if making an environment raised
+            for slot in self._slots:
+                self._crew.end(slot.worker)
+            self._crew.dismiss(until_s=time.monotonic() + timeout_s)
 
     # Inside.
 
@@ -286,7 +286,7 @@ class ThreadedVectorEnv(VectorEnv[Any, Any, Any]):
             raise RuntimeError("the vector environment is closed")
         numbers = [self._check_id(number) for number in ids]
         for number in numbers:
-            if number in self._mailbox.in_flight or number in self._mailbox.results:
+            if number in self._crew.in_flight or number in self._crew.results:
                 raise RuntimeError(f"environment {number} has a result that was not received yet")
         if len(set(numbers)) != len(numbers):
             raise ValueError(f"an environment is given twice in {numbers}")
@@ -296,7 +296,7 @@ class ThreadedVectorEnv(VectorEnv[Any, Any, Any]):
         self._drop_left()
         self._idle(range(self.num_envs))
         for slot in self._slots:
-            if slot.worker.env is None:  # to be replaced; its thread has not started
+            if slot.worker.env is None:  # of one that was replaced; no job has made it yet
                 slot.worker.env = self.env_fns[slot.env_id]()
         return self.envs
 
@@ -305,19 +305,19 @@ class ThreadedVectorEnv(VectorEnv[Any, Any, Any]):
         try:
             return self.recv_from(ids)
         except BaseException:
-            self._left = set(self._mailbox.results)
+            self._left = set(self._crew.results)
             raise
 
     def _drop_left(self) -> None:
         """Drop the results that nobody has asked for."""
         for number in list(self._left):
-            self._settle(number, self._mailbox.results.pop(number))
+            self._settle(number, self._crew.results.pop(number))
 
     def _drain(self) -> None:
         """Wait for whatever is in flight, and drop it."""
         self._wait(self.num_pending, None)
-        for number in list(self._mailbox.results):
-            self._settle(number, self._mailbox.results.pop(number))
+        for number in list(self._crew.results):
+            self._settle(number, self._crew.results.pop(number))
 
     def _deadline(self, slot: _Slot) -> float:
         """When the episode times out, or the reset that begins it, by `time.monotonic()`."""
@@ -338,7 +338,7 @@ class ThreadedVectorEnv(VectorEnv[Any, Any, Any]):
         elif slot.worker.env is None:
             seed = slot.fresh_seed()
         slot.began_s, slot.asked_s = None, time.monotonic()
-        slot.worker.submit(_reset_job(slot.env_id, seed, None if options is None else dict(options), final))
+        self._crew.submit(slot.worker, _reset_job(slot.env_id, seed, None if options is None else dict(options), final))
 
     def _time_out(self, slot: _Slot) -> None:
         """End an idle environment's episode for its age."""
@@ -346,36 +346,35 @@ class ThreadedVectorEnv(VectorEnv[Any, Any, Any]):
         if self.autoreset_mode is AutoresetMode.SAME_STEP:
             self._submit_reset(slot, final=last)
         else:
-            self._mailbox.results[slot.env_id] = last
+            self._crew.results[slot.env_id] = last
 
     def _wait(self, num: int, wanted: frozenset[int] | None) -> None:
         """Wait for results; steps whose episode is too old, and resets that take too long, are abandoned."""
         if self.deadline_s is None and self.reset_deadline_s is None:
-            self._mailbox.wait(num, wanted)
+            self._crew.wait(num, wanted)
             return
         while True:
-            running = [self._slots[number] for number in self._mailbox.in_flight]
+            running = [self._slots[number] for number in self._crew.in_flight]
             until_s = min((self._deadline(slot) for slot in running), default=math.inf)
-            if self._mailbox.wait(num, wanted, until_s=None if until_s == math.inf else until_s):
+            if self._crew.wait(num, wanted, until_s=None if until_s == math.inf else until_s):
                 return
             for slot in running:
-                if slot.env_id in self._mailbox.in_flight and self._deadline(slot) <= time.monotonic():
+                if slot.env_id in self._crew.in_flight and self._deadline(slot) <= time.monotonic():
                     self._replace(slot)
 
     def _replace(self, slot: _Slot) -> None:
         """Put a fresh environment in the place of one that hangs, and end its episode, or its reset in an error."""
-        self._mailbox.abandon(slot.env_id)
-        slot.worker.end()
-        slot.worker = Worker(slot.env_id, self.env_fns[slot.env_id], self._mailbox)
+        self._crew.abandon(slot.env_id)
+        slot.worker = Worker(slot.env_id, self.env_fns[slot.env_id])
         slot.num_replaced += 1
         if slot.began_s is None:
             error = TimeoutError(f"the reset took longer than {self.reset_deadline_s} s")
-            self._mailbox.results[slot.env_id] = Failure(error)
+            self._crew.results[slot.env_id] = Failure(error)
         else:
             self._time_out(slot)
 
     def _take(self, numbers: Sequence[int]) -> list[StepResult]:
-        results = self._mailbox.results
+        results = self._crew.results
         failed = next((number for number in numbers if isinstance(results[number], Failure)), None)
         if failed is not None:
             error = results[failed].error

@@ -1,10 +1,12 @@
-"""Threads that each own one environment, and the mailbox where their results come in as they finish.
+"""Environments at work in threads, and the mailbox where their results come in as they finish.
 
-What a job does, and what follows from its result, is left to `vector`. A thread cannot be stopped: one whose job
-takes too long is abandoned, and ends, closing its environment, when the job does.
+What a job does, and what follows from its result, is left to `vector`. No thread belongs to an environment: the
+one that is free takes the next job, so that under load a few threads go from job to job and the others sleep on.
+A thread cannot be stopped: a job that takes too long is abandoned, and its environment closed when it is done.
 """
 
 import contextlib
+import sys
 import threading
 import time
 from collections import deque
@@ -22,13 +24,53 @@ class Failure:
         self.error = error
 
 
-class Mailbox:
-    """Results by number, in the order in which they came. Belongs to one thread, but for `deliver`."""
+class Worker:
+    """One environment, and the jobs on it: one at a time, until it is closed."""
+
+    def __init__(self, number: int, make: Callable[[], Any], *, env: Any = None) -> None:
+        self.number = number
+        self.env = env  # None: made by `make` in a thread, before the first job
+        self.has_begun = False  # a job was given to it
+        self.has_ended = False  # it is to be closed once no job runs on it
+        self._make = make
+        self._turn = threading.Lock()
+        self._is_closed = False
+
+    def run(self, job: Job) -> Any:
+        """The job's result, or `Failure`."""
+        with self._turn:
+            try:
+                if self._is_closed:
+                    raise RuntimeError("the environment is closed")
+                if self.env is None:
+                    self.env = self._make()
+                result = job(self.env)
+            except BaseException as error:  # whoever waits must hear of an exit, too
+                result = Failure(error)
+        return result
+
+    def close(self) -> None:
+        """Close the environment, unless a job runs on it: then whoever runs it must close, see `has_ended`."""
+        if not self._turn.acquire(blocking=False):
+            return
+        try:
+            if self.env is not None and not self._is_closed:
+                self.env.close()
+        finally:
+            self._is_closed = True
+            self._turn.release()
+
+
+class Crew:
+    """Threads for the jobs of many environments, and their results. Belongs to one thread."""
 
     def __init__(self) -> None:
-        self.results: dict[int, Any] = {}
-        self.in_flight: dict[int, object] = {}  # number -> the worker whose result is expected
-        self._arrived: deque[tuple[int, object, Any]] = deque()  # not yet looked at
+        self.results: dict[int, Any] = {}  # by the environments' numbers, in the order in which they came
+        self.in_flight: dict[int, Worker] = {}  # by number: whose result is expected
+        self._num_others = 0  # tasks under way without a result to expect: abandoned jobs, closings
+        self._threads: list[threading.Thread] = []
+        self._tasks: SimpleQueue[tuple[Worker, Job | None] | None] = SimpleQueue()
+        self._arrived: deque[tuple[Worker, Any]] = deque()  # not yet looked at
         # No lock guards the above: a lock would make every result wait for the others. Instead, the waiting
         # thread says how many arrivals it needs, and whoever brings the last of them rings.
         self._num_needed = 1
@@ -40,16 +82,37 @@ class Mailbox:
         """How many results are expected or there."""
         return len(self.in_flight) + len(self.results)
 
-    def deliver(self, number: int, worker: object, result: Any) -> None:
-        """Called by workers: bring a result."""
-        self._arrived.append((number, worker, result))
-        if len(self._arrived) >= self._num_needed:
-            with contextlib.suppress(RuntimeError):  # it is ringing already
-                self._bell.release()
+    def submit(self, worker: Worker, job: Job) -> None:
+        """Run `job`; its result, or `Failure`, comes under the worker's number."""
+        worker.has_begun = True
+        self.in_flight[worker.number] = worker
+        self._start(worker, job)
 
     def abandon(self, number: int) -> None:
-        """Expect this result no more; it is dropped if it comes."""
-        del self.in_flight[number]
+        """Expect this result no more: it is dropped if it comes, and the environment then closed."""
+        worker = self.in_flight.pop(number)
+        self._num_others += 1
+        self.end(worker)
+
+    def end(self, worker: Worker) -> None:
+        """Close the environment once no job runs on it. Returns at once."""
+        worker.has_ended = True
+        if worker.has_begun:
+            self._num_others += 1
+            self._start(worker, None)
+        else:
+            worker.close()
+
+    def dismiss(self, *, until_s: float) -> None:
+        """Let the threads end when they have done what they were given.
+
+        Returns when they have, or at the latest when `time.monotonic()` is `until_s`.
+        """
+        for _ in self._threads:
+            self._tasks.put(None)
+        for thread in self._threads:
+            thread.join(max(0.0, until_s - time.monotonic()))
+        self._threads.clear()
 
     def wait(self, num: int, wanted: Collection[int] | None = None, *, until_s: float | None = None) -> bool:
         """Wait until `num` results (of `wanted`) are there, at most until `time.monotonic()` is `until_s`.
@@ -69,54 +132,52 @@ class Mailbox:
                 return False
             self._bell.acquire(timeout=min(left_s, threading.TIMEOUT_MAX))
 
+    def _start(self, worker: Worker, job: Job | None) -> None:
+        """Put a task where a thread will find it: there is one for each task that is not known to be done."""
+        if len(self._threads) < len(self.in_flight) + self._num_others:
+            thread = threading.Thread(
+                target=_work,
+                args=(self._tasks, self._deliver),
+                name=f"envs-{len(self._threads)}",
+                daemon=True,  # an abandoned job must not keep the program from ending
+            )
+            thread.start()
+            self._threads.append(thread)
+        self._tasks.put((worker, job))
+
+    def _deliver(self, worker: Worker, result: Any) -> None:
+        """Called by the threads: bring a result."""
+        self._arrived.append((worker, result))
+        if len(self._arrived) >= self._num_needed:
+            with contextlib.suppress(RuntimeError):  # it is ringing already
+                self._bell.release()
+
     def _look(self) -> None:
-        """Take in what has arrived, but for results of abandoned workers."""
+        """Take in what has arrived, but for results that nobody expects."""
         while self._arrived:
-            number, worker, result = self._arrived.popleft()
-            if self.in_flight.get(number) is worker:
-                del self.in_flight[number]
-                self.results[number] = result
+            worker, result = self._arrived.popleft()
+            if result is not _CLOSED and self.in_flight.get(worker.number) is worker:
+                del self.in_flight[worker.number]
+                self.results[worker.number] = result
+            else:
+                self._num_others -= 1
 
 
-class Worker:
-    """Runs jobs on one environment, one after another, in a thread that starts with the first job."""
+_CLOSED = object()  # the result of a closing
 
-    def __init__(self, number: int, make: Callable[[], Any], mailbox: Mailbox, *, env: Any = None) -> None:
-        self.env = env  # None: made by the thread, before its first job
-        self._number, self._make, self._mailbox = number, make, mailbox
-        self._inbox: SimpleQueue[Job | None] = SimpleQueue()
-        self._thread: threading.Thread | None = None
 
-    def submit(self, job: Job) -> None:
-        """Run `job`; its result, or `Failure`, goes to the mailbox."""
-        self._mailbox.in_flight[self._number] = self
-        if self._thread is None:
-            # A daemon: an abandoned one must not keep the program from ending.
-            self._thread = threading.Thread(target=self._run, name=f"env-{self._number}", daemon=True)
-            self._thread.start()
-        self._inbox.put(job)
-
-    def end(self) -> None:
-        """Close the environment once the jobs so far are done. Returns at once."""
-        if self._thread is None:
-            if self.env is not None:
-                self.env.close()
-        else:
-            self._inbox.put(None)
-
-    def join(self, timeout_s: float) -> None:
-        if self._thread is not None:
-            self._thread.join(timeout_s)
-
-    def _run(self) -> None:
-        while (job := self._inbox.get()) is not None:
+def _work(
+    tasks: SimpleQueue[tuple[Worker, Job | None] | None], deliver: Callable[[Worker, Any], None]
+) -> None:
+    while (task := tasks.get()) is not None:
+        worker, job = task
+        result = _CLOSED if job is None else worker.run(job)
+        if worker.has_ended:
             try:
-                if self.env is None:
-                    self.env = self._make()
-                result = job(self.env)
-            except BaseException as error:  # whoever waits must hear of an exit, too
-                result = Failure(error)
-            self._mailbox.deliver(self._number, self, result)
-            del job, result  # an idle thread must not keep observations alive
-        if self.env is not None:
-            self.env.close()
+                worker.close()
+            except Exception:  # nobody waits for it
+                threading.excepthook(
+                    threading.ExceptHookArgs((*sys.exc_info(), threading.current_thread()))
+                )
+        deliver(worker, result)
+        del worker, job, result, task  # an idle thread must not keep observations alive

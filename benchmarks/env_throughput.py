@@ -5,8 +5,8 @@
 Each episode calls a tool that sleeps, turn after turn; the ideal rate is episodes / latency, with steps and policies
 free of cost. `threads` steps without a barrier (`send`, `recv`), `threads, in step` with one (`step`); `bare threads`
 have no policy to answer to and show what the machine allows; `sync` and `async` are Gymnasium's own vector
-environments. Resets are not timed in the table of rates. Sync takes one episode after the other, so its rate is
-measured on at most 8. Without latency there is no ideal rate; compare with sync. A machine that is busy with
+environments. Resets are not timed in the table of rates. Sync takes one episode after the other, so with latency its
+rate is measured on at most 8. Without latency there is no ideal rate; compare with sync. A machine that is busy with
 something else moves the figures.
 """
 
@@ -161,7 +161,7 @@ def measure_engine(engine: str, num_envs: int, latency_s: float, seconds: float)
         return None
     vector: VectorEnv
     if engine == "sync":
-        vector = SyncVectorEnv([make] * min(num_envs, MAX_SYNC_EPISODES))
+        vector = SyncVectorEnv([make] * (min(num_envs, MAX_SYNC_EPISODES) if latency_s else num_envs))
     elif engine == "async":
         vector = AsyncVectorEnv([make] * num_envs, shared_memory=False)
     else:

@@ -194,7 +194,8 @@ def test_a_deadline_ends_an_episode_whose_tool_hangs(threaded, mode):
     knock = Knock(10)
     vector = threaded(2, knock, deadline_s=0.2, autoreset_mode=mode)
     begin(vector, 10, 11)
-    hanging = vector.envs[0]
+    hanging, closed = vector.envs[0], threading.Event()
+    hanging.close = closed.set
     vector.send([0], [KNOCK])
     (result,) = vector.recv()
     assert (result.env_id, result.reward, result.terminated, result.truncated) == (0, 0.0, False, True)
@@ -206,11 +207,27 @@ def test_a_deadline_ends_an_episode_whose_tool_hangs(threaded, mode):
         (result,) = vector.recv()
     assert result.info["num_turns"] == 0 and len(result.observation["images"]) == 1
     assert vector.envs[0] is not hanging
-    threads = [thread for thread in threading.enumerate() if thread.name == "env-0"]
-    assert len(threads) == 2
+    assert not closed.is_set()
     knock.doors[10].set()
-    threads[0].join(WAIT_S)
-    assert not threads[0].is_alive() and vector.num_pending == 0  # its late result went nowhere
+    assert closed.wait(WAIT_S) and vector.num_pending == 0  # its late result went nowhere
+
+
+def test_environments_that_hang_leave_threads_to_the_others(threaded):
+    knock = Knock(10)
+    vector = threaded(2, knock, deadline_s=0.1, autoreset_mode=AutoresetMode.DISABLED)
+    hanging = []
+    for _ in range(3):
+        begin(vector, 10, 11)
+        hanging.append((vector.envs[0], threading.Event()))
+        hanging[-1][0].close = hanging[-1][1].set
+        vector.send([0], [KNOCK])
+        assert vector.recv()[0].info["stop_reason"] == "timeout"
+    busy = threading.active_count()
+    assert begin(vector, 12, 13)[1].info["task"]["index"] == 13
+    knock.doors[10].set()
+    assert all(closed.wait(WAIT_S) for _, closed in hanging)
+    assert begin(vector, 12, 13)[0].info["task"]["index"] == 12
+    assert threading.active_count() <= busy + 1  # who hung works again: no more were needed
 
 
 def test_a_seeded_environment_is_replaced_by_one_with_a_seed_of_its_own(threaded):
@@ -388,6 +405,28 @@ def test_attributes_and_calls(threaded):
     vector.set_attr("mark", [1, 2])
     assert vector.get_attr("mark") == (1, 2)
     assert vector.np_random_seed == (3, 4) and len(vector.np_random) == 2
+
+
+def test_closing_leaves_no_environment_open(threaded, monkeypatch):
+    knock, told = Knock(10), []
+    monkeypatch.setattr(threading, "excepthook", lambda args: told.append(args.exc_value))
+    vector = threaded(4, knock)
+    closed = [threading.Event() for _ in vector.envs]
+    for env, event in zip(vector.envs, closed, strict=True):
+        env.close = event.set
+
+    def broken():
+        closed[1].set()
+        raise OSError("cannot close")
+
+    vector.envs[1].close = broken
+    begin(vector, 10, 11, 12)  # the last is never begun
+    vector.send([0], [KNOCK])
+    vector.close(timeout_s=0.05)
+    assert [event.is_set() for event in closed] == [False, True, True, True]
+    assert [str(error) for error in told] == ["cannot close"]
+    knock.doors[10].set()
+    assert closed[0].wait(WAIT_S)
 
 
 def test_closing_ends_the_threads(threaded):
