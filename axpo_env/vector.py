@@ -338,7 +338,9 @@ class ThreadedVectorEnv(VectorEnv[Any, Any, Any]):
         elif slot.worker.env is None:
             seed = slot.fresh_seed()
         slot.began_s, slot.asked_s = None, time.monotonic()
-        self._crew.submit(slot.worker, _reset_job(slot.env_id, seed, None if options is None else dict(options), final))
+        self._crew.submit(
+            slot.worker, _reset_job(slot.env_id, seed, None if options is None else dict(options), final)
+        )
 
     def _time_out(self, slot: _Slot) -> None:
         """End an idle environment's episode for its age."""

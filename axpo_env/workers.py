@@ -176,8 +176,6 @@ def _work(
             try:
                 worker.close()
             except Exception:  # nobody waits for it
-                threading.excepthook(
-                    threading.ExceptHookArgs((*sys.exc_info(), threading.current_thread()))
-                )
+                threading.excepthook(threading.ExceptHookArgs((*sys.exc_info(), threading.current_thread())))
         deliver(worker, result)
         del worker, job, result, task  # an idle thread must not keep observations alive
