@@ -1,4 +1,4 @@
-"""Many episodes at once where tools are slow: `ThreadedVectorEnv`, a thread for each environment.
+"""Many episodes at once where tools are slow: `ThreadedVectorEnv`, a thread for each step under way.
 
 It steps in lockstep like any Gymnasium vector environment, or without a barrier: `send` starts steps, `recv` gives
 results as they finish. Threads suit environments that wait (for sandboxes, searches, models); for ones that compute
@@ -68,7 +68,7 @@ class _Slot:
 
 
 class ThreadedVectorEnv(VectorEnv[Any, Any, Any]):
-    """Environments that step in threads of their own, with or without a barrier.
+    """Environments that step in threads, with or without a barrier.
 
     `autoreset_mode` is Gymnasium's: with NEXT_STEP, the step after an end resets and ignores its action; with
     SAME_STEP, the step that ends an episode also begins the next one and has the last moment in its info

@@ -122,6 +122,8 @@ def test_nano_is_a_real_qwen3_vl_of_about_a_million_parameters_and_seeded():
 
 
 def test_what_cannot_be_loaded_is_named(tmp_path):
+    with pytest.raises(PolicyError, match=r"there is no folder '.*nowhere', and a hub id has the form"):
+        Qwen3VLPolicy.load(str(tmp_path / "nowhere"))
     with pytest.raises(PolicyError, match=r"holds no config\.json"):
         Qwen3VLPolicy.load(str(tmp_path))
     (tmp_path / "config.json").write_text('{"model_type": "llama"}')

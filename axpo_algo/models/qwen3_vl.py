@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from huggingface_hub.utils import HFValidationError, validate_repo_id
 from transformers import (
     AutoImageProcessor,
     AutoModelForImageTextToText,
@@ -116,8 +117,7 @@ class Qwen3VLPolicy:
         another architecture."""
         if dtype not in DTYPES:
             raise PolicyError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
-        if Path(path).is_dir():
-            _require_qwen3_vl(Path(path))
+        _require_qwen3_vl(path)
         transformers_logging.disable_progress_bar()
         try:
             tokenizer = AutoTokenizer.from_pretrained(path)
@@ -262,7 +262,17 @@ def _load_image_processor(path: str) -> Any:
         return Qwen2VLImageProcessorPil.from_pretrained(path)
 
 
-def _require_qwen3_vl(folder: Path) -> None:
+def _require_qwen3_vl(path: str) -> None:
+    """Raises PolicyError for what is neither a folder of such a checkpoint nor could be a hub id."""
+    folder = Path(path)
+    if not folder.is_dir():
+        try:
+            validate_repo_id(path)
+        except HFValidationError:
+            raise PolicyError(
+                f"there is no folder {path!r}, and a hub id has the form 'owner/name'"
+            ) from None
+        return
     config = folder / "config.json"
     if not config.is_file():
         raise PolicyError(
