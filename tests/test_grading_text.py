@@ -141,3 +141,35 @@ def test_parts_are_all_or_nothing():
     assert correct("2x+1; The lines meet", ("2x+1", "the lines meet")) is True
     assert split_parts("1. a; 2. b", 2) == ["a", "b"] and split_parts("1.5; 2.5", 2) == ["1.5", "2.5"]
     assert split_parts("a; b", 1) == ["a; b"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "parts", "correct"),
+    [
+        ("(1) x+1; (2) 5", ("(1) x+1", "(2) 5"), True),
+        ("1+x; 5", ("(1) x+1", "(2) 5"), True),
+        ("x+2; 5", ("(1) x+1", "(2) 5"), False),
+        ("(a) 5; 6", ("(a) 5", "6"), True),
+        ("Part 1: 5; Part 2: 6", ("5", "6"), True),
+        ("(2); (1)", ("(2)", "(1)"), True),
+        ("(1); (2)", ("(2)", "(1)"), False),
+        ("(1)\n5\n(2)\n6", ("5", "6"), True),
+        ("(1) 5 (2) 6", ("5", "6"), True),
+        ("(1) 5, (2) 7", ("5", "6"), False),
+        ("5, 6", ("5", "6"), True),
+        ("5 and 6", ("5", "6"), True),
+        ("6, 5", ("5", "6"), False),
+        ("5,6", ("5,6", "7"), False),
+        ("1; (x) + 1", ("1", "(x)+1"), True),
+        ("1; x+1", ("1", "(x)+1"), True),
+        ("1; 1", ("1", "(x)+1"), False),
+        ("f(1) = 2; 3", ("f(1) = 2", "3"), True),
+        ("x=1; x=2; 5", ("x=1; x=2", "5"), True),
+        ("x=1; x=3; 5", ("x=1; x=2", "5"), False),
+        ("AB is longer\nthan CD; 5", ("AB is longer\nthan CD", "5"), True),
+        ("(1) AB = CD (2) yes", ("(1) AB = CD (2) yes",), True),
+        ("5; 6; 7", ("5", "6"), False),
+    ],
+)
+def test_parts_with_labels_and_separators_of_their_own(answer, parts, correct):
+    assert grade_parts(answer, ("; ".join(parts),), parts=parts, question="?").correct is correct

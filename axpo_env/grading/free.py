@@ -12,14 +12,20 @@ from axpo_env.grading.grade import Grade, make_grade
 from axpo_env.grading.judge import Judge
 from axpo_env.grading.maths import is_maths, maths_match
 from axpo_env.grading.numeric import number_match, read_quantity
-from axpo_env.grading.text import best_f1, exact_match, normalize, readings
+from axpo_env.grading.text import best_f1, exact_match, normalize, readings, squash
 
-# "(1) 5", "2. x", "(ii) y" at the start of a part; a bare number is the part itself.
+# "(1) 5", "2. x", "(ii) y", "Part 1: z" at the start of a part; a bare number is the part itself.
 _LABEL = re.compile(
-    r"^\s*(?:\((?:\d{1,2}|[ivx]{1,4}|[a-h])\)|(?:\d{1,2}|[ivx]{1,4}|[a-h])[.)]\s|part\s+\w+\s*:)\s*",
+    r"\s*(?:\((\d{1,2}|[ivx]{1,4}|[a-h])\)|(\d{1,2}|[ivx]{1,4}|[a-h])[.)](?=\s)|part\s+(\w+)\s*:)\s*",
     re.IGNORECASE,
 )
+_ORDER = {
+    name: place
+    for names in ("i ii iii iv v vi vii viii ix x", "a b c d e f g h")
+    for place, name in enumerate(names.split(), 1)
+}
 _BETWEEN_PARTS = re.compile(r"\s*[;；\n]\s*")
+_BETWEEN_FEW = re.compile(r"\s*,\s+|\s+and\s+")
 
 
 def grade_free(
@@ -71,20 +77,29 @@ def grade_parts(
     question: str,
     judge: Judge | None = None,
 ) -> Grade:
-    """All or nothing over the parts of an answer, separated by semicolons or lines, each compared as mathematics.
+    """All or nothing over the parts of an answer (`split_parts`), each compared as mathematics.
 
-    `parts` are the right answers, `references` how they are shown. Rules that find every part right decide; else
-    the judge, if there is one; else a part that is clearly wrong or missing makes all wrong, and one that rules
-    cannot tell leaves all ungraded.
+    `parts` are the right answers, `references` how they are shown; labels, "(1)", count on neither side. Rules that
+    find every part right decide; else the judge, if there is one; else a part that is clearly wrong or missing makes
+    all wrong, and one that rules cannot tell leaves all ungraded.
     """
     if answer is None:
         return make_grade(None, references, correct=False)
-    said = split_parts(answer, len(parts))
-    verdicts = [maths_match(part, reference) for part, reference in zip(said, parts, strict=False)]
-    complete = len(said) == len(parts)
-    correct: bool | None = complete and all(verdicts)
-    if not correct and not readings(answer):
+    whole = squash(innermost(answer))
+    if whole and whole in {squash(text) for text in (*references, "; ".join(parts))}:
+        return make_grade(answer, references, correct=True, strict=True)
+    if not readings(answer):
         return make_grade(answer, references, correct=False)
+    wanted, said = list(parts), split_parts(answer, len(parts))
+    if len(said) != len(wanted):  # a part may hold a semicolon itself
+        wanted = [piece for part in parts for piece in _pieces(part)]
+        said = split_parts(answer, len(wanted))
+    complete = len(said) == len(wanted)
+    verdicts = [
+        _same_part(part, right, place)
+        for place, (part, right) in enumerate(zip(said, wanted, strict=False), 1)
+    ]
+    correct: bool | None = complete and all(verdicts)
     if not correct:
         if judge is not None:
             correct = judge.verdict(question, references, answer)
@@ -93,15 +108,61 @@ def grade_parts(
         else:
             correct = None
     strict = complete and all(
-        exact_match(part, (reference,)) for part, reference in zip(said, parts, strict=True)
+        exact_match(part, (right, _unlabelled(right))) for part, right in zip(said, wanted, strict=True)
     )
-    return make_grade(answer, references, correct=correct, strict=strict)
+    return make_grade(answer, references, correct=correct, strict=bool(correct) and strict)
+
+
+def _same_part(said: str, wanted: str, place: int) -> bool | None:
+    """`maths_match`, with or without the label that says that `wanted` is the part at `place`, from 1."""
+    label = _LABEL.match(wanted)
+    if label is not None:
+        name = next(filter(None, label.groups())).lower()
+        bare = wanted[label.end() :]
+        if bare and (int(name) if name.isdecimal() else _ORDER.get(name, place)) == place:
+            return maths_match(said, wanted) or maths_match(said, bare)
+    return maths_match(said, wanted)
 
 
 def split_parts(answer: str, count: int) -> list[str]:
-    """The parts of an answer to a question of `count` parts, without their labels; one part is not split."""
+    """The parts of an answer to a question of `count` parts, without their labels; one part is not split.
+
+    Parts stand between semicolons or on lines of their own; where that does not make `count` of them, behind the
+    labels (1) to (`count`), or between commas and "and".
+    """
     inner = innermost(answer)
     if count == 1:
         return [inner]
-    texts = [_LABEL.sub("", text, count=1).strip() for text in _BETWEEN_PARTS.split(inner)]
-    return [text for text in texts if text]
+    texts = _pieces(inner)
+    for split in (_without_bare_labels, _at_labels, _BETWEEN_FEW.split):
+        if len(texts) == count:
+            break
+        other = [text for text in split(inner) if text]
+        texts = other if len(other) == count else texts
+    return [_unlabelled(text) for text in texts]
+
+
+def _pieces(text: str) -> list[str]:
+    return [piece for piece in _BETWEEN_PARTS.split(text.strip()) if piece]
+
+
+def _without_bare_labels(text: str) -> list[str]:
+    return [piece for piece in _pieces(text) if not _LABEL.fullmatch(piece)]
+
+
+def _at_labels(text: str) -> list[str]:
+    """What stands behind (1), (2), ..., which come in this order, the first of them first."""
+    marks = [mark for mark in re.finditer(r"(?:^|(?<=[\s,;]))\((\d{1,2})\)\s", text)]
+    if (
+        not marks
+        or marks[0].start()
+        or [int(mark.group(1)) for mark in marks] != list(range(1, len(marks) + 1))
+    ):
+        return []
+    ends = [mark.start() for mark in marks[1:]] + [len(text)]
+    return [text[mark.end() : end].strip(" ,;\n") for mark, end in zip(marks, ends, strict=True)]
+
+
+def _unlabelled(text: str) -> str:
+    """`text` without its label, unless it is nothing else."""
+    return _LABEL.sub("", text, count=1) if (mark := _LABEL.match(text)) and mark.end() < len(text) else text
