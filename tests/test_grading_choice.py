@@ -125,6 +125,56 @@ def test_the_longest_option_wins_and_clauses_that_deny_are_left_out(text, letter
     assert find_choice(text, ("red", "dark red", "green", "blue or green")) == letter
 
 
+@pytest.mark.parametrize(
+    ("text", "letter"),
+    [
+        ("It is A because blue is wrong", "A"),
+        ("I think it's (A) since blue was ruled out", "A"),
+        ("blue? no, red", "A"),
+        ("blue. Wait, red", "A"),
+        ("red, blue? No, green", None),
+        ("It looks blue, no.", None),
+        ("anything but blue", None),
+        ("all but blue", None),
+        ("nothing but blue", "C"),
+        ("I ruled out blue", None),
+        ("I ruled out blue, so red", "A"),
+        ("Blue is excluded", None),
+        ("I reject blue", None),
+        ("everything other than blue", None),
+        ("It can't be blue", None),
+        ("The blue one over there", "C"),
+        ("It is false that it is blue", None),
+    ],
+)
+def test_options_that_are_turned_down_are_not_chosen(text, letter):
+    assert find_choice(text, ("red", "dark red", "blue", "green")) == letter
+    assert find_choice("It is false", ("true", "false")) == "B"
+
+
+@pytest.mark.parametrize(
+    ("text", "letter"),
+    [
+        ("A B", None),
+        ("A B C D", None),
+        ("A\nB", None),
+        ("A then B", None),
+        ("A. B", None),
+        ("A: B", None),
+        ("A > B", None),
+        ("A glove, I think, B", "B"),
+        ("I looked twice and I see B", "B"),
+        ("A is wrong, B is wrong, C", None),
+        ("The lamp is nearer to A, so B", "B"),
+        ("First A.\nOn second thought: B", "B"),
+        ("x = 3, B", "B"),
+        ("A: a dark lamp", "A"),
+    ],
+)
+def test_several_letters_are_no_choice_unless_the_last_is_concluded(text, letter):
+    assert find_choice(text, ("red", "dark red", "blue", "green")) == letter
+
+
 def test_units_of_options_are_kept_apart_and_options_may_deny():
     lengths = ("5 cm", "10 cm", "15 cm")
     assert find_choice("5", lengths) == find_choice("It is 5 cm", lengths) == "A"

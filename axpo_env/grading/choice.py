@@ -32,7 +32,10 @@ _LAST = re.compile(r"(?:^|[\s(\[*:])([A-Z])[)\]*.]*\s*$")
 _EQUALS = re.compile(r"([A-Z])\s*=\s*(.+)", re.DOTALL)
 # "A, because ...": what follows is no choice any more, unless it calls another letter right.
 _REASONED = re.compile(
-    _WORDS + r"[(\[]?\b([A-Z])\b[)\]]?\s*[.,;:–—-]*\s*\b(?:because|since|given that|due to)\b(.*)", re.DOTALL
+    r"(?:(?:I (?:think|believe) (?:that )?)?[Ii]t(?: is|'s| must be) )?"
+    + _WORDS
+    + r"[(\[]?\b([A-Z])\b[)\]]?\s*[.,;:–—-]*\s*\b(?:because|since|given that|due to)\b(.*)",
+    re.DOTALL,
 )
 _PRAISED = re.compile(
     r"\b([A-Z])[)\]]? (?:is|seems|must be) (?:the )?(?:\w+ )?(?:correct|right|best|answer|true|fits)"
@@ -47,17 +50,25 @@ _AFTER_HEDGE = re.compile(
     r"[)\]]?\s*(?:or|and|,|/|&|vs\.?|versus)\s*(?:(?:option|choice)\s*)?[(\[]?[A-Z]\b(?!')"
 )
 _CLAUSES = re.compile(
-    r"[,;.!?\n]\s+|\s+[-–—]+\s+|\s*\b(?=(?:but|so|rather(?! than)|instead(?! of)|hence|thus|therefore)\b)"
+    r"[,;.!?\n]\s+|\s+[-–—]+\s+"
+    r"|\s*\b(?=(?:so|rather(?! than)|instead(?! of)|hence|thus|therefore)\b)"
+    r"|\s*(?<!anything )(?<!everything )(?<!all )\b(?=but\b)"
 )
 # A clause after a denied one that says what is so instead; a bare "B" after "not A," may be denied as well.
 _STATES = re.compile(
     r"(?:(?:but|so|rather|instead|hence|thus|therefore)\b[\s,]*)*(?:(?:it|that|this) is|it's|that's|I \w+)?\s*",
     re.IGNORECASE,
 )
-_WRONG = re.compile(
-    r"\b(?:wrong|incorrect|false|excluded|eliminated?|ruled out|impossible|rather than|instead of|over)\b",
-    re.IGNORECASE,
+_REJECTS = (
+    r"\b(?:wrong|incorrect|false|impossible|unlikely|hardly|doubt\w*|exclud\w*|eliminat\w*|rul(?:e|es|ed|ing) out|"
+    r"ruled|reject\w*|discard\w*|dismiss\w*|far from|rather than|instead of|other than|apart from|aside from|"
+    r"(?:anything|everything|all) but"
 )
+_REJECTED = re.compile(_REJECTS + r")\b", re.IGNORECASE)
+_WRONG = re.compile(_REJECTS + r"|over)\b", re.IGNORECASE)
+_NO = re.compile(
+    r"(?:no|nope|wrong|not (?:that|it|so)|wait)", re.IGNORECASE
+)  # takes back what was said before it
 # A letter after one of these is one of several, or the one that it is not.
 _HEDGE = re.compile(r"(?:\b(?:or|and|not|nor|versus|vs)|[,/&])\s*[(\[*]*$", re.IGNORECASE)
 # A letter, then one of these and the last letter: it is not clear which of them is meant.
@@ -66,6 +77,12 @@ _RIVAL = re.compile(
     re.DOTALL,
 )
 _CLAIMED = re.compile(r"\b(?:is|it's|be)\s+[(\[]?([A-Z])\b(?!')")
+# A letter that is no article and no pronoun: "A glove" and "I think" name nothing.
+_BARE = re.compile(
+    r"(?<![\w'.-])(?![AI]\s+(?!(?:then|and|or|nor|is|was|to|but|because|since|so|not|vs|versus|fits|seems)\b)[a-z'])"
+    r"([A-Z])(?![\w'])"
+)
+_CONCLUDES = re.compile(r"\s*(?:so|hence|thus|therefore)\b", re.IGNORECASE)
 _LISTED = re.compile(r"(?<!\w)\(([A-Z])\)\s*|^([A-Z])\s*[.:)]\s+", re.MULTILINE)
 
 Same = Callable[[str, str], bool]
@@ -128,6 +145,8 @@ def _named(text: str, options: Sequence[str], letters: str) -> str | None:
     if letter not in letters:
         return None
     rest = labelled.group(3)
+    if (other := _LONE.fullmatch(rest)) and other.group(1).upper() != letter:
+        return "" if not _equal(rest, options, letters) else letter
     if any(re.search(rf"[(\[]{other}[)\]]", rest) for other in letters if other != letter):
         return ""  # "(A) or (B)"
     return letter if letter in (meant := _equal(rest, options, letters)) or not meant else ""
@@ -141,6 +160,13 @@ def _last_letter(text: str, letters: str) -> str | None:
     if _HEDGE.search(before) or _RIVAL.search(before):
         return None
     claimed = {*_CLAIMED.findall(before), last.group(1)}  # "it is A, it is B" claims two
+    if len(claimed) > 1:
+        return None
+    *others, clause = _CLAUSES.split(before)
+    if not _CONCLUDES.match(clause):
+        for other in (*others, clause):
+            if not DENIES.search(other) and not _WRONG.search(other):
+                claimed |= set(_BARE.findall(other)) & set(letters)
     return last.group(1) if len(claimed) == 1 else None
 
 
@@ -154,9 +180,11 @@ def _by_text(text: str, options: Sequence[str], letters: str, same: Same | None)
             return alike[0] if len(alike) == 1 else None
     rest = text
     for option in options:
-        if DENIES.search(option):  # "there is not enough data" denies nothing where that is an option
+        if DENIES.search(option) or _REJECTED.search(
+            option
+        ):  # "there is not enough data" denies nothing where that is an option
             rest = re.sub(rf"(?<!\w){re.escape(option.strip())}(?!\w)", " ", rest, flags=re.IGNORECASE)
-    return None if DENIES.search(rest) else _mentioned(text, options, letters)
+    return None if DENIES.search(rest) or _REJECTED.search(rest) else _mentioned(text, options, letters)
 
 
 def _mentioned(text: str, options: Sequence[str], letters: str) -> str | None:
@@ -197,11 +225,14 @@ def _by_clauses(text: str, options: Sequence[str], letters: str) -> str | None:
         return None  # "A, B or C" is an option
     options_deny = any(DENIES.search(option) for option in options)  # as "not enough data"
     found: set[str] = set()
-    denied = False
+    previous, denied = "", False
     for clause in filter(None, map(str.strip, _CLAUSES.split(text))):
         states = _STATES.match(clause)
         assert states is not None
         rest = clause[states.end() :]
+        if _NO.fullmatch(rest.rstrip(".!?")) and not options_deny:  # "red? no, blue"
+            found, previous, denied = found - {previous}, "", False
+            continue
         if DENIES.search(clause) or _WRONG.search(clause):
             if options_deny and _equal(rest, options, letters):
                 return None
@@ -216,6 +247,7 @@ def _by_clauses(text: str, options: Sequence[str], letters: str) -> str | None:
             equal = _equal(rest, options, letters)
             named = equal[0] if len(equal) == 1 else _last_letter(rest, letters)
             named = named or (None if options_deny else _mentioned(rest, options, letters))
+        previous = named or ""
         if named is not None:
             found.add(named)
         elif re.search(r"\bor\b", rest):
