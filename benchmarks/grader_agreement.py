@@ -208,11 +208,14 @@ WRONG: dict[str, Form] = {
     "a list": lambda case: f"{case.gold}, {_alternative(case)}",
     "other letter": lambda case: _other_letter(case) if case.options else None,
     "letters or": lambda case: f"({case.gold}) or ({_other_letter(case)})" if case.options else None,
+    "two letters side by side": lambda case: f"{_other_letter(case)} {case.gold}" if case.options else None,
     "letter with another's text": lambda case: (
         f"({case.gold}) {_other_option(case)}" if case.options and _other_option(case) else None
     ),
     "another's text": lambda case: _other_option(case) if case.options else None,
     "not this text": lambda case: f"It is not {case.option}" if case.option else None,
+    "anything but this text": lambda case: f"anything but {case.option}" if case.option else None,
+    "this text, ruled out": lambda case: f"I ruled out {case.option}" if case.option else None,
     "not this one": lambda case: f"not {case.gold}",
     "I don't think so": lambda case: f"I don't think the answer is {case.gold}",
     "option A, looked at": _letter("I looked at option {} because it is first."),

@@ -143,6 +143,8 @@ def test_the_longest_option_wins_and_clauses_that_deny_are_left_out(text, letter
         ("I reject blue", None),
         ("everything other than blue", None),
         ("It can't be blue", None),
+        ("I ruled out C", None),
+        ("anything but C", None),
         ("The blue one over there", "C"),
         ("It is false that it is blue", None),
     ],

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 
 from axpo_env.grading.extract import DENIES, final_phrase, innermost, plain_latex, plain_unicode, unwrap
 from axpo_env.grading.grade import Grade, make_grade
-from axpo_env.grading.numeric import read_quantity
+from axpo_env.grading.numeric import other_unit, read_quantity
 from axpo_env.grading.text import SENTENCES, denies, normalize, squash
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -163,6 +163,8 @@ def _last_letter(text: str, letters: str) -> str | None:
     if len(claimed) > 1:
         return None
     *others, clause = _CLAUSES.split(before)
+    if _REJECTED.search(clause):
+        return None
     if not _CONCLUDES.match(clause):
         for other in (*others, clause):
             if not DENIES.search(other) and not _WRONG.search(other):
@@ -266,9 +268,8 @@ def _same_quantity(text: str, options: Sequence[str], letters: str) -> list[str]
     found = []
     for letter, option in zip(letters, options, strict=True):
         values, other = read_quantity(option)
-        if values[:1] == said[:1] and "/" not in option and "frac" not in option:
-            if unit and other and normalize(unit) != normalize(other):
-                continue
+        fraction = "/" in option or "frac" in option
+        if values[:1] == said[:1] and not fraction and not other_unit(unit, other):
             found.append(letter)
     return found
 

@@ -11,8 +11,8 @@ from axpo_env.grading.extract import final_phrase, innermost, unwrap
 from axpo_env.grading.grade import Grade, make_grade
 from axpo_env.grading.judge import Judge
 from axpo_env.grading.maths import is_maths, maths_match
-from axpo_env.grading.numeric import number_match, read_quantity
-from axpo_env.grading.text import best_f1, exact_match, normalize, readings, squash
+from axpo_env.grading.numeric import number_match, other_unit, read_quantity
+from axpo_env.grading.text import best_f1, exact_match, readings, squash
 
 # "(1) 5", "2. x", "(ii) y", "Part 1: z" at the start of a part; a bare number is the part itself.
 _LABEL = re.compile(
@@ -64,7 +64,7 @@ def _by_number(answer: str, references: Sequence[str]) -> bool | None:
     wanted = [read_quantity(reference) for reference in references]
     if not said or not all(values for values, _ in wanted):
         return None
-    if any(unit and other and normalize(unit) != normalize(other) for _, other in wanted):
+    if any(other_unit(unit, other) for _, other in wanted):
         return None  # "5 km" may be 5000 m
     return any(number_match(answer, reference, tolerance=0.0) for reference in references)
 

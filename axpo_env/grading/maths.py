@@ -15,20 +15,35 @@ import re
 from axpo_env.grading.extract import final_phrase, innermost, plain_latex, plain_unicode, unwrap
 from axpo_env.grading.grade import Grade, make_grade
 from axpo_env.grading.maths_pool import NoWorker, pool
-from axpo_env.grading.numeric import grade_number, numbers_in, other_name, read_number, same_number
+from axpo_env.grading.numeric import (
+    grade_number,
+    is_unit,
+    numbers_in,
+    other_name,
+    other_unit,
+    read_number,
+    read_quantity,
+    same_number,
+)
 from axpo_env.grading.text import squash
 
 MAX_CHARS = 400  # longer answers are not parsed
-_TOLERANCE = 1e-6  # relative, between numbers of different spelling, as math-verify's six digits
+# Relative, between numbers of different spelling, as math-verify's six digits; whole numbers are compared exactly.
+_TOLERANCE = 1e-6
+_EXACT = 2**53  # larger whole numbers are not all floats: math-verify compares them
 _WORD = re.compile(r"[A-Za-z]{3,}")
 _NAMES = "sin cos tan cot sec csc arcsin arccos arctan log exp sqrt max min lim mod gcd lcm inf det"
 _FUNCTIONS = set(_NAMES.split())
 # How formulas are typed, and how math-verify reads them.
 _TYPED = (
-    (re.compile(r"√\s*\(([^()]*)\)"), r"\\sqrt{\1}"),
+    *[(re.compile(r"(?:√|(?<![A-Za-z])\\?sqrt)\s*\(([^()]*)\)"), r"\\sqrt{\1}")] * 3,  # the inner ones first
     (re.compile(r"√\s*(\d+|[A-Za-z])"), r"\\sqrt{\1}"),
     (re.compile(r"(?<![A-Za-z\\])sqrt\s*(\d+)"), r"\\sqrt{\1}"),
     (re.compile(r"π|(?<![A-Za-z\\])pi(?![A-Za-z])"), r"\\pi "),
+    (re.compile(r"(?<![A-Za-z\\])(?:a|arc)(sin|cos|tan)(?![A-Za-z])"), r"\\arc\1 "),
+    (re.compile(r"(?<![A-Za-z\\])(sin|cos|tan|cot|sec|csc|ln|log|exp)(?![A-Za-z])"), r"\\\1 "),
+    (re.compile(r"\*\*\s*\(([^()]*)\)"), r"^{\1}"),
+    (re.compile(r"\*\*\s*(-?[\d.]+|[A-Za-z])"), r"^{\1}"),
     (re.compile(r"[×·⋅]"), r"\\cdot "),
     (re.compile("≤"), r"\\le "),
     (re.compile("≥"), r"\\ge "),
@@ -36,21 +51,32 @@ _TYPED = (
 _ORDINAL = re.compile(r"\d(?:st|nd|rd|th)\b")
 _RATIO = re.compile(r"[^:]+(?::[^:]+)+")
 _CLOSED = re.compile(
-    r"[\d\s.+\-*/^(){}e!]*"
+    r"[\d\s.+\-*/^_(){}\[\]e!]*"
 )  # what a formula is made of that only numbers and functions stand in
-_COMMANDS = re.compile(r"\\(?:frac|sqrt|pi|cdot|times|div|sin|cos|tan|log|ln|exp|left|right)(?![A-Za-z])")
+_NAMED = re.compile(r"[A-Za-z]\w{0,3}\s*=\s*")
+# Where a unit may begin after a formula: "36\pi cm^3", "2√3 units".
+_BEFORE_UNIT = re.compile(r"(?<=[\d)}\]iπ])\s*(?=[A-Za-z°µΩ])")
+_AND = re.compile(r",?\s+and\s+")
+_COMMANDS = re.compile(
+    r"\\(?:frac|sqrt|pi|cdot|times|div|arcsin|arccos|arctan|sin|cos|tan|cot|sec|csc|log|ln|exp|left|right)(?![A-Za-z])"
+)
 
 
 def maths_match(answer: str, reference: str, *, percent: bool | None = None) -> bool | None:
     """Whether the two are equal as text, as numbers or as mathematics.
 
-    None if the reference is none of it, or if there is no worker to tell. `percent`: whether the question asks for a
+    None if the reference is none of it, if both have units that differ ("5 m", "500 cm"), or if there is no worker to
+    tell. `percent`: whether the question asks for a
     percentage, see `numeric.same_number`.
     """
     try:
         if _equal(reference, answer, percent):
             return True
-        if read_number(reference) or other_name(answer, reference):
+        if other_name(answer, reference):
+            return False
+        if _other_units(answer, reference):
+            return None
+        if read_number(reference):
             return False
         # Is it the answer or the reference that cannot be read?
         return False if is_maths(reference) and _verified(unwrap(reference), "0") is not None else None
@@ -72,19 +98,49 @@ def _equal(reference: str, answer: str, percent: bool | None) -> bool:
         return True
     if other_name(answer, reference):
         return False
+    if _other_units(answer, reference):
+        return False
     wanted = read_number(reference)
     for text in texts:
         said = read_number(text)
-        if said and wanted:
-            return same_number(said, wanted, _TOLERANCE * abs(wanted[0]), percent=percent)
+        if said and wanted and not (_whole(said, wanted) and abs(wanted[0]) >= _EXACT):
+            slack = 0.0 if _whole(said, wanted) else _TOLERANCE * abs(wanted[0])
+            return same_number(said, wanted, slack, percent=percent)
     ratio = _ratio(reference)
     if ratio:
         return any(_same_ratio(_ratio(text, fraction=len(ratio) == 2), ratio) for text in texts)
     if not is_maths(reference):
         return False
-    return any(
-        _verified(unwrap(reference), text) for text in texts if is_maths(text) and len(text) <= MAX_CHARS
-    )
+    texts = [_AND.sub(", ", split_unit(text)[0]) for text in texts]
+    reference = split_unit(unwrap(reference))[0]
+    return any(_verified(reference, text) for text in texts if is_maths(text) and len(text) <= MAX_CHARS)
+
+
+def _whole(said: list[float], wanted: list[float]) -> bool:
+    return said[0].is_integer() and wanted[0].is_integer()
+
+
+def _other_units(answer: str, reference: str) -> bool:
+    wanted = split_unit(reference)[1]
+    return bool(wanted) and any(other_unit(split_unit(text)[1], wanted) for text in _readings(answer))
+
+
+def split_unit(text: str) -> tuple[str, str]:
+    r"""A formula without unknowns, and the unit after it: "36\pi cm^3" is ("36\pi", "cm^3"), "2x" is ("2x", "").
+
+    Of a number, all of the text, since `read_number` reads it with its unit.
+    """
+    if len(text) > MAX_CHARS:
+        return text, ""
+    values, unit = read_quantity(text)
+    if values:
+        return text, unit
+    plain = plain_unicode(plain_latex(unwrap(text)))
+    for mark in _BEFORE_UNIT.finditer(plain):
+        formula, unit = plain[: mark.start()], plain[mark.end() :].strip()
+        if is_unit(unit) and is_closed(formula):
+            return formula, unit
+    return text, ""
 
 
 def _readings(answer: str) -> list[str]:
@@ -149,7 +205,8 @@ def grade_value(
         return grade
     slack, wanted = tolerance * (1 + 1e-9), read_number(reference)[:1]
     try:
-        values = [_value(text) for text in _readings(answer) if is_closed(text)]
+        texts = [split_unit(_NAMED.sub("", text, count=1))[0] for text in _readings(answer)]
+        values = [_value(text) for text in texts if is_closed(text)]
     except NoWorker:
         return make_grade(answer, (reference,), correct=None)
     correct = any(same_number([value], wanted, slack) for value in values if value is not None)
@@ -161,7 +218,7 @@ def is_closed(text: str) -> bool:
     text = _typed(text)
     return (
         len(text) <= MAX_CHARS
-        and any(char.isdigit() or char == "\\" for char in text)
+        and (text == "e" or any(char.isdigit() or char == "\\" for char in text))
         and not re.search(r"\d\s+\d", text)
         and _CLOSED.fullmatch(_COMMANDS.sub(" ", text)) is not None
     )

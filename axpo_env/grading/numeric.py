@@ -10,6 +10,7 @@ import re
 from axpo_env.grading.chartqa import to_number
 from axpo_env.grading.extract import DENIES, final_phrase, innermost, plain_latex, plain_unicode, unwrap
 from axpo_env.grading.grade import Grade, make_grade
+from axpo_env.grading.text import normalize
 
 _UNITS_IN_WORDS = (
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
@@ -51,6 +52,13 @@ _WORD, _EXPONENT = r"(?:[A-Za-zµΩÅÀ-ÿ]+|[%°])", r"(?:\s*\^?\{?-?[123]\}?|[
 _UNIT = re.compile(rf"(?:{_WORD}|[$€£¥]){_EXPONENT}(?:\s*[/·*]?\s*{_WORD}{_EXPONENT}){{0,3}}\.?")
 _PERCENT = re.compile(r"%|\bper\s?cent(?:age)?s?\b", re.IGNORECASE)
 _MONEY = re.compile(r"^([+-]?)\s*[$€£¥]\s*")
+_SPELLED = {
+    "degree": "°", "deg": "°", "metre": "m", "meter": "m", "gram": "g", "litre": "l", "liter": "l", "second": "s",
+    "sec": "s", "minute": "min", "hour": "h", "hr": "h", "inche": "in", "inch": "in", "foot": "ft", "feet": "ft",
+    "mile": "mi", "yard": "yd", "dollar": "$", "euro": "€",
+    **{f"{name}{unit}": f"{letter}{short}" for name, letter in (("kilo", "k"), ("centi", "c"), ("milli", "m"))
+       for unit, short in (("metre", "m"), ("meter", "m"), ("gram", "g"), ("litre", "l"), ("liter", "l"))},
+}  # fmt: skip
 # Words after a number that make it another number, or not an answer.
 _NO_UNITS = {
     "or", "and", "to", "not", "but", "is", "are", "was", "minus", "plus", "times", "over", "than", "if", "then",
@@ -84,7 +92,8 @@ def read_quantity(text: str) -> tuple[list[float], str]:
     for reader in (_read_power, _read_fraction, _read_digits, _read_words):
         found = reader(text)
         if found is not None:
-            return _with_unit(*found)
+            values, unit = _with_unit(*found)
+            return (values, unit) if all(map(math.isfinite, values)) else ([], "")
     return [], ""
 
 
@@ -169,11 +178,26 @@ def _with_unit(value: float, rest: str) -> tuple[list[float], str]:
         return [value], ""
     if unit.lower() in ("%", "percent", "per cent"):
         return [value, value / 100], "%"
-    if len(unit) > 60 or not _UNIT.fullmatch(unit):
-        return [], ""
-    if any(word in _NO_UNITS for word in re.findall(r"[^\W\d_]+", unit.lower())):
-        return [], ""
-    return [value], unit
+    return ([value], unit) if is_unit(unit) else ([], "")
+
+
+def is_unit(text: str) -> bool:
+    """Whether `text` looks like a unit, or like what is counted: "cm^2", "red apples"; not "or", "pi", "squared"."""
+    if len(text) > 60 or not _UNIT.fullmatch(text):
+        return False
+    return not any(word in _NO_UNITS for word in re.findall(r"[^\W\d_]+", text.lower()))
+
+
+def other_unit(one: str, other: str) -> bool:
+    """Whether both are units, and not the same one, so that equal numbers with them may not be equal."""
+    return bool(one and other) and _plain_unit(one) != _plain_unit(other)
+
+
+def _plain_unit(unit: str) -> str:
+    unit = re.sub(r"\bsq(?:uare|\.)? (\w+)", r"\1^2", unit.rstrip("."))
+    unit = re.sub(r"\bcu(?:bic|\.)? (\w+)", r"\1^3", unit)
+    words = normalize(re.sub(r"[{}]", "", unit).replace("²", "^2").replace("³", "^3")).split()
+    return " ".join(_SPELLED.get(word.removesuffix("s"), word.removesuffix("s")) for word in words)
 
 
 def numbers_in(answer: str) -> list[float]:
@@ -220,7 +244,7 @@ def number_match(
         return None
     if other_name(answer, reference):
         return False
-    slack = tolerance * (1 + 1e-9) + 1e-12 * abs(wanted[0])  # a difference of exactly `tolerance` is inside
+    slack = tolerance * (1 + 1e-9) + 1e-15 * abs(wanted[0])  # a difference of exactly `tolerance` is inside
     return same_number(numbers_in(answer), wanted, slack, percent=percent)
 
 
