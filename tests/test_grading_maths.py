@@ -323,6 +323,13 @@ def test_closed_forms_are_worked_out_where_a_float_is_asked_for(answer, correct)
         (r"2^{0.5}", "2**0.5", True),
         ("x^{12}", "x**12", True),
         (r"\ln 2", "ln(2)", True),
+        ("1/2", r"\sin 30^\circ", True),
+        ("1/2", "sin(30°)", True),
+        ("1/2", r"\sin{60^\circ}", False),
+        (r"\sqrt{3}", r"\tan60^\circ", True),
+        (r"\sin(75^\circ)", r"\frac{\sqrt{6}+\sqrt{2}}{4}", True),
+        ("2", "∛8", True),
+        ("30", r"\angle ABC = 30^\circ", True),
     ],
 )
 def test_whole_numbers_units_and_typed_formulas(reference, answer, verdict):
@@ -347,6 +354,7 @@ def test_whole_numbers_units_and_typed_formulas(reference, answer, verdict):
         ("0.785", "atan(1)"),
         ("2.322", r"\log_{2}(5)"),
         ("2.0", r"\sqrt[3]{8}"),
+        ("0.966", r"\sin(75^\circ)"),
     ],
 )
 def test_formulas_are_worked_out_as_typed_and_with_units(reference, answer):

@@ -137,6 +137,7 @@ def plain_latex(text: str) -> str:
     text = re.sub(r"\\(?:text)?dollar\b|\\\$", "$", text)
     return (
         text.replace(r"\%", "%")
+        .replace(r"\angle", "∠")
         .replace(r"\left", "")
         .replace(r"\right", "")
         .replace(r"\dfrac", r"\frac")

@@ -42,6 +42,11 @@ _TYPED = (
     (re.compile(r"π|(?<![A-Za-z\\])pi(?![A-Za-z])"), r"\\pi "),
     (re.compile(r"(?<![A-Za-z\\])(?:a|arc)(sin|cos|tan)(?![A-Za-z])"), r"\\arc\1 "),
     (re.compile(r"(?<![A-Za-z\\])(sin|cos|tan|cot|sec|csc|ln|log|exp)(?![A-Za-z])"), r"\\\1 "),
+    (
+        re.compile(r"\\(sin|cos|tan|cot|sec|csc)\s*(?:\(\s*([\d.]+)\s*°\s*\)|\{?\s*([\d.]+)\s*°\s*\}?)"),
+        r"\\\1(\\frac{\2\3\\pi}{180})",
+    ),
+    (re.compile(r"∛\s*(\d+)"), r"\\sqrt[3]{\1}"),
     (re.compile(r"\*\*\s*\(([^()]*)\)"), r"^{\1}"),
     (re.compile(r"\*\*\s*(-?[\d.]+|[A-Za-z])"), r"^{\1}"),
     (re.compile(r"[×·⋅]"), r"\\cdot "),
@@ -55,7 +60,7 @@ _CLOSED = re.compile(
 )  # what a formula is made of that only numbers and functions stand in
 _NAMED = re.compile(r"[A-Za-z]\w{0,3}\s*=\s*")
 # Where a unit may begin after a formula: "36\pi cm^3", "2√3 units".
-_BEFORE_UNIT = re.compile(r"(?<=[\d)}\]iπ])\s*(?=[A-Za-z°µΩ])")
+_BEFORE_UNIT = re.compile(r"(?<=[\d)}\]iπ])\s*(?=[A-Za-zµΩ])")
 _AND = re.compile(r",?\s+and\s+")
 _COMMANDS = re.compile(
     r"\\(?:frac|sqrt|pi|cdot|times|div|arcsin|arccos|arctan|sin|cos|tan|cot|sec|csc|log|ln|exp|left|right)(?![A-Za-z])"
@@ -138,7 +143,7 @@ def split_unit(text: str) -> tuple[str, str]:
     plain = plain_unicode(plain_latex(unwrap(text)))
     for mark in _BEFORE_UNIT.finditer(plain):
         formula, unit = plain[: mark.start()], plain[mark.end() :].strip()
-        if is_unit(unit) and is_closed(formula):
+        if is_unit(unit) and is_closed(formula) and not unit.startswith("deg"):  # "sin 30 degrees"
             return formula, unit
     return text, ""
 
