@@ -2,8 +2,9 @@
 
 import pytest
 
-from axpo_env.grading.choice import find_choice, grade_choice, listed_options, show_options
+from axpo_env.grading.choice import find_choice, grade_choice
 from axpo_env.grading.maths import equal_maths
+from axpo_env.grading.options import listed_options, show_options
 
 OPTIONS = ("red", "dark green", "blue", "6", r"$\frac{1}{2}$")
 

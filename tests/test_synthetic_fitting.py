@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from axpo_env.grading.choice import listed_options
+from axpo_env.grading.options import listed_options
 from axpo_env.tasks.synthetic import figure_shapes
 from axpo_env.tasks.synthetic.alike import number_like, with_like
 from axpo_env.tasks.synthetic.draws import CONSONANTS, VOWELS

@@ -21,7 +21,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from PIL import Image, ImageDraw
 
 from axpo_env.grading import extract_answer
-from axpo_env.grading.choice import listed_options
+from axpo_env.grading.options import listed_options
 from axpo_env.tasks.base import SPLITS
 from axpo_env.tasks.synthetic.chart_drawing import Axes, label_boxes
 from axpo_env.tasks.synthetic.charts import ChartSource

@@ -14,7 +14,7 @@ import pytest
 from axpo_env.contract import CHECKS, make_env
 from axpo_env.env import ToolEnv
 from axpo_env.grading import extract_answer
-from axpo_env.grading.choice import listed_options
+from axpo_env.grading.options import listed_options
 from axpo_env.scripted import OraclePolicy
 from axpo_env.tasks.base import SPLITS
 from axpo_env.tasks.cache import TaskCache

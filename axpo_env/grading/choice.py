@@ -13,9 +13,9 @@ from collections.abc import Callable, Sequence
 from axpo_env.grading.extract import DENIES, final_phrase, innermost, plain_latex, plain_unicode, unwrap
 from axpo_env.grading.grade import Grade, make_grade
 from axpo_env.grading.numeric import other_unit, read_quantity
+from axpo_env.grading.options import LETTERS
 from axpo_env.grading.text import SENTENCES, denies, normalize, squash
 
-LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _WORDS = r"(?:the\s+)?(?:correct\s+|right\s+|final\s+)?(?:option|choice|answer|letter)?\s*(?:is\s*)?"
 _LONE = re.compile(_WORDS + r"[(\[{<]*\s*([A-Za-z])\s*[)\]}>.:,;]*", re.IGNORECASE)
 _LABELLED = re.compile(
@@ -83,7 +83,6 @@ _BARE = re.compile(
     r"([A-Z])(?![\w'])"
 )
 _CONCLUDES = re.compile(r"\s*(?:so|hence|thus|therefore)\b", re.IGNORECASE)
-_LISTED = re.compile(r"(?<!\w)\(([A-Z])\)\s*|^([A-Z])\s*[.:)]\s+", re.MULTILINE)
 
 Same = Callable[[str, str], bool]
 
@@ -289,29 +288,6 @@ def _equal(text: str, options: Sequence[str], letters: str) -> list[str]:
 def _plain(text: str) -> str:
     # An "a" may be the name of an option.
     return normalize(unwrap(plain_latex(unwrap(text))), articles=("the", "an"))
-
-
-def listed_options(question: str) -> list[str]:
-    """The options that a question lists itself, "(A) red (B) green" or a line each; [] if it lists none.
-
-    Their letters must run from A without a gap, else nothing is taken for an option.
-    """
-    marks = list(_LISTED.finditer(question))
-    while marks and (marks[0].group(1) or marks[0].group(2)) != "A":
-        marks.pop(0)
-    letters = [mark.group(1) or mark.group(2) for mark in marks]
-    if len(letters) < 2 or letters != list(LETTERS[: len(letters)]):
-        return []
-    ends = [mark.start() for mark in marks[1:]] + [len(question)]
-    texts = [question[mark.end() : end].strip() for mark, end in zip(marks, ends, strict=True)]
-    texts[-1] = texts[-1].split("\n")[0].strip()  # an instruction may follow
-    return texts
-
-
-def show_options(question: str, options: Sequence[str]) -> str:
-    """The question with its options under it, and how to answer."""
-    lines = [f"({letter}) {option}" for letter, option in zip(LETTERS, options, strict=False)]
-    return "\n".join([question.strip(), *lines, "Answer with the letter of the right option."])
 
 
 def grade_choice(

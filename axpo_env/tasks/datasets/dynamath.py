@@ -19,9 +19,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from axpo_env.grading import Grade, make_grade
-from axpo_env.grading.choice import grade_choice, listed_options
+from axpo_env.grading.choice import grade_choice
 from axpo_env.grading.maths import grade_value
 from axpo_env.grading.numeric import asks_percent, number_match, read_number
+from axpo_env.grading.options import listed_options
 from axpo_env.grading.text import exact_match, holds_phrase
 from axpo_env.tasks.base import Task
 from axpo_env.tasks.datasets.fields import BadRow, take, take_id, take_image, take_one_of, take_text

@@ -14,7 +14,8 @@ import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from axpo_env.grading.choice import grade_letter, show_options
+from axpo_env.grading.choice import grade_letter
+from axpo_env.grading.options import show_options
 from axpo_env.tasks.base import Task
 from axpo_env.tasks.datasets.fields import decode_base64, take_id, take_one_of, take_text
 from axpo_env.tasks.datasets.source import Table, TableSource

@@ -16,9 +16,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from axpo_env.grading import Grade
-from axpo_env.grading.choice import LETTERS, grade_choice, show_options
+from axpo_env.grading.choice import grade_choice
 from axpo_env.grading.maths import check_installed, equal_maths, grade_maths
 from axpo_env.grading.numeric import asks_percent
+from axpo_env.grading.options import LETTERS, show_options
 from axpo_env.tasks.base import Task
 from axpo_env.tasks.datasets.fields import BadRow, take, take_id, take_image, take_text
 from axpo_env.tasks.datasets.source import Table, TableSource

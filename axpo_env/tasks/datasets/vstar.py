@@ -12,7 +12,8 @@ import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from axpo_env.grading.choice import LETTERS, grade_letter, listed_options
+from axpo_env.grading.choice import grade_letter
+from axpo_env.grading.options import LETTERS, listed_options
 from axpo_env.tasks.base import Task
 from axpo_env.tasks.datasets.fields import BadRow, take_id, take_image, take_one_of, take_text
 from axpo_env.tasks.datasets.source import Table, TableSource

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Generic, TypeVar, cast
 
 from PIL import Image
 
-from axpo_env.grading.choice import LETTERS, show_options
+from axpo_env.grading.options import LETTERS, show_options
 from axpo_env.messages import format_action, format_answer, format_call
 from axpo_env.names import unknown_name
 from axpo_env.tasks.base import SPLITS, Grader, Random, Task, check_index, check_split
