@@ -4,7 +4,8 @@
     python -m axpo_env.contract --all
 
 prints a table and exits with 1 if a check fails. The checks look at what resets, steps, snapshots, restores, forks
-and bytes give, at no particular task. An environment that lacks what a check needs skips it, and the table says so:
+and bytes give, and that references are right answers. An environment that lacks what a check needs skips it, and the
+table says so:
 
     check                        needs, beside reset, step and close
     gymnasium                    to be a gymnasium.Env
@@ -12,11 +13,12 @@ and bytes give, at no particular task. An environment that lacks what a check ne
     bytes                        snapshot, restore, snapshot_from_bytes; a spec, to be made in another process, too
     indices                      num_tasks, and reset with options={"index": i}
     bad_actions                  actions that are text
+    answers                      the suite's tasks
     outages                      the suite's rules and config
     pickling                     a spec
 
 What goes wrong is in `contract_faults`, what is left behind in `contract_leaks`, which environments there are in
-`catalogue`. What answers are worth, and whether the tasks are good, is left to others.
+`catalogue`. Whether tasks are good, and graders fair to other ways to say the same, is left to others.
 """
 
 import argparse
@@ -37,7 +39,7 @@ from gymnasium.utils.env_checker import check_env
 import axpo_env
 from axpo_env.actions import BAD_ACTIONS, fitting_arguments
 from axpo_env.catalogue import find_entries
-from axpo_env.contract_faults import check_outages, check_pickling
+from axpo_env.contract_faults import check_answers, check_outages, check_pickling
 from axpo_env.contract_leaks import check_closing, check_memory
 from axpo_env.contract_play import (
     SEED,
@@ -352,6 +354,7 @@ CHECKS: tuple[Callable[[MakeEnv], None], ...] = (
     check_returns,
     check_ends,
     check_bytes,
+    check_answers,
     check_outages,
     check_pickling,
     check_memory,

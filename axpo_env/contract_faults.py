@@ -1,4 +1,4 @@
-"""The part of the contract about what goes wrong, and about environments made again from their spec.
+"""The part of the contract about what the suite's own environments hold: tasks, tools, a sandbox and a spec.
 
 Called by `contract`. Outages are put into an environment's `rules` and `config`, so one without the suite's
 cannot be asked about them.
@@ -19,6 +19,7 @@ from axpo_env.dynamics import Rules
 from axpo_env.env import EnvConfig
 from axpo_env.messages import format_action, format_answer, format_call
 from axpo_env.state import StopReason
+from axpo_env.tasks.base import Task
 from axpo_env.tools.base import ArgumentError, Tool, ToolResult, ToolUnavailable, check_arguments
 from sandbox import SandboxUnavailable
 
@@ -42,6 +43,24 @@ class _DownSandbox:
 
     def session(self, **keywords: Any) -> Any:
         raise SandboxUnavailable(_DOWN)
+
+
+def check_answers(make: MakeEnv) -> None:
+    """Each reference of a task is a right answer, word for word, and a dash is none unless it is a reference."""
+    env = make()
+    env.reset(seed=SEED)
+    need(env, "task", "num_tasks")
+    if not isinstance(env.task, Task):
+        raise Skipped("the environment's tasks are not the suite's")
+    for index in sorted({0, env.num_tasks // 2, env.num_tasks - 1}):
+        env.reset(options={"index": index})
+        references = env.task.references
+        for answer in (*references, "-"):
+            env.reset(options={"index": index})
+            _, reward, terminated, _, info = env.step(format_action("", format_answer(answer)))
+            right = bool(terminated and info["grade"]["correct"] and reward == 1.0)
+            assert right is (answer in references), f"task {index}: {answer!r} is graded {info['grade']}"
+    env.close()
 
 
 def check_outages(make: MakeEnv) -> None:

@@ -285,6 +285,14 @@ class Careless(ToolEnv):
         return {**observation, "images": list(observation["images"])}, info
 
 
+class Unfair(ToolEnv):
+    """Refuses its own references."""
+
+    def step(self, action):
+        observation, _, *rest = super().step(action)
+        return observation, 0.0, *rest
+
+
 class Picky(ToolEnv):
     """Raises for anything beyond ASCII."""
 
@@ -319,6 +327,7 @@ BROKEN = (
     (Monotonous, {"seeding"}),
     (Careless, {"gymnasium"}),
     (Picky, {"random_text"}),
+    (Unfair, {"answers"}),
 )
 
 
@@ -427,7 +436,7 @@ def verdicts(make):
 
 
 def test_environments_of_others_are_asked_what_they_can_answer(no_waiting):
-    skipped = {"indices", "bad_actions", "bytes", "outages", "pickling"}
+    skipped = {"indices", "bad_actions", "bytes", "answers", "outages", "pickling"}
     found = verdicts(Foreign)
     assert {name for name, verdict in found.items() if verdict == "skipped"} == skipped
     assert {verdict for name, verdict in found.items() if name not in skipped} == {"ok"}
