@@ -11,8 +11,10 @@ in Python, processes (`gymnasium.vector.AsyncVectorEnv`) are faster. One thread 
         envs.send([result.env_id], [act(result)])
 """
 
+import contextlib
 import math
 import time
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -25,26 +27,11 @@ from gymnasium.vector.utils import batch_space, concatenate, create_empty_array,
 
 from axpo_env.env import ToolEnv
 from axpo_env.state import StopReason
+from axpo_env.vector_jobs import Job, StepResult, joined
 from axpo_env.workers import Crew, Failure, Worker
 
 _OPTIONS = ("autoreset_mode", "deadline_s", "reset_deadline_s")
 CLOSE_TIMEOUT_S = 5.0  # how long closing waits for steps that are still running
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class StepResult:
-    """What one environment's step or reset gave. A reset has reward 0 and no end."""
-
-    env_id: int  # 0 .. num_envs - 1
-    observation: Any
-    reward: float
-    terminated: bool
-    truncated: bool
-    info: dict[str, Any]
-
-    @property
-    def ended(self) -> bool:
-        return self.terminated or self.truncated
 
 
 @dataclass(kw_only=True, eq=False)
@@ -53,10 +40,11 @@ class _Slot:
 
     env_id: int
     worker: Worker
+    job: Job | None = None  # under way, or its result not yet received
     latest: StepResult | None = None
     must_reset: bool = False  # the episode has ended or broken and no other was begun
     began_s: float | None = None  # time.monotonic() when the episode's reset was done; None until it is
-    asked_s: float = math.inf  # time.monotonic() when the latest reset was asked for
+    owed: BaseException | None = None  # of the reset after an end: the end was given first, this comes next
     seed: int | None = None  # of the latest seeded reset
     num_replaced: int = 0
 
@@ -77,9 +65,11 @@ class ThreadedVectorEnv(VectorEnv[Any, Any, Any]):
 
     An episode that is older than `deadline_s` (wall-clock, from the end of its reset) is truncated with
     `stop_reason` "timeout" and no grade, even in the middle of a step; there a fresh environment takes the
-    place of the one that hangs, which is closed when its step returns. So it is for a reset that takes longer
-    than `reset_deadline_s`, the making of a fresh environment included; but as there is nothing to show, its
-    result is a TimeoutError, raised like what a step raises.
+    place of the one that hangs, which is closed when its step returns. A step that is done counts, however late
+    its result is received. So it is for a reset that takes longer than `reset_deadline_s`, the making of a fresh
+    environment included; but as there is nothing to show, its result is a TimeoutError, raised like what a step
+    raises. Where the reset after an end fails or hangs with SAME_STEP, the end comes first, with its last moment in
+    the new one's place, and the next step raises.
     """
 
     def __init__(
@@ -100,7 +90,7 @@ class ThreadedVectorEnv(VectorEnv[Any, Any, Any]):
         self.autoreset_mode = AutoresetMode(autoreset_mode)
         self.deadline_s = deadline_s
         self.reset_deadline_s = deadline_s if reset_deadline_s is None else reset_deadline_s
-        envs = [make() for make in self.env_fns]
+        envs = _make_alike(self.env_fns)
         self.num_envs = len(envs)
         self.metadata = {**envs[0].metadata, "autoreset_mode": self.autoreset_mode}
         self.render_mode = envs[0].render_mode
@@ -114,10 +104,8 @@ class ThreadedVectorEnv(VectorEnv[Any, Any, Any]):
             _Slot(env_id=number, worker=Worker(number, make, env=env))
             for number, (make, env) in enumerate(zip(self.env_fns, envs, strict=True))
         ]
-        for number, env in enumerate(envs):
-            spaces = (env.observation_space, env.action_space)
-            if spaces != (self.single_observation_space, self.single_action_space):
-                raise ValueError(f"environment {number} has other spaces than environment 0: {spaces}")
+        self._end = weakref.finalize(self, _end_all, self._crew, self._slots)
+        self._end.atexit = False  # the threads end with the program
 
     # In lockstep, as Gymnasium has it.
 
@@ -139,21 +127,24 @@ class ThreadedVectorEnv(VectorEnv[Any, Any, Any]):
         options = dict(options or {})
         ids = _masked_ids(options.pop("reset_mask", None), self.num_envs)
         self._drain()
-        self.send_reset(ids, seeds=[seeds[number] for number in ids], options=options or None)
-        return self._batch(self._recv_together(ids))[::4]
+        with self._lockstep():
+            self.send_reset(ids, seeds=[seeds[number] for number in ids], options=options or None)
+            return self._batch(self.recv_from(ids))[::4]
 
     def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
         """One step of every environment; waits for the slowest.
 
         Raises what the first environment's step raised that did (with its number as a note). The others have
         then made theirs; what it gave can be received, and is dropped by the next step, which goes on from there.
+        So it does after an interrupt (KeyboardInterrupt), once the steps under way are done.
         """
         self._drop_left()
         if self.num_pending:
             raise RuntimeError(f"{self.num_pending} results of `send` are not received yet")
         everyone = range(self.num_envs)
-        self.send(everyone, list(iterate(self.action_space, actions)))
-        return self._batch(self._recv_together(everyone))
+        with self._lockstep():
+            self.send(everyone, list(iterate(self.action_space, actions)))
+            return self._batch(self.recv_from(everyone))
 
     # Without a barrier.
 
@@ -175,12 +166,16 @@ class ThreadedVectorEnv(VectorEnv[Any, Any, Any]):
             if slot.must_reset and self.autoreset_mode is AutoresetMode.DISABLED:
                 raise RuntimeError(f"environment {slot.env_id} must be reset first: its episode has ended")
         for slot, action in zip(slots, given, strict=True):
-            if slot.must_reset:
+            if slot.owed is not None:
+                self._crew.results[slot.env_id] = Failure(slot.owed)
+                slot.owed = None
+            elif slot.must_reset:
                 self._submit_reset(slot)
             elif self._deadline(slot) <= time.monotonic():
                 self._time_out(slot)
             else:
-                self._crew.submit(slot.worker, _step_job(slot.env_id, action, self.autoreset_mode))
+                resets = self.autoreset_mode is AutoresetMode.SAME_STEP
+                self._submit(slot, Job(env_id=slot.env_id, action=action, resets=resets))
 
     def send_reset(
         self,
@@ -265,11 +260,19 @@ class ThreadedVectorEnv(VectorEnv[Any, Any, Any]):
         return self.call("render")
 
     def close_extras(self, *, timeout_s: float = CLOSE_TIMEOUT_S, **kwargs: Any) -> None:
-        """Close all environments. One whose step is running is waited for up to `timeout_s` (all together)."""
-        if hasattr(self, "_slots"):  # not there if making an environment raised
-            for slot in self._slots:
-                self._crew.end(slot.worker)
-            self._crew.dismiss(until_s=time.monotonic() + timeout_s)
+        """Close all environments. One whose step is running is waited for up to `timeout_s` (all together).
+
+        Raises what the first environment's closing raised that did, once all are closed.
+        """
+        if (
+            not hasattr(self, "_end") or not self._end.alive
+        ):  # making an environment raised, or all are closed
+            return
+        self.closed = True
+        self._end.detach()
+        errors = _end_all(self._crew, self._slots, timeout_s=timeout_s)
+        if errors:
+            raise errors[0]
 
     # Inside.
 
@@ -280,10 +283,13 @@ class ThreadedVectorEnv(VectorEnv[Any, Any, Any]):
             raise IndexError(f"environments are 0 to {self.num_envs - 1}, not {number}")
         return int(number)
 
-    def _idle(self, ids: Iterable[int]) -> list[int]:
-        """`ids`, all of them checked before anything is started."""
+    def _check_open(self) -> None:
         if self.closed:
             raise RuntimeError("the vector environment is closed")
+
+    def _idle(self, ids: Iterable[int]) -> list[int]:
+        """`ids`, all of them checked before anything is started."""
+        self._check_open()
         numbers = [self._check_id(number) for number in ids]
         for number in numbers:
             if number in self._crew.in_flight or number in self._crew.results:
@@ -300,16 +306,18 @@ class ThreadedVectorEnv(VectorEnv[Any, Any, Any]):
                 slot.worker.env = self.env_fns[slot.env_id]()
         return self.envs
 
-    def _recv_together(self, ids: Iterable[int]) -> list[StepResult]:
-        """`recv_from` in lockstep: if it raises, nobody has asked for the results that stay."""
+    @contextlib.contextmanager
+    def _lockstep(self) -> Iterator[None]:
+        """If what is done inside raises, nobody has asked for the results that stay or are still to come."""
         try:
-            return self.recv_from(ids)
+            yield
         except BaseException:
-            self._left = set(self._crew.results)
+            self._left = {*self._crew.results, *self._crew.in_flight}
             raise
 
     def _drop_left(self) -> None:
-        """Drop the results that nobody has asked for."""
+        """Drop the results that nobody has asked for, when they are there."""
+        self._wait(len(self._left), frozenset(self._left))
         for number in list(self._left):
             self._settle(number, self._crew.results.pop(number))
 
@@ -320,10 +328,16 @@ class ThreadedVectorEnv(VectorEnv[Any, Any, Any]):
             self._settle(number, self._crew.results.pop(number))
 
     def _deadline(self, slot: _Slot) -> float:
-        """When the episode times out, or the reset that begins it, by `time.monotonic()`."""
-        if slot.began_s is None:
-            return slot.asked_s + (math.inf if self.reset_deadline_s is None else self.reset_deadline_s)
-        return slot.began_s + (math.inf if self.deadline_s is None else self.deadline_s)
+        """When the episode times out, or the reset that is under way, by `time.monotonic()`."""
+        if slot.job is not None and slot.job.reset_s is not None:
+            return slot.job.reset_s + (math.inf if self.reset_deadline_s is None else self.reset_deadline_s)
+        if slot.began_s is None or self.deadline_s is None:
+            return math.inf
+        return slot.began_s + self.deadline_s
+
+    def _submit(self, slot: _Slot, job: Job) -> None:
+        slot.job = job
+        self._crew.submit(slot.worker, job)
 
     def _submit_reset(
         self,
@@ -337,9 +351,10 @@ class ThreadedVectorEnv(VectorEnv[Any, Any, Any]):
             slot.seed, slot.num_replaced = seed, 0
         elif slot.worker.env is None:
             seed = slot.fresh_seed()
-        slot.began_s, slot.asked_s = None, time.monotonic()
-        self._crew.submit(
-            slot.worker, _reset_job(slot.env_id, seed, None if options is None else dict(options), final)
+        slot.began_s, slot.owed = None, None
+        given = None if options is None else dict(options)
+        self._submit(
+            slot, Job(env_id=slot.env_id, seed=seed, options=given, final=final, reset_s=time.monotonic())
         )
 
     def _time_out(self, slot: _Slot) -> None:
@@ -352,12 +367,16 @@ class ThreadedVectorEnv(VectorEnv[Any, Any, Any]):
 
     def _wait(self, num: int, wanted: frozenset[int] | None) -> None:
         """Wait for results; steps whose episode is too old, and resets that take too long, are abandoned."""
+        self._check_open()
         if self.deadline_s is None and self.reset_deadline_s is None:
             self._crew.wait(num, wanted)
             return
         while True:
             running = [self._slots[number] for number in self._crew.in_flight]
             until_s = min((self._deadline(slot) for slot in running), default=math.inf)
+            if self.reset_deadline_s is not None and self.autoreset_mode is AutoresetMode.SAME_STEP:
+                # A step may turn into a reset meanwhile, and that have an earlier deadline.
+                until_s = min(until_s, time.monotonic() + self.reset_deadline_s)
             if self._crew.wait(num, wanted, until_s=None if until_s == math.inf else until_s):
                 return
             for slot in running:
@@ -369,11 +388,17 @@ class ThreadedVectorEnv(VectorEnv[Any, Any, Any]):
         self._crew.abandon(slot.env_id)
         slot.worker = Worker(slot.env_id, self.env_fns[slot.env_id])
         slot.num_replaced += 1
-        if slot.began_s is None:
-            error = TimeoutError(f"the reset took longer than {self.reset_deadline_s} s")
-            self._crew.results[slot.env_id] = Failure(error)
-        else:
+        job = slot.job
+        assert job is not None
+        if job.reset_s is None:
             self._time_out(slot)
+            return
+        error = TimeoutError(f"the reset took longer than {self.reset_deadline_s} s")
+        # The thread may still write to its job.
+        slot.job = replace(job, failure=error, begun_s=None)
+        self._crew.results[slot.env_id] = (
+            Failure(error) if job.final is None else joined(job.final, job.final)
+        )
 
     def _take(self, numbers: Sequence[int]) -> list[StepResult]:
         results = self._crew.results
@@ -392,14 +417,16 @@ class ThreadedVectorEnv(VectorEnv[Any, Any, Any]):
         """Note where the environment stands after a result."""
         slot = self._slots[number]
         self._left.discard(number)
+        job, slot.job = slot.job, None
         if isinstance(result, Failure):
             slot.must_reset = True
             return
         slot.latest = result
-        begun = slot.began_s is None or "final_info" in result.info
-        slot.must_reset = result.ended and self.autoreset_mode is not AutoresetMode.SAME_STEP
-        if begun:
-            slot.began_s = time.monotonic()
+        slot.owed = None if job is None else job.failure
+        begun_s = None if job is None else job.begun_s
+        slot.must_reset = result.ended and begun_s is None
+        if begun_s is not None:
+            slot.began_s = begun_s
 
     def _batch(self, results: Sequence[StepResult]) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
         """Gymnasium's arrays of all environments. `infos` holds those of `results`."""
@@ -426,43 +453,6 @@ def make_threaded(num_envs: int = 1, **keywords: Any) -> ThreadedVectorEnv:
     return ThreadedVectorEnv([lambda: ToolEnv(**keywords)] * num_envs, **options)
 
 
-def _reset_job(
-    env_id: int, seed: int | None, options: dict[str, Any] | None, final: StepResult | None
-) -> Callable[[Any], StepResult]:
-    def job(env: Any) -> StepResult:
-        observation, info = env.reset(seed=seed, options=options)
-        begun = StepResult(
-            env_id=env_id, observation=observation, reward=0.0, terminated=False, truncated=False, info=info
-        )
-        return begun if final is None else _joined(final, begun)
-
-    return job
-
-
-def _step_job(env_id: int, action: Any, mode: AutoresetMode) -> Callable[[Any], StepResult]:
-    def job(env: Any) -> StepResult:
-        observation, reward, terminated, truncated, info = env.step(action)
-        result = StepResult(
-            env_id=env_id,
-            observation=observation,
-            reward=float(reward),
-            terminated=bool(terminated),
-            truncated=bool(truncated),
-            info=info,
-        )
-        if result.ended and mode is AutoresetMode.SAME_STEP:
-            return _joined(result, _reset_job(env_id, None, None, None)(env))
-        return result
-
-    return job
-
-
-def _joined(final: StepResult, begun: StepResult) -> StepResult:
-    """The end of one episode and the beginning of the next as one step."""
-    info = {**begun.info, "final_obs": final.observation, "final_info": final.info}
-    return replace(final, observation=begun.observation, info=info)
-
-
 def _timed_out(slot: _Slot) -> StepResult:
     """The last step of an episode that is too old: nothing new was seen."""
     assert slot.latest is not None
@@ -472,6 +462,36 @@ def _timed_out(slot: _Slot) -> StepResult:
     nothing_new: dict[str, Any] = {name: [] for name in ("new_messages", "tool_calls") if name in info}
     info = {**info, **nothing_new, "stop_reason": StopReason.TIMEOUT, "grade": None}
     return replace(slot.latest, reward=0.0, terminated=False, truncated=True, info=info)
+
+
+def _make_alike(makes: Sequence[Callable[[], gym.Env[Any, Any]]]) -> list[gym.Env[Any, Any]]:
+    """The environments. Raises ValueError unless all have the same spaces; what was made is then closed."""
+    envs: list[gym.Env[Any, Any]] = []
+    try:
+        for number, make in enumerate(makes):
+            env = make()
+            envs.append(env)
+            spaces = (env.observation_space, env.action_space)
+            if spaces != (envs[0].observation_space, envs[0].action_space):
+                raise ValueError(f"environment {number} has other spaces than environment 0: {spaces}")
+    except BaseException:
+        for env in envs:
+            with contextlib.suppress(Exception):
+                env.close()
+        raise
+    return envs
+
+
+def _end_all(crew: Crew, slots: Sequence[_Slot], *, timeout_s: float = 0.0) -> list[Exception]:
+    """Close the environments and let the threads end. Returns what was raised here, in the caller's thread."""
+    errors = []
+    for slot in slots:
+        try:
+            crew.end(slot.worker)
+        except Exception as error:
+            errors.append(error)
+    crew.dismiss(until_s=time.monotonic() + timeout_s)
+    return errors
 
 
 def _masked_ids(mask: Any, num_envs: int) -> list[int]:

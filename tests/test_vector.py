@@ -1,6 +1,8 @@
 """Vector environments: Gymnasium's own over every id, and ours: the same in lockstep, and without a barrier."""
 
+import gc
 import random
+import signal
 import threading
 from contextlib import nullcontext
 
@@ -439,3 +441,168 @@ def test_closing_ends_the_threads(threaded):
     assert threading.active_count() == before
     with pytest.raises(RuntimeError, match="the vector environment is closed"):
         vector.step(("hm",) * 4)
+
+
+class Resets(ToolEnv):
+    """Does what it is told to in every reset but an environment's first."""
+
+    def __init__(self, then, **keywords):
+        super().__init__(**keywords)
+        self.then, self.started = then, False
+
+    def reset(self, *, seed=None, options=None):
+        if self.started:
+            self.then()
+        self.started = True
+        return super().reset(seed=seed, options=options)
+
+
+def solved(vector):
+    """Answers environment 0's task rightly, without waiting."""
+    task = vector.envs[0].task
+    vector.send([0], [format_action("", format_answer(task.references[0]))])
+    return task
+
+
+def same_step(then, **options):
+    mode = AutoresetMode.SAME_STEP
+    return ThreadedVectorEnv([lambda: Resets(then, **NANO)], autoreset_mode=mode, **options)
+
+
+def test_an_end_is_not_lost_to_a_reset_that_hangs_after_it():
+    door = threading.Event()
+    vector = same_step(lambda: door.wait(WAIT_S), reset_deadline_s=WAIT_S)
+    vector.reset(seed=0)
+    vector.reset_deadline_s, hanging = 0.1, vector.envs[0]
+    task = solved(vector)
+    (result,) = vector.recv()
+    assert (result.reward, result.terminated, result.truncated) == (1.0, True, False)
+    assert result.info["final_info"]["grade"]["correct"] and result.info["task"]["id"] == task.id
+    assert result.observation == result.info["final_obs"]
+    vector.send([0], ["ignored"])
+    with pytest.raises(TimeoutError, match=r"the reset took longer than 0.1 s"):
+        vector.recv()
+    vector.reset_deadline_s = WAIT_S
+    vector.send([0], ["ignored"])
+    assert vector.recv()[0].info["num_turns"] == 0 and vector.envs[0] is not hanging
+    door.set()
+    vector.close()
+
+
+def test_an_end_is_not_lost_to_a_reset_that_raises_after_it():
+    def fail():
+        raise OSError("no more tasks")
+
+    vector = same_step(fail)
+    vector.reset(seed=0)
+    solved(vector)
+    assert vector.recv()[0].reward == 1.0
+    for _ in range(2):  # the one that was owed, and a reset of its own
+        vector.send([0], ["ignored"])
+        with pytest.raises(OSError, match="no more tasks"):
+            vector.recv()
+    vector.close()
+
+
+def test_the_deadline_of_an_episode_is_none_of_the_reset_after_it():
+    vector = same_step(lambda: threading.Event().wait(0.6), deadline_s=0.5, reset_deadline_s=WAIT_S)
+    vector.reset(seed=0)
+    solved(vector)
+    (result,) = vector.recv()
+    assert result.reward == 1.0 and result.info["final_info"]["stop_reason"] == "answer"
+    assert result.info["num_turns"] == 0 and result.observation is not result.info["final_obs"]
+    vector.close()
+
+
+def test_who_drops_a_vector_environment_closes_it():
+    before = threading.active_count()
+    vector = ThreadedVectorEnv(makers(3))
+    vector.reset(seed=0)
+    closed = [threading.Event() for _ in vector.envs]
+    for env, event in zip(vector.envs, closed, strict=True):
+        env.close = event.set
+    threads = [thread for thread in threading.enumerate() if thread.name.startswith("envs-")]
+    assert threading.active_count() == before + 3
+    del vector, env
+    gc.collect()
+    assert all(event.wait(WAIT_S) for event in closed)
+    for thread in threads:
+        thread.join(WAIT_S)
+    assert threading.active_count() <= before
+
+
+def test_after_closing_nothing_is_received(threaded):
+    knock = Knock(10)
+    vector = threaded(2, knock, deadline_s=0.2)
+    begin(vector, 10, 11)
+    vector.send([0, 1], [KNOCK, KNOCK])
+    vector.close(timeout_s=0.01)
+    count = threading.active_count()
+    for receive in (
+        vector.recv,
+        lambda: vector.recv_from([0]),
+        lambda: next(vector.as_finished()),
+        lambda: vector.reset(seed=0),
+        lambda: vector.send_reset([0]),
+    ):
+        with pytest.raises(RuntimeError, match="the vector environment is closed"):
+            receive()
+    assert threading.active_count() <= count
+    knock.doors[10].set()
+
+
+class Closes(ToolEnv):
+    """Notes that it was closed, and may then raise."""
+
+    def __init__(self, closed, error=None, **keywords):
+        super().__init__(**keywords)
+        self.closed, self.error = closed, error
+
+    def close(self):
+        super().close()
+        self.closed.append(self)
+        if self.error is not None:
+            raise self.error
+
+
+def test_closing_goes_on_after_an_environment_that_cannot_be_closed():
+    closed = []
+    errors = (OSError("stuck"), None, OSError("stuck, too"))
+    vector = ThreadedVectorEnv([lambda error=error: Closes(closed, error, **NANO) for error in errors])
+    with pytest.raises(OSError, match=r"stuck$"):
+        vector.close()
+    assert len(closed) == 3 and vector.closed
+    vector.close()
+    assert len(closed) == 3
+
+
+def test_what_was_made_is_closed_if_not_all_can_be():
+    closed = []
+
+    def fail():
+        raise OSError("no room")
+
+    makes = [lambda: Closes(closed, **NANO), lambda: Closes(closed, ValueError("stuck"), **NANO), fail]
+    with pytest.raises(OSError, match="no room"):
+        ThreadedVectorEnv(makes)
+    assert len(closed) == 2
+    with pytest.raises(ValueError, match="environment 1 has other spaces"):
+        ThreadedVectorEnv([makes[0], lambda: gym.make("CartPole-v1")])
+    assert len(closed) == 3
+
+
+def test_after_an_interrupt_the_next_step_goes_on(threaded):
+    knock = Knock(10)
+    vector = threaded(2, knock)
+    begin(vector, 10, 11)
+    main = threading.main_thread().ident
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)  # of a job in the background: none
+    try:
+        threading.Timer(0.2, lambda: signal.pthread_kill(main, signal.SIGINT)).start()
+        with pytest.raises(KeyboardInterrupt):
+            vector.step((KNOCK, "hm"))
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    knock.doors.pop(10).set()
+    assert vector.step(("hm", "hm"))[4]["num_turns"].tolist() == [2, 2]
+    assert vector.num_pending == 0
