@@ -4,9 +4,10 @@ Leaves raising to the caller, since a policy's unknown name is an observation wh
 """
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 _SHOWN_CHARS = 60
+_LISTED = 20
 
 
 def shorten(value: object, *, limit: int = _SHOWN_CHARS) -> str:
@@ -19,6 +20,12 @@ def shorten(value: object, *, limit: int = _SHOWN_CHARS) -> str:
         return "a huge integer"  # repr of one refuses beyond 4300 digits
     text = repr(value)
     return text if len(text) <= limit else text[:limit] + "..."
+
+
+def listed(names: Sequence[str], *, limit: int = _LISTED) -> str:
+    """The first of `names`, and how many more there are."""
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return (", ".join(names[:limit]) or "none") + more
 
 
 def unknown_name(kind: str, given: object, known: Iterable[str]) -> str:

@@ -1,13 +1,15 @@
-"""Rows that do not fit are refused naming data set, row and field; so are tables and variants that are not there."""
+"""Rows that do not fit are refused naming file, row and field; so are tables and variants not there or empty."""
 
 import base64
+import re
 
 import gymnasium as gym
 import pytest
-from dataset_rows import ENV_IDS, ROWS, folder_of, make
+from dataset_rows import CHARTQA, ENV_IDS, ROWS, folder_of, make, write_table
 
 from axpo_env.tasks.datasets.fields import BadRow
 
+parquet = pytest.importorskip("pyarrow.parquet")
 # The field to spoil in the default variant's first row, and what is said about it.
 BAD = [
     (
@@ -65,7 +67,8 @@ BAD = [
 def test_bad_rows_are_named(tmp_path, benchmark, changes, message):
     folder = folder_of(benchmark, tmp_path, [{**ROWS[benchmark][1][0], **changes}])
     env = make(benchmark, folder)
-    with pytest.raises(BadRow, match=f"^{env.source.tables[0].hub_name} .*, row 0, .*{message}"):
+    place = re.escape(f"{env.source.title}, {folder / ROWS[benchmark][0]}, row 0, ")
+    with pytest.raises(BadRow, match=f"^{place}.*{message}"):
         env.reset(options={"index": 0})
 
 
@@ -118,7 +121,7 @@ def test_a_split_or_table_that_is_not_there_is_named(tmp_path):
     with pytest.raises(ValueError, match="MathVision has no train split; it has: test"):
         make("mathvision", folder, split="train")
     with pytest.raises(
-        FileNotFoundError, match=r"no test.parquet .*; there: data/testmini-00000-of-00001.parquet"
+        FileNotFoundError, match=r"no test.parquet, .*; there: data/testmini-00000-of-00001.parquet"
     ):
         make("mathvision", folder, variant="test")
     (tmp_path / "broken").mkdir()
@@ -139,3 +142,83 @@ def test_variants_are_refused_by_name(tmp_path):
         make("chartqa", tmp_path, variant="human")
     with pytest.raises(ValueError, match="a variant is for published rows, not for generated ones: 'human'"):
         gym.make(ENV_IDS["chartqa"], variant="human")
+
+
+@pytest.mark.parametrize(("name", "text"), [("test_questions.jsonl", "\n"), ("test_questions.json", "[]")])
+def test_a_table_without_rows_is_named_when_the_environment_is_made(tmp_path, name, text):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(
+        ValueError, match=rf"V\*Bench, test, variant all: no row in {re.escape(str(tmp_path / name))}$"
+    ):
+        make("vstar", tmp_path)
+
+
+def test_an_empty_parquet_file_is_named(tmp_path):
+    write_table(tmp_path / "test.parquet", CHARTQA)
+    table = parquet.read_table(tmp_path / "test.parquet")
+    parquet.write_table(table.slice(0, 0), tmp_path / "test.parquet")
+    with pytest.raises(ValueError, match=r"ChartQA, test: no row in .*/test\.parquet$"):
+        make("chartqa", tmp_path)
+
+
+def test_a_variant_that_selects_no_row_is_named_with_what_was_read(tmp_path):
+    rows = [row for row in ROWS["vstar"][1] if row["category"] == "direct_attributes"]
+    folder = folder_of("vstar", tmp_path, rows)
+    said = (
+        r"V\*Bench, test, variant relative_position: none of the 2 rows in .*/test_questions\.jsonl belongs"
+    )
+    with pytest.raises(ValueError, match=said):
+        make("vstar", folder, variant="relative_position")
+    assert make("vstar", folder, variant="direct_attributes").num_tasks == 2
+
+
+OTHERS = {  # benchmark -> a file it would read, the first column that another data set's rows lack
+    "chartqa": ("test.parquet", "image"),
+    "mathvision": ("testmini.parquet", "id"),
+    "dynamath": ("sample_variant1.parquet", "id"),
+    "mathvr": ("test.parquet", "id"),
+    "vstar": ("test.jsonl", "image"),
+    "visualprobe": ("val.json", "images"),
+    "hrbench4k": ("hrbench_4k.parquet", "index"),
+    "hrbench8k": ("hrbench_8k.parquet", "index"),
+    "hrmmsearch": ("test.parquet", "sample_id"),
+    "mmsearch": ("end2end.parquet", "sample_id"),
+}
+
+
+@pytest.mark.parametrize("benchmark", list(ROWS))
+def test_rows_of_another_data_set_are_refused_when_the_environment_is_made(tmp_path, benchmark):
+    name, column = OTHERS[benchmark]
+    write_table(tmp_path / name, [{"prompt": "?", "reply": "!"}])
+    place = re.escape(str(tmp_path / name))
+    with pytest.raises(BadRow, match=f", {place}, row 0, field '{column}': missing; there are prompt, reply"):
+        make(benchmark, tmp_path)
+
+
+def test_a_bad_row_is_counted_in_its_own_file(tmp_path):
+    good = CHARTQA[0]
+    write_table(tmp_path / "test-00000-of-00002.parquet", [good, good])
+    write_table(tmp_path / "test-00001-of-00002.parquet", [good, {**good, "query": " "}])
+    with pytest.raises(BadRow, match=r"ChartQA, .*/test-00001-of-00002\.parquet, row 1, field 'query'"):
+        make("chartqa", tmp_path).reset(options={"index": 3})
+
+
+def test_files_that_cannot_be_read_are_named(tmp_path):
+    (tmp_path / "test_questions.jsonl").write_bytes(b'{"text": "\xff"}')
+    with pytest.raises(ValueError, match=r"test_questions\.jsonl is not UTF-8: .*0xff"):
+        make("vstar", tmp_path)
+    (tmp_path / "test.parquet").write_bytes(b"no parquet")
+    with pytest.raises(ValueError, match=r"test\.parquet cannot be read as parquet: "):
+        make("chartqa", tmp_path)
+
+
+def test_a_folder_of_many_files_makes_no_long_message(tmp_path):
+    for number in range(300):
+        (tmp_path / f"part-{number:03}.parquet").touch()
+    (tmp_path / "deep" / "deeper" / "deepest").mkdir(parents=True)
+    (tmp_path / "deep" / "notes.json").touch()
+    with pytest.raises(
+        FileNotFoundError, match=r"there: deep/notes\.json, part-000\.parquet, .* 281 more$"
+    ) as found:
+        make("chartqa", tmp_path)
+    assert len(str(found.value)) < 1000

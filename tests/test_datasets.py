@@ -176,7 +176,7 @@ def test_dynamath_in_all_variants_and_its_two_numbers(tmp_path):
     with pytest.raises(ValueError, match="no graded results"):
         average_and_worst([("1", None)])
     write(tmp_path / "sample_variant3.parquet", [{**dynamath(3)[0], "ground_truth": "x"}, *dynamath(3)[1:]])
-    with pytest.raises(BadRow, match="sample_variant3, row 0, field 'ground_truth'"):
+    with pytest.raises(BadRow, match=r"sample_variant3\.parquet, row 0, field 'ground_truth'"):
         make("dynamath", tmp_path, variant="all").source.get(6)
 
 

@@ -29,6 +29,7 @@ class ChartQASource(TableSource):
 
     name, title = "chartqa", "ChartQA"
     splits = SPLITS
+    columns = ("image", "query", "label", "human_or_machine")
 
     def choose_tables(self) -> tuple[Table, ...]:
         hub_split = HUB_SPLITS[self.split]

@@ -38,6 +38,7 @@ class DynaMathSource(TableSource):
 
     name, title = "dynamath", "DynaMath"
     variants = (*(f"variant{number}" for number in range(1, NUM_VARIANTS + 1)), "all")
+    columns = ("id", "question", "decoded_image", "ground_truth", "answer_type", "subject", "knowledge_level")
 
     def choose_tables(self) -> tuple[Table, ...]:
         assert self.variant is not None

@@ -1,13 +1,13 @@
 """The fields of a row, each checked as it is taken; what does not fit is a `BadRow`.
 
-`where` names data set and row in every message. What the fields mean is left to each benchmark's module.
+`where` names file and row in every message. What the fields mean is left to each benchmark's module.
 """
 
 import base64
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from axpo_env.names import unknown_name
+from axpo_env.names import listed, unknown_name
 from axpo_env.tasks.datasets.files import Files
 from axpo_env.views import decode_image
 
@@ -15,13 +15,13 @@ MAX_IMAGE_PIXELS = 200_000_000
 
 
 class BadRow(ValueError):
-    """A row that does not fit its data set's schema; the text names data set, row and field."""
+    """A row that does not fit its data set's schema; the text names file, row and field."""
 
 
 def take_any(row: Mapping[str, Any], name: str, where: str) -> Any:
     """Field `name` of `row`, whatever it holds. Raises BadRow if the row has no such field."""
     if name not in row:
-        raise BadRow(f"{where}, field {name!r}: missing; there are {', '.join(sorted(row))}")
+        raise BadRow(f"{where}, field {name!r}: missing; there are {listed(sorted(row))}")
     return row[name]
 
 

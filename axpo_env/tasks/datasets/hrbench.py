@@ -26,6 +26,7 @@ CATEGORIES = ("single", "cross")
 
 class _HRBenchSource(TableSource):
     variants = ("one_cycle", "four_cycles")
+    columns = ("index", "question", "answer", *LETTERS, "category", "cycle_category", "image")
     size: str  # 4k or 8k
 
     def choose_tables(self) -> tuple[Table, ...]:

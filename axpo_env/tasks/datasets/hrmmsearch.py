@@ -24,6 +24,7 @@ class HRMMSearchSource(TableSource):
     """HR-MMSearch's questions."""
 
     name, title = "hrmmsearch", "HR-MMSearch"
+    columns = ("sample_id", "query", "query_image", "ground_truth", "difficulty", "category")
 
     def choose_tables(self) -> tuple[Table, ...]:
         table = Table(

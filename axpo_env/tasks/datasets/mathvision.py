@@ -30,6 +30,7 @@ class MathVisionSource(TableSource):
 
     name, title = "mathvision", "MathVision"
     variants = ("testmini", "test")
+    columns = ("id", "question", "options", "answer", "level", "subject", "decoded_image")
 
     def choose_tables(self) -> tuple[Table, ...]:
         check_installed()

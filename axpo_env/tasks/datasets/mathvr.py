@@ -34,6 +34,7 @@ class MathVRSource(TableSource):
 
     name, title = "mathvr", "Math-VR"
     variants = (*CATEGORIES, "all")
+    columns = ("id", "question", "answers", "number_of_answers", "scoring_points")
 
     def choose_tables(self) -> tuple[Table, ...]:
         check_installed()

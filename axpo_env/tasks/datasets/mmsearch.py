@@ -25,6 +25,15 @@ class MMSearchSource(TableSource):
 
     name, title = "mmsearch", "MMSearch"
     variants = ("all", "with_image")
+    columns = (
+        "sample_id",
+        "query",
+        "query_image",
+        "gt_answer",
+        "alternative_gt_answers",
+        "timestamp",
+        "area",
+    )
 
     def choose_tables(self) -> tuple[Table, ...]:
         table = Table(

@@ -10,12 +10,30 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from axpo_env.names import listed
+
+_SUFFIXES = (".parquet", ".json", ".jsonl")
+
 
 class Rows(Protocol):
     """A table of rows. `get` may be called from several threads."""
 
     @property
     def num_rows(self) -> int: ...
+
+    @property
+    def columns(self) -> Sequence[str]:
+        """What the first row has; none if there is no row to tell."""
+        ...
+
+    @property
+    def place(self) -> str:
+        """The files that were read, or the data set, for messages."""
+        ...
+
+    def where(self, index: int) -> str:
+        """The file or data set that holds row `index`, and the row's number in it, for messages."""
+        ...
 
     def get(self, index: int) -> Mapping[str, Any]:
         """Row `index`; an image column is {"bytes": ..., "path": ...}, not decoded."""
@@ -53,7 +71,8 @@ class ParquetRows:
             from pyarrow import parquet
         except ImportError as error:
             raise ImportError("reading parquet files needs pyarrow: pip install 'axpo[data]'") from error
-        self._files = [parquet.ParquetFile(path) for path in paths]
+        self._paths = [str(path) for path in paths]
+        self._files = [_open_parquet(parquet, path) for path in paths]
         self._groups = [
             (file, group, file.metadata.row_group(group).num_rows)
             for file in self._files
@@ -62,6 +81,12 @@ class ParquetRows:
         self.num_rows = sum(count for _, _, count in self._groups)
         self._lock = threading.Lock()
         self._cached: tuple[int, Any] | None = None  # position in _groups, its table
+        self.columns: Sequence[str] = self._files[0].schema_arrow.names
+        self.place = listed(self._paths)
+
+    def where(self, index: int) -> str:
+        number, row = locate(index, [file.metadata.num_rows for file in self._files])
+        return f"{self._paths[number]}, row {row}"
 
     def get(self, index: int) -> Mapping[str, Any]:
         position, offset = locate(index, [count for _, _, count in self._groups])
@@ -100,6 +125,11 @@ class HubRows:
         self._table = table
         self._lock = threading.Lock()
         self.num_rows = len(table)
+        self.columns: Sequence[str] = table.column_names
+        self.place = f"{name} {split}"
+
+    def where(self, index: int) -> str:
+        return f"{self.place}, row {index}"
 
     def get(self, index: int) -> Mapping[str, Any]:
         check_row(index, self.num_rows)
@@ -118,7 +148,10 @@ class JsonRows:
     """The rows of a JSON file: a list of objects, or an object a line. Held in memory; images are paths."""
 
     def __init__(self, path: Path) -> None:
-        text = path.read_text(encoding="utf-8")
+        try:
+            text = path.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{path} is not UTF-8: {error}") from error
         # Not splitlines(): a text may hold other line ends, such as U+2028, as they are.
         lines = [line for line in text.split("\n") if line.strip()]
         try:
@@ -129,6 +162,11 @@ class JsonRows:
             raise ValueError(f"{path} holds rows that are no JSON objects")
         self._rows: Sequence[Mapping[str, Any]] = rows
         self.num_rows = len(rows)
+        self.columns: Sequence[str] = tuple(rows[0]) if rows else ()
+        self.place = str(path)
+
+    def where(self, index: int) -> str:
+        return f"{self.place}, row {index}"
 
     def get(self, index: int) -> Mapping[str, Any]:
         check_row(index, self.num_rows)
@@ -144,6 +182,12 @@ class JoinedRows:
     def __init__(self, tables: Sequence[Rows]) -> None:
         self.tables = tables
         self.num_rows = sum(table.num_rows for table in tables)
+        self.columns = tables[0].columns
+        self.place = listed([table.place for table in tables])
+
+    def where(self, index: int) -> str:
+        table, number = locate(index, [table.num_rows for table in self.tables])
+        return self.tables[table].where(number)
 
     def get(self, index: int) -> Mapping[str, Any]:
         table, number = locate(index, [table.num_rows for table in self.tables])
@@ -151,6 +195,13 @@ class JoinedRows:
 
     def column(self, name: str) -> list[Any]:
         return [value for table in self.tables for value in table.column(name)]
+
+
+def _open_parquet(parquet: Any, path: Path) -> Any:
+    try:
+        return parquet.ParquetFile(path)
+    except (ValueError, OSError) as error:  # pyarrow's own name no file
+        raise ValueError(f"{path} cannot be read as parquet: {error}") from error
 
 
 def check_folder(folder: Path) -> None:
@@ -165,20 +216,21 @@ def find_parquet(folder: Path, *names: str) -> list[Path]:
     """The parquet files of the first name that there are any of, in `folder` or its `data` folder, sorted.
 
     By the hub's naming: `NAME.parquet` or `NAME-00000-of-00001....parquet`. Raises FileNotFoundError naming
-    what is there.
+    the tables that are there, JSON included, which the caller has looked for.
     """
     for name in names:
         for place in (folder, folder / "data"):
             found = sorted([*place.glob(f"{name}.parquet"), *place.glob(f"{name}-*.parquet")])
             if found:
                 return found
-    sought = " or ".join(f"{name}.parquet or {name}-*.parquet" for name in names)
-    there = sorted(str(path.relative_to(folder)) for path in folder.glob("**/*.parquet"))
-    raise FileNotFoundError(f"no {sought} in {folder}; there: {', '.join(there) or 'none'}")
+    sought = ", ".join(f"{name}.parquet, {name}-*.parquet, {name}.json, {name}.jsonl" for name in names)
+    paths = (*folder.glob("*"), *folder.glob("*/*"))  # no deeper: it may be anybody's home
+    there = sorted(str(path.relative_to(folder)) for path in paths if path.suffix in _SUFFIXES)
+    raise FileNotFoundError(f"no {sought} in {folder}; there: {listed(there)}")
 
 
 def table_stamps(folder: str) -> tuple[tuple[str, int, int], ...]:
     """Name, time and size of each file of rows in `folder`: when they change, the rows may have; () if it is none."""
     files = [path for place in (Path(folder), Path(folder) / "data") for path in place.glob("*.*")]
-    tables = [path for path in files if path.suffix in (".parquet", ".json", ".jsonl")]
+    tables = [path for path in files if path.suffix in _SUFFIXES]
     return tuple(sorted((str(path), path.stat().st_mtime_ns, path.stat().st_size) for path in tables))

@@ -13,7 +13,7 @@ from axpo_env.grading.judge import Judge
 from axpo_env.names import unknown_name
 from axpo_env.tasks.base import Grader, Task, check_index, check_split
 from axpo_env.tasks.cache import task_cache
-from axpo_env.tasks.datasets.fields import BadRow
+from axpo_env.tasks.datasets.fields import BadRow, take_any
 from axpo_env.tasks.datasets.files import Files, FolderFiles, HubFiles
 from axpo_env.tasks.datasets.rows import (
     HubRows,
@@ -23,7 +23,6 @@ from axpo_env.tasks.datasets.rows import (
     Rows,
     check_folder,
     find_parquet,
-    locate,
 )
 
 
@@ -38,11 +37,6 @@ class Table:
     # Files in a folder, without number and ending, the first that is there; the hub's split if none are named.
     names: tuple[str, ...] = ()
     file: str | None = None  # the table's file on the hub, where it is JSON with images beside it
-
-    @property
-    def title(self) -> str:
-        """Data set and table, for messages."""
-        return f"{self.hub_name} {self.file or self.hub_split}"
 
 
 def open_table(table: Table, source: str) -> tuple[Rows, Files]:
@@ -73,6 +67,7 @@ class TableSource(ABC):
     title: ClassVar[str]  # the benchmark's name, for messages
     splits: ClassVar[tuple[str, ...]] = ("test",)
     variants: ClassVar[tuple[str, ...]] = ()  # first the default; () if it has none
+    columns: ClassVar[tuple[str, ...]]  # that every row has
 
     def __init__(
         self, *, split: str, source: str, variant: str | None = None, judge: Judge | None = None
@@ -83,18 +78,36 @@ class TableSource(ABC):
         self.variant = check_variant(variant, self.variants, self.title)
         self.tables = self.choose_tables()
         opened = [open_table(table, source) for table in self.tables]
+        for rows, _ in opened:
+            self._check_table(rows)
         self.rows = JoinedRows([rows for rows, _ in opened])
         self.files = opened[0][1]  # a benchmark of several tables has its images in them
         chosen = self.choose_rows()
         self.chosen: Sequence[int] = range(self.rows.num_rows) if chosen is None else chosen
+        if not self.chosen:
+            given = f"{self.rows.num_rows} rows in {self.rows.place}"
+            raise ValueError(f"{self._part}: none of the {given} belongs to it")
         self._cache_key = object()  # another source, opened later, may read other rows
+
+    def _check_table(self, rows: Rows) -> None:
+        """Raises ValueError for a table without rows, BadRow for one of another data set."""
+        if not rows.num_rows:
+            raise ValueError(f"{self._part}: no row in {rows.place}")
+        for name in self.columns:
+            take_any(dict.fromkeys(rows.columns), name, f"{self.title}, {rows.where(0)}")
+
+    @property
+    def _part(self) -> str:
+        """What of the benchmark this is, for messages."""
+        variant = "" if self.variant is None else f", variant {self.variant}"
+        return f"{self.title}, {self.split}{variant}"
 
     @property
     def num_tasks(self) -> int:
         return len(self.chosen)
 
     def get(self, index: int) -> Task:
-        """Task `index`. Raises BadRow for a row that does not fit, naming data set, row and field."""
+        """Task `index`. Raises BadRow for a row that does not fit, naming file, row and field."""
         index = check_index(index, self.num_tasks, self.title)
         return task_cache.get((self._cache_key, index), lambda: self._read(index))
 
@@ -103,16 +116,15 @@ class TableSource(ABC):
         return self.make_task(self.rows.get(number), self._where(number), index)
 
     def _where(self, number: int) -> str:
-        """Data set, table and row within it."""
-        table, row = locate(number, [rows.num_rows for rows in self.rows.tables])
-        return f"{self.tables[table].title}, row {row}"
+        """Benchmark, file and row within it."""
+        return f"{self.title}, {self.rows.where(number)}"
 
     def column(self, name: str) -> list[Any]:
-        """One column of every row. Raises BadRow, naming data set and field, if there is none."""
+        """One column of every row. Raises BadRow, naming files and field, if one of several lacks it."""
         try:
             return self.rows.column(name)
         except KeyError as error:
-            raise BadRow(f"{self.tables[0].title}, row 0, field {name!r}: missing") from error
+            raise BadRow(f"{self.title}, {self.rows.place}, field {name!r}: missing") from error
 
     @abstractmethod
     def choose_tables(self) -> tuple[Table, ...]:
@@ -124,7 +136,7 @@ class TableSource(ABC):
 
     @abstractmethod
     def make_task(self, row: Mapping[str, Any], where: str, index: int) -> Task:
-        """The task of a row. Raises BadRow; `where` names data set and row."""
+        """The task of a row. Raises BadRow; `where` names benchmark, file and row."""
 
     def task(
         self,

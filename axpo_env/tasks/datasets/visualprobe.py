@@ -26,6 +26,7 @@ class VisualProbeSource(TableSource):
     name, title = "visualprobe", "VisualProbe"
     splits = ("train", "test")
     variants = ("hard", "medium", "easy")
+    columns = ("images", "problem", "solution")
 
     def choose_tables(self) -> tuple[Table, ...]:
         assert self.variant is not None

@@ -26,6 +26,7 @@ class VStarSource(TableSource):
 
     name, title = "vstar", "V*Bench"
     variants = ("all", *CATEGORIES)
+    columns = ("image", "text", "category", "label", "question_id")
 
     def choose_tables(self) -> tuple[Table, ...]:
         return (
