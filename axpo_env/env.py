@@ -9,6 +9,7 @@ import copy
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
+from pathlib import PurePath
 from typing import Any
 
 import gymnasium as gym
@@ -18,15 +19,15 @@ from axpo_env import dynamics, snapshots
 from axpo_env.grading.judge import Judge, make_judge
 from axpo_env.infos import Record
 from axpo_env.messages import NotText
-from axpo_env.names import check_keys
+from axpo_env.names import check_keys, check_seconds, check_text, check_whole
 from axpo_env.snapshots import ReplayDiverged, Snapshot
 from axpo_env.spaces import Images, UnicodeText
 from axpo_env.state import EpisodeState, Picture
 from axpo_env.tasks import choose_split, make_source
 from axpo_env.tasks.base import Task, TaskSource
-from axpo_env.tools import make_tools
+from axpo_env.tools import check_sequence, make_tools
 from axpo_env.tools.base import Tool
-from axpo_env.tools.interpreter import Interpreter, check_backend, shared_sandbox
+from axpo_env.tools.interpreter import Interpreter, check_sandbox, shared_sandbox
 
 MAX_PIXELS = 1_048_576  # pixels of a published image as the policy sees it, where nothing else is asked for
 
@@ -35,13 +36,13 @@ Observation = dict[str, Any]  # {"text": str, "images": tuple of uint8 [H, W, 3]
 
 @dataclass(frozen=True, kw_only=True)
 class EnvConfig:
-    """The keywords of every environment id."""
+    """The keywords of every environment id. Raises TypeError or ValueError that names one that will not do."""
 
     benchmark: str = "chartqa"  # which benchmark's tasks; fixed by the id
     split: str | None = None  # train, validation or test; None: train, or the benchmark's only one
     source: str = "synthetic"  # "synthetic", a generated family, "hub", or a folder with the hub's files
     variant: str | None = None  # part of a benchmark of several, such as "variant3"; None: its default
-    judge: Judge | dict[str, Any] | None = None  # grades free answers that need one; or its keywords
+    judge: Judge | None = None  # grades free answers that need one; its keywords will do
     difficulty: Any = "easy"  # level of a generated source, by name or its own; others ignore it
     tools: tuple[str | Tool, ...] = ("image_zoom_in", "python")  # names, or tools of your own
     max_turns: int = 3  # actions of the policy
@@ -53,10 +54,19 @@ class EnvConfig:
     sandbox: Any = "local"  # a backend's name (one sandbox per process, made when used), or a ready Sandbox
 
     def __post_init__(self) -> None:
-        for name in ("max_turns", "max_calls", "max_pixels"):
-            value = getattr(self, name)
-            if value is not None and not value >= 1:
-                raise ValueError(f"{name} must be at least 1, not {value!r}")
+        given = {item.name for item in fields(self) if getattr(self, item.name) is not None}
+        for name in given & {"split", "variant"}:
+            check_text(name, getattr(self, name))
+        if "tool_time_limit_s" in given:
+            check_seconds("tool_time_limit_s", self.tool_time_limit_s)
+        check_sandbox(self.sandbox)
+        tidy: dict[str, Any] = {"tools": check_sequence(self.tools), "judge": make_judge(self.judge)}
+        for name in {"max_turns", "max_calls"} | given & {"max_pixels"}:
+            tidy[name] = check_whole(name, getattr(self, name))
+        if isinstance(self.source, PurePath):
+            tidy["source"] = str(self.source)
+        for name, value in tidy.items():
+            object.__setattr__(self, name, value)
 
 
 class ToolEnv(gym.Env[Observation, str]):
@@ -68,15 +78,11 @@ class ToolEnv(gym.Env[Observation, str]):
         check_keys("keyword", keywords, [item.name for item in fields(EnvConfig)])
         if render_mode is not None:
             raise ValueError(f"nothing to render in mode {render_mode!r}: the images are in the observation")
-        if "tools" in keywords and not isinstance(keywords["tools"], str):
-            keywords["tools"] = tuple(keywords["tools"])
         config = EnvConfig(**keywords)
         config = replace(config, split=choose_split(config))
         tools = make_tools(config.tools)
         if config.sandbox is None and "python" in tools:
             raise ValueError("the python tool needs a sandbox; give one or leave python out of tools")
-        if isinstance(config.sandbox, str):
-            check_backend(config.sandbox)
         source = make_source(config)
         if config.max_pixels is None:
             level = getattr(
@@ -243,7 +249,7 @@ class ToolEnv(gym.Env[Observation, str]):
         level = self.config.difficulty
         settings["difficulty"] = level if isinstance(level, str) else repr(level)
         settings["tools"] = list(self.rules.tools)
-        judge = make_judge(self.config.judge)
+        judge = self.config.judge
         settings["judge"] = None if judge is None else [judge.url, judge.model]
         return settings
 

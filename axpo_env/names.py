@@ -1,10 +1,12 @@
-"""Error texts for names that nobody knows: what was given, what is known, what is nearest.
+"""Error texts for names that nobody knows: what was given, what is known, what is nearest; checks of a user's values.
 
-Leaves raising to the caller, since a policy's unknown name is an observation while a user's is an exception.
+The texts leave raising to the caller, since a policy's unknown name is an observation while a user's is an exception.
 """
 
 import difflib
+import math
 from collections.abc import Iterable, Sequence
+from numbers import Integral
 
 _SHOWN_CHARS = 60
 _LISTED = 20
@@ -42,3 +44,30 @@ def check_keys(kind: str, given: Iterable[str], known: Iterable[str]) -> None:
     for name in given:
         if name not in names:
             raise ValueError(unknown_name(kind, name, names))
+
+
+def check_text(name: str, value: object) -> str:
+    """`value` if it is a text, else TypeError."""
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be a text, not {shorten(value)}")
+    return value
+
+
+def check_whole(name: str, value: object, *, least: int = 1) -> int:
+    """`value` as an int. Raises TypeError for anything but a whole number, ValueError for one below `least`."""
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise TypeError(f"{name} must be a whole number, not {shorten(value)}")
+    if value < least:
+        raise ValueError(f"{name} must be at least {least}, not {shorten(value)}")
+    return int(value)
+
+
+def check_seconds(name: str, value: object, *, zero: bool = False, most: float = math.inf) -> float:
+    """`value` if it is a number above 0 (or 0, with `zero`), else TypeError or ValueError."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{name} must be a number, not {shorten(value)}")
+    if not (value >= 0 if zero else value > 0):
+        raise ValueError(f"{name} must be {'at least' if zero else 'above'} 0, not {shorten(value)}")
+    if value > most:
+        raise ValueError(f"{name} must be at most {most:g}, not {shorten(value)}")
+    return value

@@ -109,7 +109,7 @@ def test_trl_leaves_an_ungraded_rollout_out_of_its_group(tmp_path):
         tmp_path,
         script=[turn, [right]],
         seen=[],
-        keywords={"tool_time_limit_s": 0.0},
+        keywords={"tool_time_limit_s": 1e-9},
         per_device_train_batch_size=3,
         num_generations=3,
         scale_rewards="none",

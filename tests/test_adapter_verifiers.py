@@ -130,7 +130,7 @@ def test_verifiers_answers_calls_that_the_server_parsed(rollout):
 
 
 def test_verifiers_gets_an_error_for_what_cannot_be_graded(rollout):
-    episode, _ = rollout([{"content": demonstration(3)[0]}], tool_time_limit_s=0.0)
+    episode, _ = rollout([{"content": demonstration(3)[0]}], tool_time_limit_s=1e-9)
     (trace,) = episode.traces
     assert not episode.ok and not trace.ok and trace.rewards == {}
     assert trace.last_error.type == "HarnessError" and "not graded: timeout" in trace.last_error.message

@@ -83,6 +83,6 @@ def test_verifiers_answers_calls_that_the_server_parsed():
 
 
 def test_verifiers_reports_what_cannot_be_graded_as_an_error():
-    output, _ = verifiers_rollout([{"content": demonstration(3)[0]}], tool_time_limit_s=0.0)
+    output, _ = verifiers_rollout([{"content": demonstration(3)[0]}], tool_time_limit_s=1e-9)
     assert "not graded: timeout" in str(output["error"])
     assert output["reward"] == 0.0

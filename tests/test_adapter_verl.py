@@ -100,7 +100,7 @@ def test_verl_plays_an_episode_with_images_in_tool_results():
 
 
 def test_verl_leaves_out_what_cannot_be_graded():
-    output, _, _ = verl_rollout(demonstration(3), tool_time_limit_s=0.0)
+    output, _, _ = verl_rollout(demonstration(3), tool_time_limit_s=1e-9)
     assert output.extra_fields["stop_reason"] == "timeout"
     assert output.reward_score == 0.0 and set(output.response_mask) == {0}
 
@@ -231,7 +231,7 @@ def test_verl_trainer_leaves_out_what_cannot_be_graded(workers, monkeypatch):
 
     async def play():
         worker = Worker(config, server)
-        columns = rows(1, tool_time_limit_s=0.0) | {"uid": np.array(["question"], dtype=object)}
+        columns = rows(1, tool_time_limit_s=1e-9) | {"uid": np.array(["question"], dtype=object)}
         batch = tensordict_utils.get_tensordict(columns)
         tensordict_utils.assign_non_tensor_data(batch, "global_steps", 0)
         await worker.generate_sequences(batch)

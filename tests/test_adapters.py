@@ -59,7 +59,7 @@ def test_trl_class_says_what_is_wrong():
 
 
 def test_trl_leaves_out_what_cannot_be_graded():
-    episode = environment_class(ENV_ID, **NANO, tool_time_limit_s=0.0)()
+    episode = environment_class(ENV_ID, **NANO, tool_time_limit_s=1e-9)()
     episode.reset(index=3)
     episode.image_zoom_in(**ZOOM)
     assert answer_reward([[{"role": "assistant", "content": format_answer("1")}]], [episode]) == [None]

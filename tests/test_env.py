@@ -1,15 +1,18 @@
 """The environment: an episode from reset to answer, what ends it, and Gymnasium's own checks."""
 
 import random
+import re
 import subprocess
 import sys
 
 import gymnasium as gym
 import numpy as np
 import pytest
+from dataset_rows import CHARTQA, write_table
 from gymnasium.utils.env_checker import check_env
 
 import axpo_env
+from axpo_env.echo import EchoSandbox
 from axpo_env.messages import format_action, format_answer, format_call
 from axpo_env.state import StopReason
 
@@ -148,12 +151,58 @@ def test_seed_and_index_choose_the_task():
         ({"source": "ledger"}, "unknown source 'ledger'.*nearest: ledgers"),
         ({"tools": ("zoom",)}, "unknown tool 'zoom'; known: .*python.*; nearest: image_zoom_in"),
         ({"tools": ("python",), "sandbox": None}, "python tool needs a sandbox"),
-        ({"max_turns": 0}, "max_turns must be at least 1"),
+        ({"source": ""}, "unknown source ''; known: charts, .*hub.*; a folder"),
+        ({"source": None}, "unknown source None; known: charts, .*hub"),
+        ({"source": 3}, "unknown source 3; known: charts, .*hub"),
+        ({"source": ["charts"]}, r"unknown source \['charts'\]; known: charts, .*hub"),
+        ({"max_turns": 0}, "max_turns must be at least 1, not 0"),
+        ({"max_calls": -3}, "max_calls must be at least 1, not -3"),
+        ({"max_pixels": 0}, "max_pixels must be at least 1, not 0"),
+        ({"tool_time_limit_s": 0}, "tool_time_limit_s must be above 0, not 0"),
+        ({"tool_time_limit_s": -1.0}, r"tool_time_limit_s must be above 0, not -1\.0"),
+        ({"tool_time_limit_s": float("nan")}, "tool_time_limit_s must be above 0, not nan"),
     ],
 )
 def test_wrong_keywords_are_named(keywords, message):
     with pytest.raises(ValueError, match=message):
         make(**keywords)
+
+
+@pytest.mark.parametrize("name", ["max_turns", "max_calls", "max_pixels"])
+@pytest.mark.parametrize("value", [None, 2.5, "3", True, [3]])
+def test_counts_are_whole_numbers(name, value):
+    if (name, value) == ("max_pixels", None):
+        return  # the level's own
+    with pytest.raises(TypeError, match=rf"^{name} must be a whole number, not {re.escape(repr(value))}"):
+        make(**{name: value})
+    assert getattr(make(**{name: np.int64(3)}).unwrapped.config, name) == 3
+
+
+@pytest.mark.parametrize(
+    ("keywords", "message"),
+    [
+        ({"tool_time_limit_s": "x"}, "tool_time_limit_s must be a number, not 'x'"),
+        ({"sandbox": 3}, "sandbox is a backend's name .*local.* or a ready Sandbox, not 3"),
+        ({"sandbox": EchoSandbox}, r"sandbox is .* a ready Sandbox, not <class .*EchoSandbox"),
+        ({"tools": None}, "tools is a sequence of names or tools, not None"),
+        ({"tools": 3}, "tools is a sequence of names or tools, not 3"),
+        ({"tools": "python"}, "tools is a sequence of names or tools, not 'python'"),
+        ({"tools": {"python"}}, r"tools is a sequence of names or tools, not \{'python'\}"),
+        ({"variant": 3}, "variant must be a text, not 3"),
+        ({"split": ["test"]}, r"split must be a text, not \['test'\]"),
+    ],
+)
+def test_keywords_of_a_wrong_type_are_named(keywords, message):
+    with pytest.raises(TypeError, match=message):
+        make(**keywords)
+
+
+def test_a_folder_may_be_given_as_a_path(tmp_path):
+    write_table(tmp_path / "test.parquet", CHARTQA)
+    env = make(source=tmp_path, split="test").unwrapped
+    env.reset()
+    assert env.config.source == str(tmp_path)
+    assert env.snapshot_from_bytes(env.snapshot().to_bytes()).settings == env.snapshot().settings
 
 
 def test_returned_images_cannot_be_changed():

@@ -3,6 +3,7 @@
 import copy
 import io
 import json
+import pickle
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -149,8 +150,43 @@ def test_what_a_judge_is_made_of():
     assert make_judge(judge) is judge
     with pytest.raises(ValueError, match="starts with http"):
         Judge(url="file:///etc/hostname", model="m")
-    with pytest.raises(ValueError, match="attempts of at least 1"):
-        Judge(url="http://localhost", model="m", attempts=0)
+
+
+GOOD = {"url": "http://localhost:8000/v1", "model": "m"}
+
+
+@pytest.mark.parametrize(
+    ("judge", "error", "message"),
+    [
+        ({**GOOD, "modle": "m"}, ValueError, "unknown key of judge 'modle'; known: .*url; nearest: model"),
+        ({**GOOD, "_verdicts": {}}, ValueError, "unknown key of judge '_verdicts'"),
+        ({"url": GOOD["url"]}, ValueError, "judge lacks model"),
+        ({}, ValueError, "judge lacks url, model"),
+        ("http://localhost:8000/v1", TypeError, "judge is a Judge or its keywords, not 'http://localhost"),
+        ({**GOOD, "url": 3}, TypeError, "judge's url must be a text, not 3"),
+        ({**GOOD, "url": "http:// host"}, ValueError, "judge's url is an address .*, not 'http:// host'"),
+        ({**GOOD, "model": ""}, ValueError, "judge's model is blank"),
+        ({**GOOD, "key_variable": None}, TypeError, "judge's key_variable must be a text, not None"),
+        ({**GOOD, "timeout_s": "5"}, TypeError, "judge's timeout_s must be a number, not '5'"),
+        ({**GOOD, "timeout_s": 0}, ValueError, "judge's timeout_s must be above 0, not 0"),
+        ({**GOOD, "timeout_s": float("inf")}, ValueError, "judge's timeout_s must be at most 86400, not inf"),
+        ({**GOOD, "attempts": 0}, ValueError, "judge's attempts must be at least 1, not 0"),
+        ({**GOOD, "attempts": 1.5}, TypeError, "judge's attempts must be a whole number, not 1.5"),
+        ({**GOOD, "backoff_s": -1}, ValueError, "judge's backoff_s must be at least 0, not -1"),
+    ],
+)
+def test_a_judge_that_will_not_do_is_refused_when_the_environment_is_made(judge, error, message):
+    with pytest.raises(error, match=message):
+        make_judge(judge)
+    with pytest.raises(error, match=message):
+        gym.make("AXPO/ChartQA-Tools-v0", difficulty="nano", judge=judge)
+
+
+def test_a_ready_judge_travels_with_the_spec():
+    judge = Judge(**GOOD, timeout_s=5)
+    spec = pickle.loads(pickle.dumps(gym.make("AXPO/ChartQA-Tools-v0", difficulty="nano", judge=judge).spec))
+    assert spec.kwargs["judge"] == judge
+    assert gym.make(spec).unwrapped.config.judge == judge
 
 
 def test_an_environment_with_a_judge(tmp_path):

@@ -7,18 +7,23 @@ graders.
 
 import json
 import os
+import re
 import threading
 import time
 import urllib.error
 import urllib.request
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from typing import Any
+
+from axpo_env.names import check_keys, check_seconds, check_text, check_whole, shorten
 
 _REMEMBERED = 10_000  # verdicts
 _MAX_CHARS = 4000  # of question, references and answer, each
 _MAX_REPLY_BYTES = 2**20
+_DAY_S = 86_400.0
+_ADDRESS = re.compile(r"https?://[^\s/]+(/\S*)?")
 _INSTRUCTION = (
     "You compare a student's answer with the reference answers to a question. Reply with one word: yes if the "
     "answer means the same as any of the references, no if not. Wording, units spelled out and extra detail that "
@@ -41,15 +46,23 @@ class Judge:
     _lock: Any = field(default_factory=threading.Lock, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        if not self.url.startswith(("http://", "https://")):
-            raise ValueError(f"a judge's url starts with http:// or https://, not {self.url!r}")
-        if self.attempts < 1 or not self.timeout_s > 0 or self.backoff_s < 0:
+        for name in ("url", "model", "key_variable"):
+            check_text(f"a judge's {name}", getattr(self, name))
+        if not self.model.strip():
+            raise ValueError("a judge's model is blank")
+        if not _ADDRESS.fullmatch(self.url):
             raise ValueError(
-                "a judge needs attempts of at least 1, timeout_s above 0, backoff_s of at least 0"
+                f"a judge's url is an address that starts with http:// or https://, not {self.url!r}"
             )
+        check_whole("a judge's attempts", self.attempts)
+        check_seconds("a judge's timeout_s", self.timeout_s, most=_DAY_S)
+        check_seconds("a judge's backoff_s", self.backoff_s, zero=True, most=_DAY_S)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Judge":
         return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return make_judge, ({name: getattr(self, name) for name in _keywords()},)  # verdicts stay behind
 
     def verdict(
         self,
@@ -109,9 +122,24 @@ class Judge:
         return text
 
 
-def make_judge(judge: "Judge | dict[str, Any] | None") -> Judge | None:
-    """A judge from its keywords, as a configuration file has them, or the one given."""
-    return Judge(**judge) if isinstance(judge, dict) else judge
+def make_judge(judge: Judge | Mapping[str, Any] | None) -> Judge | None:
+    """A judge from its keywords, as a configuration file has them, or the one given.
+
+    Raises TypeError or ValueError that names what will not do.
+    """
+    if judge is None or isinstance(judge, Judge):
+        return judge
+    if not isinstance(judge, Mapping):
+        raise TypeError(f"judge is a Judge or its keywords, not {shorten(judge)}")
+    check_keys("key of judge", judge, _keywords())
+    lacking = [name for name in ("url", "model") if name not in judge]
+    if lacking:
+        raise ValueError(f"judge lacks {', '.join(lacking)}")
+    return Judge(**judge)
+
+
+def _keywords() -> list[str]:
+    return [item.name for item in fields(Judge) if not item.name.startswith("_")]
 
 
 def _yes_or_no(text: str) -> bool | None:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
-from axpo_env.grading.judge import make_judge
 from axpo_env.names import unknown_name
 from axpo_env.tasks.base import SPLITS, TaskSource
 from axpo_env.tasks.datasets.rows import check_folder, table_stamps
@@ -56,11 +55,12 @@ def _is_generated(source: str) -> bool:
     return source == "synthetic" or source in FAMILIES
 
 
-def _check_source(source: str) -> None:
-    if _is_generated(source) or source == "hub" or Path(source).is_dir():
-        return
-    if os.path.dirname(source) or Path(source).exists():  # a path, not a name
-        check_folder(Path(source))
+def _check_source(source: object) -> None:
+    if isinstance(source, str) and source:  # else it is anything at all
+        if _is_generated(source) or source == "hub" or Path(source).is_dir():
+            return
+        if os.path.dirname(source) or Path(source).exists():  # a path, not a name
+            check_folder(Path(source))
     known = ("synthetic", "hub", *FAMILIES)
     raise ValueError(
         f"{unknown_name('source', source, known)}; a folder's name will do, but none is called so"
@@ -90,11 +90,11 @@ def make_source(config: "EnvConfig") -> TaskSource:
             difficulty=config.difficulty,
         )
     make = _dataset(config.benchmark)
-    judge = make_judge(config.judge)
-    key = (config.benchmark, split, config.source, config.variant, judge, table_stamps(config.source))
+    stamps = table_stamps(config.source)
+    key = (config.benchmark, split, config.source, config.variant, config.judge, stamps)
     with _opening:
         source = _opened.get(key)
         if source is None:
-            source = make(split=split, source=config.source, variant=config.variant, judge=judge)
+            source = make(split=split, source=config.source, variant=config.variant, judge=config.judge)
             _opened[key] = source
     return source

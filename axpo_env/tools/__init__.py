@@ -3,7 +3,7 @@
 import importlib
 from collections.abc import Callable, Sequence
 
-from axpo_env.names import unknown_name
+from axpo_env.names import shorten, unknown_name
 from axpo_env.tools.base import Tool, check_tool
 
 _BUILT_IN = {
@@ -27,15 +27,20 @@ def tool_names() -> tuple[str, ...]:
     return tuple(sorted((*_BUILT_IN, *_REGISTERED)))
 
 
+def check_sequence(tools: object) -> tuple[str | Tool, ...]:
+    """`tools` as a tuple. Raises TypeError for what is no sequence of several, such as one name or tool alone."""
+    if isinstance(tools, str) or not isinstance(tools, Sequence):
+        raise TypeError(f"tools is a sequence of names or tools, not {shorten(tools)}")
+    return tuple(tools)
+
+
 def make_tools(tools: Sequence[str | Tool]) -> dict[str, Tool]:
     """Tools by name from names and ready tools, in order.
 
     Raises ValueError for unknown or repeated names, and as `check_tool` for what is no tool.
     """
-    if isinstance(tools, str):
-        raise TypeError(f"tools is a sequence of names or tools, not the string {tools!r}")
     made: dict[str, Tool] = {}
-    for item in tools:
+    for item in check_sequence(tools):
         tool = _make(item) if isinstance(item, str) else item
         tool = check_tool(tool)
         if tool.name in made:

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import TypeVar
 
-from axpo_env.names import unknown_name
+from axpo_env.names import shorten, unknown_name
 from axpo_env.tools.base import ToolUnavailable
 from sandbox import BACKENDS, Execution, FilesRefused, Sandbox, SandboxError, Session, make_sandbox
 from sandbox import Snapshot as SandboxSnapshot
@@ -32,11 +32,17 @@ def shared_sandbox(name: str) -> Sandbox:
         return _shared[key]
 
 
-def check_backend(name: str) -> str:
-    """`name` if a sandbox backend goes by it, else ValueError."""
-    if name not in BACKENDS:
-        raise ValueError(unknown_name("sandbox", name, BACKENDS))
-    return name
+def check_sandbox(sandbox: object) -> None:
+    """Raises ValueError for a name that no backend goes by, TypeError for what is neither name, sandbox nor None."""
+    if isinstance(sandbox, str):
+        if sandbox not in BACKENDS:
+            raise ValueError(unknown_name("sandbox", sandbox, BACKENDS))
+    elif sandbox is not None and (
+        isinstance(sandbox, type) or not callable(getattr(sandbox, "session", None))
+    ):
+        raise TypeError(
+            f"sandbox is a backend's name ({', '.join(BACKENDS)}) or a ready Sandbox, not {shorten(sandbox)}"
+        )
 
 
 def _close_shared(key: tuple[int, str]) -> None:
