@@ -6,8 +6,6 @@ environment is. Training is left to others; nothing here knows tokens.
     env = gymnasium.make("AXPO/ChartQA-Tools-v0", split="train", source="synthetic", difficulty="nano")
 """
 
-from typing import Any
-
 import gymnasium
 
 __all__ = ["IDS", "register_all"]
@@ -24,9 +22,6 @@ IDS = {  # environment id -> benchmark
     "AXPO/HRMMSearch-Tools-v0": "hrmmsearch",
     "AXPO/MMSearch-Tools-v0": "mmsearch",
 }
-# Keywords of ids for which the usual ones would not do: two searches take more turns than zoom, python, answer.
-_SEARCHING = {"tools": ("image_zoom_in", "python", "tavily-search", "image-search"), "max_turns": 6}
-_KEYWORDS: dict[str, dict[str, Any]] = {"hrmmsearch": _SEARCHING, "mmsearch": _SEARCHING}
 
 
 def register_all() -> None:
@@ -37,7 +32,7 @@ def register_all() -> None:
                 id=env_id,
                 entry_point="axpo_env.env:ToolEnv",
                 vector_entry_point="axpo_env.vector:make_threaded",
-                kwargs={"benchmark": benchmark, **_KEYWORDS.get(benchmark, {})},
+                kwargs={"benchmark": benchmark},
             )
 
 

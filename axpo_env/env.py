@@ -23,7 +23,7 @@ from axpo_env.names import check_keys, check_seconds, check_text, check_whole
 from axpo_env.snapshots import ReplayDiverged, Snapshot
 from axpo_env.spaces import Images, UnicodeText
 from axpo_env.state import EpisodeState, Picture
-from axpo_env.tasks import choose_split, make_source
+from axpo_env.tasks import choose_split, make_source, usual_keywords
 from axpo_env.tasks.base import Task, TaskSource
 from axpo_env.tools import check_sequence, make_tools
 from axpo_env.tools.base import Tool
@@ -44,7 +44,8 @@ class EnvConfig:
     variant: str | None = None  # part of a benchmark of several, such as "variant3"; None: its default
     judge: Judge | None = None  # grades free answers that need one; its keywords will do
     difficulty: Any = "easy"  # level of a generated source, by name or its own; others ignore it
-    tools: tuple[str | Tool, ...] = ("image_zoom_in", "python")  # names, or tools of your own
+    # Names, or tools of your own. Where `ToolEnv` is not told tools or turns, search tasks get `tasks.SEARCHING`.
+    tools: tuple[str | Tool, ...] = ("image_zoom_in", "python")
     max_turns: int = 3  # actions of the policy
     max_calls: int = 4  # tool calls run in one turn
     max_pixels: int | None = (
@@ -54,14 +55,14 @@ class EnvConfig:
     sandbox: Any = "local"  # a backend's name (one sandbox per process, made when used), or a ready Sandbox
 
     def __post_init__(self) -> None:
-        given = {item.name for item in fields(self) if getattr(self, item.name) is not None}
-        for name in given & {"split", "variant"}:
-            check_text(name, getattr(self, name))
-        if "tool_time_limit_s" in given:
+        for name in ("split", "variant"):
+            if getattr(self, name) is not None:
+                check_text(name, getattr(self, name))
+        if self.tool_time_limit_s is not None:
             check_seconds("tool_time_limit_s", self.tool_time_limit_s)
         check_sandbox(self.sandbox)
         tidy: dict[str, Any] = {"tools": check_sequence(self.tools), "judge": make_judge(self.judge)}
-        for name in {"max_turns", "max_calls"} | given & {"max_pixels"}:
+        for name in ("max_turns", "max_calls", *(["max_pixels"] if self.max_pixels is not None else [])):
             tidy[name] = check_whole(name, getattr(self, name))
         if isinstance(self.source, PurePath):
             tidy["source"] = str(self.source)
@@ -80,6 +81,8 @@ class ToolEnv(gym.Env[Observation, str]):
             raise ValueError(f"nothing to render in mode {render_mode!r}: the images are in the observation")
         config = EnvConfig(**keywords)
         config = replace(config, split=choose_split(config))
+        usual = usual_keywords(config)
+        config = replace(config, **{name: usual[name] for name in usual if name not in keywords})
         tools = make_tools(config.tools)
         if config.sandbox is None and "python" in tools:
             raise ValueError("the python tool needs a sandbox; give one or leave python out of tools")

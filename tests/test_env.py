@@ -8,13 +8,14 @@ import sys
 import gymnasium as gym
 import numpy as np
 import pytest
-from dataset_rows import CHARTQA, write_table
+from dataset_rows import CHARTQA, ENV_IDS, ROWS, write_table
 from gymnasium.utils.env_checker import check_env
 
 import axpo_env
 from axpo_env.echo import EchoSandbox
 from axpo_env.messages import format_action, format_answer, format_call
 from axpo_env.state import StopReason
+from axpo_env.tasks.synthetic.families import FAMILIES
 
 NANO = {"difficulty": "nano", "max_pixels": 48 * 48, "tools": ("image_zoom_in",)}
 
@@ -223,6 +224,26 @@ def test_generated_images_are_seen_as_their_level_means_it(env_id):
     )
     assert observation["images"][0].shape[0] * observation["images"][0].shape[1] <= level.view_pixels
     assert gym.make(env_id, difficulty="nano", max_pixels=9).unwrapped.config.max_pixels == 9
+
+
+@pytest.mark.parametrize("source", ["synthetic", *FAMILIES])
+@pytest.mark.parametrize("env_id", axpo_env.IDS)
+def test_a_generated_source_brings_the_tools_and_turns_it_takes(env_id, source):
+    env = gym.make(env_id, source=source, split="test", difficulty="easy").unwrapped
+    for index in range(8):
+        item = env.source.item(index)
+        assert set(item.needs_tools) <= set(env.rules.tools)
+        assert len(item.solve(random.Random(0), 0)) <= env.rules.max_turns
+    own = gym.make(env_id, source=source, tools=("image_zoom_in",), max_turns=2).unwrapped
+    assert (tuple(own.rules.tools), own.rules.max_turns) == (("image_zoom_in",), 2)
+
+
+def test_rows_of_search_benchmarks_are_searched_for(tmp_path):
+    for benchmark, (name, rows, _) in ROWS.items():
+        write_table(tmp_path / benchmark / name, rows)
+        config = gym.make(ENV_IDS[benchmark], source=tmp_path / benchmark, split="test").unwrapped.config
+        searches = benchmark in ("hrmmsearch", "mmsearch")
+        assert ("tavily-search" in config.tools, config.max_turns) == (searches, 6 if searches else 3)
 
 
 def test_import_is_light_and_silent():

@@ -5,13 +5,13 @@ import os
 import threading
 from collections.abc import Hashable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
 from axpo_env.names import unknown_name
 from axpo_env.tasks.base import SPLITS, TaskSource
 from axpo_env.tasks.datasets.rows import check_folder, table_stamps
-from axpo_env.tasks.synthetic.families import FAMILIES, make_generated
+from axpo_env.tasks.synthetic.families import FAMILIES, TWINS, make_generated
 
 if TYPE_CHECKING:
     from axpo_env.env import EnvConfig
@@ -32,9 +32,18 @@ DATASETS = {
 }
 BENCHMARKS = tuple(DATASETS)
 
+# Keywords of search tasks: two searches take more turns than zoom, python, answer.
+SEARCHING = {"tools": ("image_zoom_in", "python", "tavily-search", "image-search"), "max_turns": 6}
+
 # Tables in use: environments of one configuration share one, and what it keeps of its rows.
 _opened: "WeakValueDictionary[Hashable, TableSource]" = WeakValueDictionary()
 _opening = threading.Lock()
+
+
+def usual_keywords(config: "EnvConfig") -> dict[str, Any]:
+    """What tasks of the config's source take beyond `EnvConfig`'s defaults: look-ups, and rows of their benchmarks."""
+    family = config.source if config.source in FAMILIES else TWINS[config.benchmark]
+    return dict(SEARCHING) if family == "lookups" else {}
 
 
 def choose_split(config: "EnvConfig") -> str:
