@@ -154,7 +154,7 @@ def odd_arguments(rng: random.Random, schemas: Sequence[Mapping[str, Any]]) -> A
     schema = rng.choice(schemas)
     arguments = fitting_arguments(schema, rng)
     for _ in range(rng.randint(1, 2)):
-        names = [*schema["function"]["parameters"]["properties"], "zoom", ""]
+        names = [*schema["function"].get("parameters", {}).get("properties", ()), "zoom", ""]
         name = rng.choice(names)
         if rng.random() < 0.2:
             arguments.pop(name, None)

@@ -226,10 +226,123 @@ def test_a_tool_may_name_no_parameters_or_leave_them_open():
         check_arguments(probe(open_to).schema, {"x": "y"})
 
 
+TEXT = {"type": "string"}
+EITHER = [
+    {"properties": {"a": TEXT}, "required": ["a"]},
+    {"properties": {"b": {"type": "integer"}}, "required": ["b"]},
+]
+
+
+@pytest.mark.parametrize(
+    ("parameters", "good", "bad"),
+    [
+        ({"anyOf": EITHER}, [{"a": "x"}, {"b": 1}], {"a": 3}),
+        ({"anyOf": EITHER}, [{"a": "x", "b": 1}], {"a": "x", "z": 1}),
+        ({"type": "object", "oneOf": EITHER}, [{"a": "x"}, {"b": 1}], {"z": 1}),
+        ({"allOf": EITHER[:1], "properties": {"c": {}}}, [{"a": "x"}, {"a": "x", "c": 1}], {"c": 1}),
+        (
+            {"$ref": "#/$defs/all", "$defs": {"all": {"properties": {"a": TEXT}}}},
+            [{}, {"a": "x"}],
+            {"a": "x", "z": 1},
+        ),
+        ({"type": ["object", "null"], "properties": {"a": TEXT}}, [{"a": "x"}], {"z": 1}),
+        ({"properties": {"a": TEXT}}, [{"a": "x"}], {"a": 3}),
+        ({"additionalProperties": {}, "properties": {"a": TEXT}}, [{"z": [1]}], {"a": 3}),
+        ({"properties": {"a": {"const": {"$ref": "#/no"}}}}, [{"a": {"$ref": "#/no"}}], {"a": {"$ref": "#"}}),
+        ({"properties": {"a": {"enum": [{"$ref": "x:y"}]}}}, [{"a": {"$ref": "x:y"}}], {"a": "x:y"}),
+        ({"properties": {"$ref": TEXT}}, [{"$ref": "x"}], {"$ref": 3}),
+        (
+            {
+                "properties": {"a": {"$ref": "http://x.example/n"}},
+                "$defs": {
+                    "n": {"$id": "http://x.example/n", "$ref": "#/$defs/own", "$defs": {"own": TEXT}},
+                },
+            },
+            [{"a": "x"}],
+            {"a": 3},
+        ),
+        (
+            {
+                "$id": "http://x.example/all",
+                "properties": {"a": {"$ref": "n"}},
+                "$defs": {"n": {"$id": "n", **TEXT}},
+            },
+            [{"a": "x"}],
+            {"a": 3},
+        ),
+        (
+            {"properties": {"a": {"$dynamicRef": "#n"}}, "$defs": {"n": {"$dynamicAnchor": "n", **TEXT}}},
+            [{"a": "x"}],
+            {"a": 3},
+        ),
+        (
+            {
+                "$schema": "http://json-schema.org/draft-07/schema#",
+                "properties": {"a": {"$ref": "#/definitions/n"}},
+                "definitions": {"n": TEXT},
+            },
+            [{"a": "x"}],
+            {"a": 3},
+        ),
+        ({"properties": {"a": False}}, [{}], {"a": 3}),
+        (
+            {"patternProperties": {"^x_": TEXT}, "additionalProperties": False, "required": ["x_1"]},
+            [{"x_1": "x", "x_2": ""}],
+            {"x_1": "x", "z": 1},
+        ),
+    ],
+)
+def test_parameters_may_be_any_json_schema_that_allows_an_object(parameters, good, bad):
+    (tool,) = make_tools((probe(parameters),)).values()
+    for arguments in good:
+        check_arguments(tool.schema, arguments)
+    with pytest.raises(ArgumentError) as refused:
+        check_arguments(tool.schema, bad)
+    assert "None" not in str(refused.value)
+    make(tool).step(format_action("", format_call("probe", bad)))
+
+
+def test_an_argument_that_no_part_of_a_schema_names_is_told():
+    with pytest.raises(ArgumentError, match=r"the arguments: Unevaluated .*'zz") as refused:
+        check_arguments(probe({"anyOf": EITHER}).schema, {"a": "x", "z" * 10_000: 1})
+    assert len(str(refused.value)) < 1000
+
+
 @pytest.mark.parametrize(
     ("parameters", "said"),
     [
         ({"type": "object", "properties": {"a": {"type": "text"}}}, "'text' is not valid"),
+        (
+            {"properties": {"width": TEXT}, "required": ["widht"], "additionalProperties": False},
+            "requires 'widht', .*known: width; nearest: width",
+        ),
+        ({"type": "object", "properties": {}, "required": ["a"]}, "requires 'a', .*known: none"),
+        (
+            {"type": "object", "properties": {"a": False}, "required": ["a"]},
+            "requires 'a', which it does not",
+        ),
+        (
+            {"patternProperties": {"^x": TEXT}, "additionalProperties": False, "required": ["a"]},
+            "requires 'a', which it does not",
+        ),
+        ({"type": "object", "properties": {"a": TEXT}, "required": [3]}, "3 is not of type 'string'"),
+        ({"properties": {"a": {"$dynamicRef": "http://x.example/y#z"}}}, "refers to 'http://x.example/y#z'"),
+        ({"properties": {"a": {"$dynamicRef": "#nowhere"}}}, "refers to '#nowhere', which is not in it"),
+        (
+            {"properties": {"a": {"$ref": "#/x-own"}}, "x-own": {"$ref": "#/no"}},
+            "refers to '#/no', which is not",
+        ),
+        (
+            {"properties": {"a": {"$ref": "#/title"}}, "title": "t"},
+            "refers to '#/title', which is no JSON schema",
+        ),
+        (
+            {"properties": {"a": {"$ref": "#/x-own"}}, "x-own": {"type": 3}},
+            "refers to '#/x-own', which is no",
+        ),
+        ({"properties": {"a": {"$ref": "http://[bad"}}}, "refers to 'http://.bad', which is not in it"),
+        ({"type": ["string", "null"]}, r"must be of type 'object', not \['string', 'null'\]"),
+        ({"type": 3}, "must be of type 'object', not 3"),
         ({"type": "object", "properties": {"a": {"type": "integer", "minimum": "0"}}}, "minimum: '0' is not"),
         ({"type": "object", "properties": {"a": {"type": "string", "pattern": "("}}}, "is not a 'regex'"),
         (

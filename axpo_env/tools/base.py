@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from axpo_env.names import shorten, unknown_name
-from axpo_env.tools.schemas import check_parameters, check_value, is_plain, misfit
+from axpo_env.tools.schemas import allows_others, check_parameters, check_value, is_plain, misfit
 from axpo_env.views import freeze
 
 if TYPE_CHECKING:
@@ -133,14 +133,14 @@ def check_arguments(schema: Mapping[str, Any], arguments: Mapping[str, Any]) -> 
     """
     parameters = schema["function"].get("parameters", {})
     properties = parameters.get("properties", {})
-    is_open = bool(parameters.get("additionalProperties")) or "patternProperties" in parameters
+    others = allows_others(parameters)
     for name in arguments:
-        if name not in properties and not is_open:
+        if name not in properties and not others:
             raise ArgumentError(unknown_name("argument", name, properties))
     for name in parameters.get("required", ()):
         if name not in arguments:
             raise ArgumentError(f"argument {name!r} is missing")
-    plain = parameters.keys() <= _PLAIN_PARAMETERS and not is_open
+    plain = parameters.keys() <= _PLAIN_PARAMETERS and not others
     for name, value in arguments.items():
         if name in properties and is_plain(properties[name]):
             problem = check_value(name, value, properties[name])

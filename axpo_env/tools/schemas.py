@@ -7,6 +7,7 @@ imported for the first schema that is not. What a tool is, and what follows from
 import functools
 import json
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -23,6 +24,10 @@ _PLAIN = {
     "boolean": frozenset(_NOTES),
 }
 _BOUNDS = ("minimum", "maximum", "minItems", "maxItems")
+# Keywords that say what other properties may be, and those whose parts have properties of their own.
+_OPENING = {"additionalProperties", "patternProperties", "unevaluatedProperties"}
+_PARTS = {"$ref", "$dynamicRef", "allOf", "anyOf", "oneOf", "if", "then", "else", "dependentSchemas"}
+_NAMING = _OPENING | _PARTS
 
 
 def is_plain(schema: Any) -> bool:
@@ -73,21 +78,41 @@ def _has_type(value: Any, expected: str) -> bool:
     return isinstance(value, types[expected])
 
 
+def allows_others(parameters: Mapping[str, Any]) -> bool:
+    """Whether arguments that `properties` does not name may fit: it leaves them open, or parts of it name them."""
+    if "additionalProperties" in parameters:
+        return parameters["additionalProperties"] is not False or "patternProperties" in parameters
+    return not _NAMING.isdisjoint(parameters)
+
+
 def check_parameters(parameters: Any) -> None:
-    """Raise ValueError or TypeError unless `parameters` is a JSON schema of an object."""
+    """Raise ValueError or TypeError unless `parameters` is a JSON schema that an object may fit."""
     if not isinstance(parameters, Mapping):
         raise TypeError(f"parameters must be a JSON schema, not {shorten(parameters)}")
-    if parameters and parameters.get("type") != "object":
-        raise ValueError(f"parameters must be of type 'object', not {shorten(parameters.get('type'))}")
+    kind = parameters.get("type", "object")
+    if "object" not in (kind if isinstance(kind, list | tuple) else [kind]):
+        raise ValueError(f"parameters must be of type 'object', not {shorten(kind)}")
     properties, required = parameters.get("properties", {}), parameters.get("required", [])
     plain = isinstance(properties, Mapping) and all(map(_is_sound, properties.values()))
-    if (
-        plain
-        and isinstance(required, list | tuple)
-        and parameters.keys() <= {"type", "properties", "required"}
-    ):
-        return
-    _validator(json.dumps(parameters))
+    plain = plain and isinstance(required, list | tuple) and all(isinstance(name, str) for name in required)
+    if not plain or not parameters.keys() <= {"type", "properties", "required"}:
+        _validator(json.dumps(parameters))
+    for name in required:
+        if not _may_have(parameters, name):
+            known = [other for other in properties if properties[other] is not False]
+            raise ValueError(
+                f"it requires {name!r}, which it does not allow: {unknown_name('property', name, known)}"
+            )
+
+
+def _may_have(parameters: Mapping[str, Any], name: str) -> bool:
+    """Whether an argument may be called so."""
+    properties = parameters.get("properties", {})
+    if name in properties:
+        return properties[name] is not False
+    if parameters.get("additionalProperties") is False:
+        return any(re.search(pattern, name) for pattern in parameters.get("patternProperties", ()))
+    return allows_others(parameters)
 
 
 def _is_sound(schema: Any) -> bool:
@@ -100,21 +125,30 @@ def _is_sound(schema: Any) -> bool:
 
 
 def misfit(parameters: Mapping[str, Any], arguments: Mapping[str, Any]) -> str | None:
-    """What is wrong with `arguments` by any JSON schema, or None."""
+    """What is wrong with `arguments` by any JSON schema, or None. What no part of it names is wrong, too."""
     from jsonschema.exceptions import best_match
 
+    schemas = [parameters]
+    if not _PARTS.isdisjoint(parameters) and _OPENING.isdisjoint(parameters):
+        schemas.append({**parameters, "unevaluatedProperties": False})
     try:
-        error = best_match(_validator(json.dumps(parameters)).iter_errors(dict(arguments)))
+        errors = (
+            best_match(_validator(json.dumps(schema)).iter_errors(dict(arguments))) for schema in schemas
+        )
+        error = next((error for error in errors if error is not None), None)
     except (RecursionError, OverflowError):
         return "the arguments are nested too deeply or hold too large a number"
     if error is None:
         return None
     where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in error.absolute_path)[1:]
+    where = where or "the arguments"
     keyword, allowed = error.validator, error.validator_value
     value = shorten(error.instance)
-    if keyword == "required":  # names what is missing; its instance is the object
-        return f"{where or 'the arguments'}: {error.message}"
-    return f"{where or 'the arguments'}: {value} does not fit {keyword}: {shorten(allowed, limit=200)}"
+    if keyword is None:  # its schema is `false`
+        return f"{where}: {value} is not allowed"
+    if keyword in ("required", "unevaluatedProperties"):  # names what is missing, or too much
+        return f"{where}: {error.message[:300]}"
+    return f"{where}: {value} does not fit {keyword}: {shorten(allowed, limit=200)}"
 
 
 @functools.lru_cache(maxsize=256)
@@ -122,9 +156,7 @@ def _validator(text: str) -> Any:
     """A validator of the JSON schema `text`. Raises ValueError if it is none, or refers to what is not in it."""
     from jsonschema import Draft202012Validator as Draft
     from jsonschema import FormatChecker, SchemaError, validators
-    from referencing import Registry, Resource
-    from referencing.exceptions import Unresolvable
-    from referencing.jsonschema import DRAFT202012
+    from referencing import Registry
 
     schema = json.loads(text)
     try:
@@ -132,12 +164,7 @@ def _validator(text: str) -> Any:
     except SchemaError as error:
         where = "/".join(map(str, error.absolute_path))
         raise ValueError(f"no JSON schema at {where or 'its top'}: {error.message[:300]}") from error
-    resolver = Registry().with_resource("", Resource.from_contents(schema, DRAFT202012)).resolver()
-    for reference in _references(schema):
-        try:
-            resolver.lookup(reference)
-        except Unresolvable as error:
-            raise ValueError(f"it refers to {reference!r}, which is not in it") from error
+    _check_references(schema)
     # Numbers as everywhere in the suite: finite, and an integer is written as one.
     types = Draft.TYPE_CHECKER.redefine_many(
         {
@@ -148,11 +175,32 @@ def _validator(text: str) -> Any:
     return validators.extend(Draft, type_checker=types)(schema, registry=Registry())
 
 
-def _references(schema: Any) -> list[str]:
-    """Every `$ref` in it."""
-    if isinstance(schema, list):
-        return [found for item in schema for found in _references(item)]
-    if not isinstance(schema, dict):
-        return []
-    here = [schema["$ref"]] if isinstance(schema.get("$ref"), str) else []
-    return here + [found for item in schema.values() for found in _references(item)]
+def _check_references(schema: Any) -> None:
+    """Raise ValueError for a reference that leads to no schema in `schema`. Those that are led to count as well."""
+    from jsonschema import Draft202012Validator as Draft
+    from jsonschema import SchemaError
+    from referencing import Registry
+    from referencing.exceptions import Unresolvable
+    from referencing.jsonschema import DRAFT202012
+
+    root = DRAFT202012.create_resource(schema)
+    waiting = [(root, Registry().resolver_with_root(root))]
+    seen = set()
+    while waiting:
+        resource, resolver = waiting.pop()
+        if not isinstance(resource.contents, dict) or id(resource.contents) in seen:
+            continue
+        seen.add(id(resource.contents))
+        waiting += [(part, resolver.in_subresource(part)) for part in resource.subresources()]
+        for reference in (
+            resource.contents[key] for key in ("$ref", "$dynamicRef") if key in resource.contents
+        ):
+            try:
+                found = resolver.lookup(reference)
+            except (Unresolvable, LookupError, TypeError, ValueError) as error:
+                raise ValueError(f"it refers to {reference!r}, which is not in it") from error
+            try:
+                Draft.check_schema(found.contents)
+            except SchemaError as error:
+                raise ValueError(f"it refers to {reference!r}, which is no JSON schema") from error
+            waiting.append((DRAFT202012.create_resource(found.contents), found.resolver))
