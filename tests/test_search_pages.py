@@ -159,6 +159,7 @@ def test_a_folder_of_files_is_read_into_pages(tmp_path):
         ("a.json", '{"title": "x"}', "page lacks 'content'"),
         ("a.json", '{"content": 3}', "content must be a string, not int"),
         ("a.json", '{"content": "", "image": "/etc/passwd"}', "no image /etc/passwd in the folder"),
+        ("a.json", "[]", "no page in the files of"),
         ("a.csv", "", r"no .md, .txt, .html, .htm, .json in"),
     ],
 )

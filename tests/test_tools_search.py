@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import gymnasium as gym
+import numpy as np
 import pytest
 from gymnasium.utils.env_checker import data_equivalence
 
@@ -90,10 +91,74 @@ def test_where_to_look_is_said_once():
         Search(pages=PAGES, online=True)
     with pytest.raises(NotADirectoryError, match="no folder of pages"):
         Search(folder="/no/such/folder")
-    with pytest.raises(TypeError, match=r"not the string 'x\.org'"):
+    with pytest.raises(TypeError, match=r"not 'x\.org'"):
         Search(exclude_domains="x.org")
     with pytest.raises(ValueError, match="max_content_chars must be at least 1"):
         Search(max_content_chars=0)
+
+
+class Painted:
+    """A page of another class, whose image is painted when it is asked for."""
+
+    url, title, content = "u", "Painted", "A painted page."
+
+    @property
+    def image(self):
+        return np.zeros((4, 4, 3), np.uint8)
+
+
+PAGE = {"url": "u", "title": "t", "content": "c"}
+
+
+@pytest.mark.parametrize("kind", [Search, ImageSearch])
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"pages": "x"}, TypeError, "pages is a sequence of pages, not 'x'"),
+        ({"pages": 3}, TypeError, "pages is a sequence of pages, not 3"),
+        ({"pages": PAGE}, TypeError, "pages is a sequence of pages, not {'url'"),
+        ({"pages": PAGES[0]}, TypeError, "pages is a sequence of pages, not Page"),
+        ({"pages": []}, ValueError, "pages is empty"),
+        (
+            {"pages": [PAGES[0], {"foo": 1}]},
+            TypeError,
+            r"pages\[1\] must have url, title, content, image, as a Page does; dict has no url, title, content, image",
+        ),
+        ({"pages": [Page(**{**PAGE, "title": 3})]}, TypeError, r"pages\[0\]: title must be a text, not 3"),
+        (
+            {"pages": [Page(**PAGE, image=3)]},
+            TypeError,
+            r"pages\[0\]: image must be .* uint8 \[H, W, 3\], .*not 3",
+        ),
+        (
+            {"pages": [Page(**PAGE, image=np.zeros((4, 4)))]},
+            TypeError,
+            r"pages\[0\]: image must be an array uint8 \[H, W, 3\], .*not float64 \[4, 4\]",
+        ),
+        ({"folder": 3}, TypeError, "folder must be a path, not 3"),
+        ({"online": "yes"}, TypeError, "online must be True, False or None, not 'yes'"),
+        ({"exclude_domains": 3}, TypeError, "exclude_domains is a sequence of domains, not 3"),
+        ({"exclude_domains": [3]}, TypeError, "exclude_domains: a domain must be a text, not 3"),
+        ({"max_content_chars": "x"}, TypeError, "max_content_chars must be a whole number, not 'x'"),
+        ({"engine": "tavily"}, TypeError, "engine must be a TavilyEngine, not 'tavily'"),
+    ],
+)
+def test_options_that_will_not_do_are_refused_when_the_tool_is_made(kind, options, error, message):
+    with pytest.raises(error, match=message):
+        kind(**options)
+
+
+def test_pages_may_be_of_any_class_and_any_iterable():
+    assert ask(make(Search(pages=(page for page in [Painted()]))), "painted").startswith("1. Painted\n")
+
+
+def test_a_folder_without_pages_is_refused_when_the_tool_is_made(tmp_path):
+    (tmp_path / "notes.csv").write_text("1,2")
+    with pytest.raises(ValueError, match=rf"no \.md, \.txt, \.html, \.htm, \.json in {tmp_path}"):
+        Search(folder=tmp_path)
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep" / "a.TXT").write_text("words")
+    assert ask(make(Search(folder=tmp_path)), "words").startswith("1. a\n")
 
 
 def test_a_spoilt_folder_is_an_outage(tmp_path):

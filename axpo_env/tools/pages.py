@@ -6,7 +6,7 @@ left to `page_index`.
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from html.parser import HTMLParser
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from axpo_env.names import check_keys
+from axpo_env.names import check_keys, check_text, shorten
 from axpo_env.views import decode_image
 
 SUFFIXES = (".md", ".txt", ".html", ".htm", ".json")
@@ -23,6 +23,7 @@ IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 MAX_IMAGE_PIXELS = 67_108_864
 _MARKDOWN_TITLE = re.compile(r"^#\s+(.+?)\s*#*\s*$", re.MULTILINE)
 _MARKDOWN_IMAGE = re.compile(r"!\[[^\]]*\]\(([^)\s]+)[^)]*\)")
+_PARTS = ("url", "title", "content", "image")  # of a page
 _UNSEEN_TAGS = ("script", "style", "template")
 
 
@@ -61,8 +62,40 @@ def load_image(page: PageLike) -> NDArray[np.uint8] | None:
         raise ValueError(f"{page.image}: {error}") from error
 
 
+def check_pages(pages: Iterable[PageLike]) -> tuple[PageLike, ...]:
+    """`pages` as a tuple. Raises TypeError or ValueError for none, or for what is no page."""
+    if isinstance(pages, str | bytes | Mapping) or not isinstance(pages, Iterable):
+        raise TypeError(f"pages is a sequence of pages, not {shorten(pages)}")
+    pages = tuple(pages)
+    if not pages:
+        raise ValueError("pages is empty")
+    for number, page in enumerate(pages):
+        where = f"pages[{number}]"
+        lacking = ", ".join(name for name in _PARTS if not hasattr(page, name))
+        if lacking:
+            needs = f"must have {', '.join(_PARTS)}, as a Page does"
+            raise TypeError(f"{where} {needs}; {type(page).__name__} has no {lacking}")
+        for name in ("url", "title", "content"):
+            check_text(f"{where}: {name}", getattr(page, name))
+        _check_image(f"{where}: image", page.image)
+    return pages
+
+
+def _check_image(name: str, image: Any) -> None:
+    given = shorten(image)
+    if isinstance(image, np.ndarray):
+        if image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3 and image.size:
+            return
+        given = f"{image.dtype} {list(image.shape)}"
+    elif image is None or isinstance(image, str | Path):
+        return
+    raise TypeError(f"{name} must be an array uint8 [H, W, 3], a file or None, not {given}")
+
+
 def check_folder(folder: str | Path) -> Path:
-    """`folder` as an absolute path. Raises NotADirectoryError."""
+    """`folder` as an absolute path. Raises TypeError for what is no path, NotADirectoryError for no folder."""
+    if not isinstance(folder, str | Path):
+        raise TypeError(f"folder must be a path, not {shorten(folder)}")
     path = Path(folder).expanduser().resolve()
     if not path.is_dir():
         raise NotADirectoryError(f"no folder of pages: {path}")
@@ -77,16 +110,23 @@ def read_folder(folder: str | Path) -> list[Page]:
     A .json file holds one object, or a list of them, with `content` and, if need be, `title`, `url` and `image`
     (a path). Raises ValueError for a file that cannot be read so, or a folder without pages.
     """
-    root = check_folder(folder)
-    pages = [
-        page
-        for path in sorted(root.rglob("*"))
-        if path.suffix.lower() in SUFFIXES and path.is_file()
-        for page in _read_file(path, root)
-    ]
+    root = check_not_empty(folder)
+    pages = [page for path in sorted(_files(root)) for page in _read_file(path, root)]
     if not pages:
-        raise ValueError(f"no {', '.join(SUFFIXES)} in {root}")
+        raise ValueError(f"no page in the files of {root}")
     return pages
+
+
+def check_not_empty(folder: str | Path) -> Path:
+    """As `check_folder`. Raises ValueError for a folder without a file of pages, too."""
+    root = check_folder(folder)
+    if next(_files(root), None) is None:
+        raise ValueError(f"no {', '.join(SUFFIXES)} in {root}")
+    return root
+
+
+def _files(root: Path) -> Iterator[Path]:
+    return (path for path in root.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
 
 
 def _read_file(path: Path, root: Path) -> Iterator[Page]:
@@ -118,7 +158,7 @@ def _read_json(data: Any, path: Path, root: Path) -> Iterator[Page]:
         where = f"[{number}]" if many else ""
         if not isinstance(item, dict):
             raise ValueError(f"page{where} must be an object, not {type(item).__name__}")
-        check_keys("key of a page", item, ("title", "url", "content", "image"))
+        check_keys("key of a page", item, _PARTS)
         for name, value in item.items():
             if not isinstance(value, str) and not (value is None and name == "image"):
                 raise ValueError(f"page{where}: {name} must be a string, not {type(value).__name__}")

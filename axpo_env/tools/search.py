@@ -9,10 +9,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from axpo_env.names import shorten
+from axpo_env.names import check_text, check_whole, shorten
 from axpo_env.tools.base import ArgumentError, ToolResult, ToolUnavailable, function_schema
 from axpo_env.tools.page_index import PageIndex, SearchResult, folder_index, is_excluded
-from axpo_env.tools.pages import PageLike, check_folder
+from axpo_env.tools.pages import PageLike, check_not_empty, check_pages
 from axpo_env.tools.tavily import TavilyEngine
 
 if TYPE_CHECKING:
@@ -28,7 +28,11 @@ MAX_NAME_CHARS = 300  # of a title, of a url
 
 
 class PageSearch:
-    """Where a search tool looks. Settings only: copies and pickles stay small."""
+    """Where a search tool looks. Settings only: copies and pickles stay small.
+
+    Raises TypeError, ValueError or NotADirectoryError for options that will not do. A file that cannot be read as
+    pages is an outage of the search.
+    """
 
     def __init__(
         self,
@@ -43,15 +47,19 @@ class PageSearch:
         given = [value is not None for value in (folder, pages)] + [online is True]
         if sum(given) > 1:
             raise ValueError("give one of folder, pages and online=True")
-        if isinstance(exclude_domains, str):
-            raise TypeError(f"exclude_domains is a sequence of domains, not the string {exclude_domains!r}")
-        if max_content_chars < 1:
-            raise ValueError(f"max_content_chars must be at least 1, not {max_content_chars}")
+        if online is not None and not isinstance(online, bool):
+            raise TypeError(f"online must be True, False or None, not {shorten(online)}")
+        if isinstance(exclude_domains, str) or not isinstance(exclude_domains, Iterable):
+            raise TypeError(f"exclude_domains is a sequence of domains, not {shorten(exclude_domains)}")
+        exclude_domains = [check_text("exclude_domains: a domain", domain) for domain in exclude_domains]
+        if engine is not None and not callable(getattr(engine, "search", None)):
+            raise TypeError(f"engine must be a TavilyEngine, not {shorten(engine)}")
+        check_whole("max_content_chars", max_content_chars)
         self.exclude_domains = tuple(domain.lower().strip(".") for domain in exclude_domains)
         self.max_content_chars = max_content_chars
         self.engine = TavilyEngine() if engine is None else engine
-        self._folder = None if folder is None else str(check_folder(folder))
-        self._index = None if pages is None else PageIndex(pages)
+        self._folder = None if folder is None else str(check_not_empty(folder))
+        self._index = None if pages is None else PageIndex(check_pages(pages))
         self._online = online
 
     def index_for(self, state: "EpisodeState") -> PageIndex | None:
