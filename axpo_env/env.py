@@ -19,7 +19,7 @@ from axpo_env import dynamics, snapshots
 from axpo_env.grading.judge import Judge, make_judge
 from axpo_env.infos import Record
 from axpo_env.messages import NotText
-from axpo_env.names import check_keys, check_seconds, check_text, check_whole
+from axpo_env.names import check_keys, check_seconds, check_text, check_whole, shorten
 from axpo_env.snapshots import ReplayDiverged, Snapshot
 from axpo_env.spaces import Images, UnicodeText
 from axpo_env.state import EpisodeState, Picture
@@ -44,7 +44,7 @@ class EnvConfig:
     variant: str | None = None  # part of a benchmark of several, such as "variant3"; None: its default
     judge: Judge | None = None  # grades free answers that need one; its keywords will do
     difficulty: Any = "easy"  # level of a generated source, by name or its own; others ignore it
-    # Names, or tools of your own. Where `ToolEnv` is not told tools or turns, search tasks get `tasks.SEARCHING`.
+    # Names, or tools of your own. Search ids and look-ups get `tasks.SEARCHING` where neither this nor turns are given.
     tools: tuple[str | Tool, ...] = ("image_zoom_in", "python")
     max_turns: int = 3  # actions of the policy
     max_calls: int = 4  # tool calls run in one turn
@@ -175,8 +175,10 @@ class ToolEnv(gym.Env[Observation, str]):
     def restore(self, snapshot: Snapshot) -> tuple[Observation, dict[str, Any]]:
         """Go (back) to `snapshot`, which may come from another environment.
 
-        Returns that moment's observation, info.
+        Returns that moment's observation, info. Raises TypeError for what is no `Snapshot`.
         """
+        if not isinstance(snapshot, Snapshot):
+            raise TypeError(f"restore takes a Snapshot of the suite, not {shorten(snapshot)}")
         interpreter = self._new_interpreter(snapshot.state.task, origin=snapshot.share_interpreter())
         self._replace(snapshot.state, interpreter)
         generator = np.random.Generator(getattr(np.random, snapshot.random_state["bit_generator"])())
@@ -198,8 +200,8 @@ class ToolEnv(gym.Env[Observation, str]):
     def snapshot_from_bytes(self, data: bytes) -> Snapshot:
         """Rebuild a snapshot by replaying its actions in a sibling; this environment stays as it is.
 
-        Raises ValueError for bytes that are no snapshot or one of other settings, ReplayDiverged if the
-        replay led elsewhere.
+        Raises ValueError for bytes that are no snapshot, a spoilt one or one of other settings, IndexError for
+        a task that is not there, ReplayDiverged if the replay led elsewhere.
         """
         record = snapshots.read_record(data)
         if record["settings"] != self._settings():
@@ -215,7 +217,10 @@ class ToolEnv(gym.Env[Observation, str]):
                 sibling.step(action)
             if snapshots.digest(sibling.state) != record["digest"] or sibling.task.id != record["task"]["id"]:
                 raise ReplayDiverged(f"replaying {len(record['actions'])} actions led to other messages")
-            sibling.np_random.bit_generator.state = record["random_state"]
+            try:
+                sibling.np_random.bit_generator.state = record["random_state"]
+            except (LookupError, TypeError, ValueError, OverflowError) as error:
+                raise ValueError(f"random_state of the snapshot will not do: {error}") from error
             return sibling.snapshot()
         finally:
             sibling.close()

@@ -14,11 +14,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from axpo_env.messages import NotText
+from axpo_env.names import shorten
 from axpo_env.state import EpisodeState, Message, Text
 from axpo_env.tools.interpreter import FrozenInterpreter
 
 FORMAT = "axpo_env.snapshot"
 VERSION = 1
+_PARTS = {"settings": dict, "task": dict, "actions": list, "random_state": dict, "digest": str}  # of a record
 
 
 class ReplayDiverged(RuntimeError):
@@ -76,15 +78,29 @@ class Snapshot:
 
 
 def read_record(data: bytes) -> dict[str, Any]:
-    """The record inside `to_bytes`' output, its actions unpacked. Raises ValueError for anything else."""
-    record = json.loads(data)
+    """The record inside `to_bytes`' output, its actions unpacked.
+
+    Raises TypeError for what are no bytes, ValueError for others and for a record with a part missing or spoilt.
+    """
+    if not isinstance(data, bytes | bytearray | str):
+        raise TypeError(f"snapshot_from_bytes takes what to_bytes() gave, not {shorten(data)}")
+    try:
+        record = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"these bytes are no environment snapshot: {error}") from error
     if not isinstance(record, dict) or record.get("format") != FORMAT:
         raise ValueError("these bytes are no environment snapshot")
-    if record["version"] != VERSION:
-        raise ValueError(f"snapshot version {record['version']}; this reads version {VERSION}")
-    record["actions"] = [
-        NotText(**action) if isinstance(action, dict) else action for action in record["actions"]
-    ]
+    if record.get("version") != VERSION:
+        raise ValueError(f"snapshot version {shorten(record.get('version'))}; this reads version {VERSION}")
+    for name, kind in _PARTS.items():
+        if not isinstance(record.get(name), kind):
+            raise ValueError(
+                f"{name} of the snapshot is {shorten(record.get(name))}, must be a {kind.__name__}"
+            )
+    task = record["task"]
+    if not isinstance(task.get("id"), str) or type(task.get("index")) is not int:
+        raise ValueError(f"task of the snapshot is {shorten(task)}, must have an 'id' and an 'index'")
+    record["actions"] = [_unpack(action) for action in record["actions"]]
     return record
 
 
@@ -104,6 +120,18 @@ def _add_message(total: Any, message: Message) -> None:
             total.update(b"\0text\0" + part.text.encode("utf-8", "surrogatepass"))
         else:
             total.update(f"\0image {part.image.shape}\0".encode() + part.image.tobytes())
+
+
+def _unpack(action: Any) -> str | NotText:
+    if isinstance(action, str):
+        return action
+    if (
+        not isinstance(action, dict)
+        or action.keys() != {"type_name"}
+        or not isinstance(action["type_name"], str)
+    ):
+        raise ValueError(f"actions of the snapshot hold {shorten(action)}")
+    return NotText(type_name=action["type_name"])
 
 
 def _pack(action: str | NotText) -> str | dict[str, str]:

@@ -162,3 +162,48 @@ def test_bytes_of_other_things_are_refused():
     record["version"] = 2
     with pytest.raises(ValueError, match="snapshot version 2; this reads version 1"):
         env.snapshot_from_bytes(json.dumps(record).encode())
+
+
+@pytest.mark.parametrize("name", ["version", "settings", "task", "actions", "random_state", "digest"])
+def test_bytes_that_lack_a_part_are_refused(name):
+    env = make()
+    env.reset(seed=3)
+    record = json.loads(env.snapshot().to_bytes())
+    short = {key: value for key, value in record.items() if key != name}
+    for spoilt in (short, {**record, name: None}):
+        with pytest.raises(ValueError, match=f"{name} of the snapshot|snapshot {name}"):
+            env.snapshot_from_bytes(json.dumps(spoilt).encode())
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"task": {"id": "charts/nano/train/3"}}, "task of the snapshot .*'index'"),
+        ({"task": {"id": "x", "index": "3"}}, "task of the snapshot .*'index'"),
+        ({"actions": [3]}, "actions of the snapshot .*3"),
+        ({"actions": [{"type": "int"}]}, "actions of the snapshot .*'type'"),
+        ({"random_state": {}}, "random_state of the snapshot"),
+        ({"random_state": {"bit_generator": "seed"}}, "random_state of the snapshot"),
+    ],
+)
+def test_bytes_with_a_part_that_will_not_do_are_refused(changes, message):
+    env = make()
+    env.reset(seed=3)
+    record = json.loads(env.snapshot().to_bytes())
+    with pytest.raises(ValueError, match=message):
+        env.snapshot_from_bytes(json.dumps({**record, **changes}).encode())
+
+
+@pytest.mark.parametrize("data", [b"", b"\xff\xfe", b"{", b"[" * 100_000])
+def test_bytes_that_are_no_json_are_refused(data):
+    with pytest.raises(ValueError, match="these bytes are no environment snapshot"):
+        make().snapshot_from_bytes(data)
+
+
+@pytest.mark.parametrize("given", [None, b"bytes", {}])
+def test_what_is_no_snapshot_is_not_restored(given):
+    with pytest.raises(TypeError, match=r"restore takes a Snapshot.*, not "):
+        make().restore(given)
+    if not isinstance(given, bytes):
+        with pytest.raises(TypeError, match=r"snapshot_from_bytes takes what .*to_bytes.* gave, not "):
+            make().snapshot_from_bytes(given)

@@ -41,9 +41,8 @@ _opening = threading.Lock()
 
 
 def usual_keywords(config: "EnvConfig") -> dict[str, Any]:
-    """What tasks of the config's source take beyond `EnvConfig`'s defaults: look-ups, and rows of their benchmarks."""
-    family = config.source if config.source in FAMILIES else TWINS[config.benchmark]
-    return dict(SEARCHING) if family == "lookups" else {}
+    """What look-ups, and the ids of their benchmarks, take beyond `EnvConfig`'s defaults."""
+    return dict(SEARCHING) if "lookups" in (config.source, TWINS[config.benchmark]) else {}
 
 
 def choose_split(config: "EnvConfig") -> str:
