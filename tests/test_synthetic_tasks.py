@@ -386,9 +386,52 @@ def test_unknown_names_and_foreign_levels_are_refused():
 @pytest.mark.parametrize("source", ["signs", "ledgers", "figures"])
 def test_kinds_that_there_are_not_are_refused(source):
     level = made("chartqa", source=source).level
-    own = made("chartqa", source=source, difficulty=replace(level, kinds=("shred",)))
     with pytest.raises(ValueError, match="unknown question kind 'shred'; known: "):
-        own.item(0)
+        made("chartqa", source=source, difficulty=replace(level, kinds=("shred",)))
+
+
+@pytest.mark.parametrize(
+    ("source", "changes", "error", "message"),
+    [
+        (
+            "charts",
+            {"num_series": 0},
+            TypeError,
+            r"num_series of a ChartLevel must be tuple\[int, int\], not 0",
+        ),
+        ("charts", {"num_bars": (4, "6")}, TypeError, r"num_bars .* tuple\[int, int\], not \(4, '6'\)"),
+        ("charts", {"num_bars": (4, 5, 6)}, TypeError, r"num_bars .* tuple\[int, int\], not \(4, 5, 6\)"),
+        ("charts", {"num_series": (0, 2)}, ValueError, r"num_series .* at least 1, not \(0, 2\)"),
+        ("charts", {"num_series": (2, 1)}, ValueError, r"num_series .* fewest to most, not \(2, 1\)"),
+        ("charts", {"decimals": 1.5}, TypeError, "decimals of a ChartLevel must be int, not 1.5"),
+        ("charts", {"questions": ()}, ValueError, "questions of a ChartLevel must hold one or more"),
+        ("charts", {"marks": "bars"}, TypeError, r"marks .* tuple\[str, ...\], not 'bars'"),
+        ("charts", {"name_share": float("nan")}, ValueError, "name_share .* at least 0, not nan"),
+        ("charts", {"view_pixels": 0}, ValueError, "view_pixels of a ChartLevel must be at least 1, not 0"),
+        ("charts", {"name": None}, TypeError, "name of a ChartLevel must be str, not None"),
+        ("signs", {"fill": (9, 8)}, ValueError, r"fill of a SignLevel .* fewest to most, not \(9, 8\)"),
+        ("signs", {"digits": 1}, TypeError, "digits of a SignLevel must be bool, not 1"),
+        (
+            "figures",
+            {"canvas_px": (9, 9)},
+            TypeError,
+            r"canvas_px of a FigureLevel must be int, not \(9, 9\)",
+        ),
+        ("ledgers", {"lines": (7, 4)}, ValueError, r"lines of a LedgerLevel .* fewest to most, not \(7, 4\)"),
+        ("lookups", {"num_grey": -1}, ValueError, "num_grey of a LookupLevel must be at least 0, not -1"),
+        ("lookups", {"starts": {"": ("plague",)}}, ValueError, "unknown start 'plague'; .*nearest: plaque"),
+        (
+            "lookups",
+            {"starts": {"": "plaque"}},
+            TypeError,
+            "starts of a LookupLevel must be .*, not {'': 'plaque'}",
+        ),
+    ],
+)
+def test_a_level_says_which_knob_will_not_do(source, changes, error, message):
+    level = made("chartqa", source=source).level
+    with pytest.raises(error, match=message):
+        replace(level, **changes)
 
 
 @pytest.mark.parametrize("kind", ["beside_word", "relation"])

@@ -53,8 +53,11 @@ class ChartLevel(AnyLevel):
     test_questions: tuple[str, ...] = ()  # kinds asked in the test split only
     uses_python: bool = False  # demonstrations compute with the python tool
     view_pixels: int
+    from_zero = ("decimals",)
+    ranges = ("canvas_px", "num_bars", "num_series")
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for mark in (*self.marks, *self.test_marks):
             if mark not in MARKS:
                 raise ValueError(unknown_name("mark", mark, MARKS))

@@ -78,6 +78,7 @@ class FigureSource(GeneratedSource[FigureLevel]):
 
     family = "figures"
     levels: ClassVar[Mapping[str, FigureLevel]] = {level.name: level for level in _LEVELS}
+    asks = KINDS
 
     def draw(self, rng: random.Random, index: int) -> Item:
         level = self.level

@@ -8,13 +8,14 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any, ClassVar, Generic, TypeVar, cast
+from types import UnionType
+from typing import Any, ClassVar, Generic, TypeVar, cast, get_args, get_origin
 
 from PIL import Image
 
 from axpo_env.grading.options import LETTERS, show_options
 from axpo_env.messages import format_action, format_answer, format_call
-from axpo_env.names import unknown_name
+from axpo_env.names import shorten, unknown_name
 from axpo_env.tasks.base import SPLITS, Grader, Random, Task, check_index, check_split
 from axpo_env.tasks.cache import task_cache
 from axpo_env.tasks.synthetic.answers import grade_exact, grade_option
@@ -34,6 +35,24 @@ class AnyLevel:
 
     name: str
     view_pixels: int  # the policy's max_pixels the level is meant for: with more, small print turns legible
+    from_zero: ClassVar[tuple[str, ...]] = ()  # whole numbers that may be 0
+    ranges: ClassVar[tuple[str, ...]] = ()  # pairs that are a fewest and a most
+
+    def __post_init__(self) -> None:
+        """Raises TypeError or ValueError naming a knob that will not do."""
+        for item in fields(cast(Any, self)):
+            value, name = getattr(self, item.name), f"{item.name} of a {type(self).__name__}"
+            if not _fits(value, item.type):
+                kind = item.type.__name__ if type(item.type) is type else item.type
+                raise TypeError(f"{name} must be {kind}, not {shorten(value)}")
+            least = 0 if item.name in self.from_zero or "float" in str(item.type) else 1
+            parts = value if isinstance(value, tuple) else (value,)
+            if not all(least <= part < math.inf for part in parts if type(part) in (int, float)):
+                raise ValueError(f"{name} must be at least {least}, not {shorten(value)}")
+            if item.name in self.ranges and value[0] > value[1]:
+                raise ValueError(f"{name} must be from fewest to most, not {shorten(value)}")
+            if value == () and item.default != ():
+                raise ValueError(f"{name} must hold one or more")
 
     def print_px(self, font_px: int, width_px: float, height_px: float) -> float:
         """How high a capital letter or digit of print is seen in a view of a part so wide and high."""
@@ -43,6 +62,21 @@ class AnyLevel:
     def knobs(self) -> str:
         """All knobs as text: two levels make the same items just if these agree."""
         return repr([(item.name, getattr(self, item.name)) for item in fields(cast(Any, self))])
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    """Whether `value` is of the type that a knob is declared with."""
+    origin, parts = get_origin(kind), get_args(kind)
+    if origin is UnionType:
+        return any(_fits(value, part) for part in parts)
+    if origin is tuple:
+        if not isinstance(value, tuple):
+            return False
+        parts = parts[:1] * len(value) if parts[-1] is Ellipsis else parts
+        return len(value) == len(parts) and all(map(_fits, value, parts))
+    if origin is not None:
+        return isinstance(value, Mapping) and all(map(_fits, value.values(), parts[1:] * len(value)))
+    return type(value) is int if kind is int else isinstance(value, int | float if kind is float else kind)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,14 +119,17 @@ class GeneratedSource(ABC, Generic[LevelT]):
 
     family: ClassVar[str]
     levels: ClassVar[Mapping[str, AnyLevel]]
+    asks: ClassVar[Mapping[str, Any]] = {}  # by kind of question, where levels have `kinds`
 
     def __init__(self, *, split: str, difficulty: str | LevelT, form: str = "") -> None:
         """`form` is the benchmark whose manner of asking is followed; families say what they know.
 
-        Raises ValueError for an unknown split or level, TypeError for a level of another family.
+        Raises ValueError for an unknown split, level or kind of question, TypeError for a level of another family.
         """
         self.split, self.form = check_split(split), form
         self.level: LevelT = self._find_level(difficulty)
+        for kind in getattr(self.level, "kinds", None) or ():
+            find_kind(self.asks, kind)
         # Other knobs make other items, so their ids must not be taken for the named level's.
         named = self.levels.get(self.level.name) == self.level
         self.key = "/".join(part for part in (self.family, form, self.level.name) if part)

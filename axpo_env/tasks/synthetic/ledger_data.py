@@ -24,6 +24,7 @@ class LedgerLevel(Level):
     font_px: int
     kinds: tuple[str, ...]
     stain_depth: float = 0.5
+    ranges = ("lines",)
 
     @property
     def seen_px(self) -> float:

@@ -16,7 +16,7 @@ from typing import ClassVar
 from axpo_env.tasks.synthetic.draws import pick
 from axpo_env.tasks.synthetic.items import GeneratedSource, Item
 from axpo_env.tasks.synthetic.ledger_data import LedgerLevel, draw_page
-from axpo_env.tasks.synthetic.ledger_questions import ask
+from axpo_env.tasks.synthetic.ledger_questions import KINDS, ask
 
 _LEVELS = (
     LedgerLevel(
@@ -63,6 +63,7 @@ class LedgerSource(GeneratedSource[LedgerLevel]):
 
     family = "ledgers"
     levels: ClassVar[Mapping[str, LedgerLevel]] = {level.name: level for level in _LEVELS}
+    asks = KINDS
 
     def draw(self, rng: random.Random, index: int) -> Item:
         page = draw_page(rng, self.level, self.split)

@@ -6,12 +6,14 @@ from dataclasses import dataclass
 
 from PIL import Image
 
+from axpo_env.names import unknown_name
 from axpo_env.tasks.synthetic.draws import shuffled
 from axpo_env.tasks.synthetic.items import Box, Level
 from axpo_env.tasks.synthetic.painting import make_stains, paint_plate
 from axpo_env.tasks.synthetic.places import Place, place_box
 from axpo_env.tasks.synthetic.sign_data import COLORS
 
+STARTS = ("plaque", "emblem", "text")  # how a look-up may begin
 _PLAQUE = (6.0, 2.0)  # width and height of a plaque, in font sizes
 _PLACE = (7.0, 3.0)  # the same of the place it hangs in
 _WALL, _EDGE = (228, 222, 210), (90, 80, 70)
@@ -25,6 +27,13 @@ class LookupLevel(Level):
     font_px: int
     num_grey: int  # plaques beside the six coloured ones
     starts: Mapping[str, tuple[str, ...]]  # by form: plaque, emblem, text
+    from_zero = ("num_grey",)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for start in (start for starts in self.starts.values() for start in starts):
+            if start not in STARTS:
+                raise ValueError(unknown_name("start", start, STARTS))
 
     @property
     def seen_px(self) -> float:

@@ -36,8 +36,10 @@ class SignLevel(Level):
     font_px: int
     digits: bool = False  # signs hold numbers of two digits, from 20 on, instead of words
     kinds: tuple[str, ...]
+    ranges = ("fill",)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.fill[1] > self.slots[0] * self.slots[1]:
             raise ValueError(f"{self.fill[1]} signs do not fit into a block of {self.slots} places")
 

@@ -16,7 +16,7 @@ from typing import ClassVar
 from axpo_env.tasks.synthetic.draws import pick
 from axpo_env.tasks.synthetic.items import GeneratedSource, Item
 from axpo_env.tasks.synthetic.sign_data import SignLevel, draw_board
-from axpo_env.tasks.synthetic.sign_questions import ask
+from axpo_env.tasks.synthetic.sign_questions import KINDS, ask
 
 _LEVELS = (
     SignLevel(
@@ -78,6 +78,7 @@ class SignSource(GeneratedSource[SignLevel]):
 
     family = "signs"
     levels: ClassVar[Mapping[str, SignLevel]] = {level.name: level for level in _LEVELS}
+    asks = KINDS
 
     def draw(self, rng: random.Random, index: int) -> Item:
         board = draw_board(rng, self.level, self.split)
