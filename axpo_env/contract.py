@@ -435,7 +435,7 @@ def _find(given: argparse.Namespace) -> dict[str, MakeEnv]:
 
 
 def _own_tools(given: argparse.Namespace) -> dict[str, Any]:
-    """The tools and turns of the id's twin; with another source, those the id is registered with."""
+    """The tools and turns of the id's twin; with another source, the usual ones."""
     if given.source != "synthetic" or given.id not in axpo_env.IDS:
         return {}
     (entry,) = [one for one in find_entries(ids=[given.id]) if one.source == "synthetic"]

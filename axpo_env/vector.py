@@ -26,6 +26,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space, concatenate, create_empty_array, iterate
 
 from axpo_env.env import ToolEnv
+from axpo_env.names import check_seconds
 from axpo_env.state import StopReason
 from axpo_env.vector_jobs import Job, StepResult, joined
 from axpo_env.workers import Crew, Failure, Worker
@@ -85,8 +86,8 @@ class ThreadedVectorEnv(VectorEnv[Any, Any, Any]):
         if not self.env_fns:
             raise ValueError("a vector environment has at least one environment")
         for name, limit_s in (("deadline_s", deadline_s), ("reset_deadline_s", reset_deadline_s)):
-            if limit_s is not None and not limit_s > 0:
-                raise ValueError(f"{name} must be above 0, not {limit_s}")
+            if limit_s is not None:
+                check_seconds(name, limit_s)
         self.autoreset_mode = AutoresetMode(autoreset_mode)
         self.deadline_s = deadline_s
         self.reset_deadline_s = deadline_s if reset_deadline_s is None else reset_deadline_s

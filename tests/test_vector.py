@@ -393,6 +393,8 @@ def test_wrong_use_is_named(threaded):
         ThreadedVectorEnv([])
     with pytest.raises(ValueError, match="deadline_s must be above 0"):
         threaded(1, deadline_s=0)
+    with pytest.raises(TypeError, match="deadline_s must be a number, not '9'"):
+        threaded(1, deadline_s="9")
     with pytest.raises(ValueError, match="reset_deadline_s must be above 0"):
         ThreadedVectorEnv(makers(1), reset_deadline_s=-1)
     with pytest.raises(ValueError, match="environment 1 has other spaces"):
