@@ -6,12 +6,14 @@ processor.
 
 import io
 import math
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as PILImage
 
 STRIP_PIXELS = 2**18  # of the full image that are averaged at once
+_LARGE_PIXELS = 2**22  # from here on two threads share the strips: Pillow lets others run meanwhile
 
 
 def view_size(width_px: int, height_px: int, max_pixels: int) -> tuple[int, int]:
@@ -36,14 +38,19 @@ def downscale(image: NDArray[np.uint8], max_pixels: int) -> NDArray[np.uint8]:
     # Strip by strip, because what fits the processor's cache takes half the time of a large image in one piece.
     scale = full_height / height
     strip_height = max(1, int(STRIP_PIXELS / (full_width * scale)))
-    strips = []
-    for top in range(0, height, strip_height):
+    tops = range(0, height, strip_height)
+
+    def average(top: int) -> NDArray[np.uint8]:
         bottom = min(top + strip_height, height)
         first, last = int(top * scale), min(math.ceil(bottom * scale), full_height)
         strip = PILImage.fromarray(image[first:last])
         rows = (0, top * scale - first, full_width, min(bottom * scale, full_height) - first)
-        strips.append(strip.resize((width, bottom - top), PILImage.Resampling.BOX, box=rows))
-    return freeze(np.concatenate([np.asarray(strip) for strip in strips]))
+        return np.asarray(strip.resize((width, bottom - top), PILImage.Resampling.BOX, box=rows))
+
+    if full_width * full_height < _LARGE_PIXELS:
+        return freeze(np.concatenate([average(top) for top in tops]))
+    with ThreadPoolExecutor(max_workers=2) as threads:
+        return freeze(np.concatenate(list(threads.map(average, tops))))
 
 
 def from_pil(image: PILImage.Image) -> NDArray[np.uint8]:
