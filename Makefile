@@ -12,7 +12,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP_OPTIONS := --disable-pip-version-check --quiet --retries 10 --timeout 60
 PIP := $(BIN)/python -m pip $(PIP_OPTIONS)
-CODE := $(wildcard sandbox axpo_env axpo_algo benchmarks)
+CODE := $(wildcard sandbox/axpo_sandbox axpo_env axpo_algo benchmarks)
 # The extras of pyproject.toml that are other trainers. They exclude each other, so each has an environment of its
 # own, which lies on top of .venv and holds only what .venv lacks or has in another version; and TRL, whose copy of
 # Qwen3-VL's chat template the tests render with.

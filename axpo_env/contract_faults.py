@@ -21,7 +21,7 @@ from axpo_env.messages import format_action, format_answer, format_call
 from axpo_env.state import StopReason
 from axpo_env.tasks.base import Task
 from axpo_env.tools.base import ArgumentError, Tool, ToolResult, ToolUnavailable, check_arguments
-from sandbox import SandboxUnavailable
+from axpo_sandbox import SandboxUnavailable
 
 _DOWN = "the cable is cut"
 _TRIES = 20  # of arguments for a tool

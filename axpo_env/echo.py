@@ -8,8 +8,8 @@ import hashlib
 from typing import Any
 
 from axpo_env.tools.python import is_delivery
-from sandbox import Execution, ExecutionError
-from sandbox.scripted import Moment, ScriptedSandbox
+from axpo_sandbox import Execution, ExecutionError
+from axpo_sandbox.scripted import Moment, ScriptedSandbox
 
 RAISES = "1 / 0"  # the one cell that goes wrong
 

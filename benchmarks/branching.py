@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import Any
 
 from axpo_algo.tables import markdown_table, write_json
-from sandbox import Sandbox, Session, Snapshot, make_sandbox
-from sandbox.local.client import LocalSession
-from sandbox.options import PRELOAD
+from axpo_sandbox import Sandbox, Session, Snapshot, make_sandbox
+from axpo_sandbox.local.client import LocalSession
+from axpo_sandbox.options import PRELOAD
 
 COLUMNS = ("what", "median", "p99", "unit", "num", "fresh / this", "kernel / this")
 KERNEL = "Jupyter kernel, same imports"

@@ -22,10 +22,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from axpo_algo.tables import write_json
-from sandbox import Sandbox, Session, make_sandbox
-from sandbox.base import KILLED
-from sandbox.local.client import LocalSandbox, LocalSession
-from sandbox.local.processes import children_of, descendants_of
+from axpo_sandbox import Sandbox, Session, make_sandbox
+from axpo_sandbox.base import KILLED
+from axpo_sandbox.local.client import LocalSandbox, LocalSession
+from axpo_sandbox.local.processes import children_of, descendants_of
 
 MAX_GROWTH = 0.05
 FATAL_CELLS = {

@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sandbox.base import SandboxUnavailable
-from sandbox.docker.frames import STDERR, STDOUT
+from axpo_sandbox.base import SandboxUnavailable
+from axpo_sandbox.docker.frames import STDERR, STDOUT
 
 IMAGE_ID = "sha256:fake"
 _CHUNK_BYTES = 1 << 15
@@ -25,7 +25,7 @@ def wrapped(kind: int, data: bytes) -> bytes:
 
 
 class FakeEngine:
-    """What `sandbox.docker.engine.Engine` offers for containers, as processes of this machine."""
+    """What `axpo_sandbox.docker.engine.Engine` offers for containers, as processes of this machine."""
 
     def __init__(self) -> None:
         self.labels: dict[str, dict[str, str]] = {}

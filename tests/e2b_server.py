@@ -28,12 +28,12 @@ from typing import Any
 
 import pytest
 
-from sandbox import make_sandbox
-from sandbox.backend import Dead, Point, survived
-from sandbox.base import Execution, Limits
-from sandbox.local.client import LocalSandbox
-from sandbox.local.live import Live
-from sandbox.local.process import Answer
+from axpo_sandbox import make_sandbox
+from axpo_sandbox.backend import Dead, Point, survived
+from axpo_sandbox.base import Execution, Limits
+from axpo_sandbox.local.client import LocalSandbox
+from axpo_sandbox.local.live import Live
+from axpo_sandbox.local.process import Answer
 
 KEY = "e2b_" + "0123456789" * 4
 ENVD_PORT, JUPYTER_PORT = "49983", "49999"

@@ -21,15 +21,15 @@ import pytest
 
 import axpo_env
 from axpo_env.contract import check_forks, check_snapshots, make_env
-from sandbox import SandboxUnavailable, Session, SessionClosed, contract, make_sandbox
-from sandbox.docker import reaper
-from sandbox.docker.client import DockerSandbox, DockerSnapshot
-from sandbox.docker.config import DockerConfig
-from sandbox.docker.container import Container
-from sandbox.docker.engine import Engine
-from sandbox.docker.frames import Unwrapper
-from sandbox.docker.link import Link
-from sandbox.pool import SandboxPool
+from axpo_sandbox import SandboxUnavailable, Session, SessionClosed, contract, make_sandbox
+from axpo_sandbox.docker import reaper
+from axpo_sandbox.docker.client import DockerSandbox, DockerSnapshot
+from axpo_sandbox.docker.config import DockerConfig
+from axpo_sandbox.docker.container import Container
+from axpo_sandbox.docker.engine import Engine
+from axpo_sandbox.docker.frames import Unwrapper
+from axpo_sandbox.docker.link import Link
+from axpo_sandbox.pool import SandboxPool
 
 pytestmark = pytest.mark.docker
 
@@ -181,7 +181,7 @@ print(json.dumps({
 def test_what_the_container_itself_refuses(
     engine: Engine, profile: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sandbox.docker.container.BOOT", OUTER)
+    monkeypatch.setattr("axpo_sandbox.docker.container.BOOT", OUTER)
     config = DockerConfig(total_memory_bytes=1 << 30)
     container = Container(engine, engine.find_image(config.image), config, profile)
     try:
@@ -413,7 +413,7 @@ def test_a_forked_process_may_not_use_it(plain: DockerSandbox) -> None:
 
 TRAINER = """
 import sys, time
-from sandbox import make_sandbox
+from axpo_sandbox import make_sandbox
 sandbox = make_sandbox("docker", preload=(), quiet=True)
 session = sandbox.session()
 session.run("x = 1")
@@ -422,12 +422,12 @@ time.sleep(600)
 """
 MAKER = """
 import os, signal
-from sandbox.docker.config import DockerConfig
-from sandbox.docker.container import Container
-from sandbox.docker.config import DockerConfig
-from sandbox.docker.container import Container
-from sandbox.docker.engine import Engine
-from sandbox.docker.frames import Unwrapper
+from axpo_sandbox.docker.config import DockerConfig
+from axpo_sandbox.docker.container import Container
+from axpo_sandbox.docker.config import DockerConfig
+from axpo_sandbox.docker.container import Container
+from axpo_sandbox.docker.engine import Engine
+from axpo_sandbox.docker.frames import Unwrapper
 class Slow(Engine):
     def start(self, container_id):
         print(container_id, flush=True)
@@ -490,7 +490,7 @@ def test_closing_leaves_no_container(engine: Engine) -> None:
 
 
 def test_a_hung_container_is_replaced(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sandbox.docker.remote._RUN_SLACK_S", 1.0)
+    monkeypatch.setattr("axpo_sandbox.docker.remote._RUN_SLACK_S", 1.0)
     with make_docker(fallback="replay") as made, made.session() as session:
         value(session, "x = 1")
         container = made.container_id

@@ -20,14 +20,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sandbox import Execution, FilesRefused, Limits, SandboxUnavailable, contract, make_sandbox
-from sandbox.backend import Dead, HostDied
-from sandbox.docker import image, profiles, reaper, remote
-from sandbox.docker.bundle import bundle
-from sandbox.docker.client import DockerSandbox
-from sandbox.docker.config import DockerConfig
-from sandbox.docker.engine import split_name
-from sandbox.docker.frames import (
+from axpo_sandbox import Execution, FilesRefused, Limits, SandboxUnavailable, contract, make_sandbox
+from axpo_sandbox.backend import Dead, HostDied
+from axpo_sandbox.docker import image, profiles, reaper, remote
+from axpo_sandbox.docker.bundle import bundle
+from axpo_sandbox.docker.client import DockerSandbox
+from axpo_sandbox.docker.config import DockerConfig
+from axpo_sandbox.docker.engine import split_name
+from axpo_sandbox.docker.frames import (
     HEADER,
     MAX_ANSWER_BYTES,
     STDERR,
@@ -37,12 +37,12 @@ from sandbox.docker.frames import (
     Unwrapper,
     encode,
 )
-from sandbox.docker.link import Link
-from sandbox.docker.probe import checked_findings, probe
-from sandbox.docker.relay import to_wire
-from sandbox.docker.remote import RemoteLive, checked_execution
-from sandbox.local import seccomp
-from sandbox.scripted import ScriptedSandbox
+from axpo_sandbox.docker.link import Link
+from axpo_sandbox.docker.probe import checked_findings, probe
+from axpo_sandbox.docker.relay import to_wire
+from axpo_sandbox.docker.remote import RemoteLive, checked_execution
+from axpo_sandbox.local import seccomp
+from axpo_sandbox.scripted import ScriptedSandbox
 from tests.docker_fakes import IMAGE_ID, PYTHON, FakeEngine, wrapped
 
 PIXEL = (
@@ -222,7 +222,7 @@ def test_a_relay_that_is_silent_is_dead() -> None:
 
 
 def test_a_relay_that_does_not_listen_is_dead(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sandbox.docker.link._SEND_TIMEOUT_S", 0.2)
+    monkeypatch.setattr("axpo_sandbox.docker.link._SEND_TIMEOUT_S", 0.2)
     ours, theirs = socket.socketpair()
     with theirs, pytest.raises(Dead, match="the container does not listen"):
         Link(ours).ask({"op": "x", "much": "x" * (4 << 20)}, 20)
@@ -261,7 +261,7 @@ def test_a_request_that_is_too_long_breaks_nothing() -> None:
     liar = Liar(saying(ok=True))
     live = RemoteLive(liar.link, 1, Limits())
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sandbox.docker.link.MAX_REQUEST_BYTES", 1000)
+        patch.setattr("axpo_sandbox.docker.link.MAX_REQUEST_BYTES", 1000)
         with pytest.raises(FilesRefused, match="could not write a: a message of"):
             live.write_files({"a": b"x" * 2000})
     live.write_files({"a": b"x"})
@@ -451,7 +451,7 @@ def test_the_bundle_holds_every_module() -> None:
     (length,) = HEADER.unpack(data[: HEADER.size])
     names = zipfile.ZipFile(io.BytesIO(data[HEADER.size : HEADER.size + length])).namelist()
     assert len(data) == HEADER.size + length < 1 << 20
-    assert {"sandbox/__init__.py", "sandbox/docker/relay.py", "sandbox/local/zygote.py"} <= set(names)
+    assert {"axpo_sandbox/__init__.py", "axpo_sandbox/docker/relay.py", "axpo_sandbox/local/zygote.py"} <= set(names)
 
 
 def test_the_nested_filter_refuses_what_the_default_one_does() -> None:
@@ -676,7 +676,7 @@ def test_auto_takes_the_default_profile_where_nesting_gains_nothing() -> None:
 
 
 def test_the_dockerfile_installs_what_is_preloaded(repository: Any) -> None:
-    lines = (repository / "sandbox/docker/Dockerfile").read_text().splitlines()
+    lines = (repository / "sandbox/axpo_sandbox/docker/Dockerfile").read_text().splitlines()
     (install,) = [line for line in lines if "pip install" in line]
     assert install.endswith(" ".join(image.PACKAGES))
     assert {"PIL" if name == "pillow" else name for name in image.PACKAGES} == set(DockerConfig().preload)

@@ -21,7 +21,7 @@ from e2b_server import KEY, Machine, Server
 from pyqwest.httpx._transport import convert_timeout
 
 import axpo_env  # registers the environments
-from sandbox import (
+from axpo_sandbox import (
     Execution,
     FilesRefused,
     Isolation,
@@ -31,14 +31,14 @@ from sandbox import (
     Session,
     make_sandbox,
 )
-from sandbox.base import KILLED, OUTPUT_LIMIT, PROTOCOL, TIMEOUT
-from sandbox.e2b import reaper
-from sandbox.e2b.client import E2BSandbox
-from sandbox.e2b.cloud import MAX_FORKS, _Watch
-from sandbox.e2b.config import E2BConfig
-from sandbox.e2b.live import E2BLive
-from sandbox.e2b.owner import owner_has_ended, owner_of_this_process
-from sandbox.e2b.replies import Outputs
+from axpo_sandbox.base import KILLED, OUTPUT_LIMIT, PROTOCOL, TIMEOUT
+from axpo_sandbox.e2b import reaper
+from axpo_sandbox.e2b.client import E2BSandbox
+from axpo_sandbox.e2b.cloud import MAX_FORKS, _Watch
+from axpo_sandbox.e2b.config import E2BConfig
+from axpo_sandbox.e2b.live import E2BLive
+from axpo_sandbox.e2b.owner import owner_has_ended, owner_of_this_process
+from axpo_sandbox.e2b.replies import Outputs
 
 assert axpo_env.IDS
 EXECUTE = "POST /execute"
@@ -112,7 +112,7 @@ def text(session: Session, code: str) -> str | None:
 def test_without_the_sdk_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "e2b_code_interpreter", None)
     for name in ("client", "cloud", "keeper", "live", "probe", "replies"):
-        monkeypatch.delitem(sys.modules, f"sandbox.e2b.{name}", raising=False)
+        monkeypatch.delitem(sys.modules, f"axpo_sandbox.e2b.{name}", raising=False)
     with pytest.raises(SandboxUnavailable, match=r"pip install 'axpo\[e2b\]'"):
         make_sandbox("e2b")
 
@@ -184,7 +184,7 @@ def test_what_holds_is_tried_from_inside(sandbox: E2BSandbox, monkeypatch: pytes
 
 def test_the_probe_reports_attacks_that_succeed(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     # As if code of the machine had the variable: one whose name is a secret's, and that every process has.
-    monkeypatch.setattr("sandbox.e2b.probe._SECRET_NAME", __import__("re").compile("^PATH$"))
+    monkeypatch.setattr("axpo_sandbox.e2b.probe._SECRET_NAME", __import__("re").compile("^PATH$"))
     with pytest.warns(UserWarning, match="Code finds variables of this process's environment"):
         with make_e2b() as sandbox:
             assert sandbox.isolation.layers == {"files": True, "environment": False, "network": True}
@@ -714,7 +714,7 @@ def test_a_session_that_is_forgotten_ends_its_machine(sandbox: E2BSandbox, serve
 
 LEAVE = """
 import json, os, signal, sys
-from sandbox import make_sandbox
+from axpo_sandbox import make_sandbox
 sandbox = make_sandbox("e2b", preload=(), **json.loads(sys.argv[2]))
 sessions = [sandbox.session() for _ in range(2)]
 snapshot = sessions[0].snapshot()

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from sandbox.answers import CellAnswer, checked_answer
-from sandbox.base import Limits
-from sandbox.e2b.package import boot_code, call_code, packed
+from axpo_sandbox.answers import CellAnswer, checked_answer
+from axpo_sandbox.base import Limits
+from axpo_sandbox.e2b.package import boot_code, call_code, packed
 
 pytest.importorskip("ipykernel", reason="the kernel that runs in E2B's machines is not installed")
 manager = pytest.importorskip("jupyter_client.manager")
@@ -159,6 +159,6 @@ def test_answers_stay_in_no_history(kernel: Kernel) -> None:
 
 def test_code_keeps_a_package_of_its_own_called_sandbox(kernel: Kernel) -> None:
     assert (
-        kernel.cell("import sys; [name for name in sys.modules if name.startswith('sandbox')]")[0].text
+        kernel.cell("import sys; [name for name in sys.modules if name.startswith('axpo_sandbox')]")[0].text
         == "[]"
     )

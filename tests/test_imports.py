@@ -1,4 +1,4 @@
-"""Import directions: sandbox <- axpo_env <- axpo_algo <- benchmarks; what importing a package must not do."""
+"""Import directions: axpo_sandbox <- axpo_env <- axpo_algo <- benchmarks; what importing a package must not do."""
 
 import ast
 import json
@@ -11,11 +11,13 @@ from pathlib import Path
 
 import pytest
 
-OWN = ("sandbox", "axpo_env", "axpo_algo", "benchmarks", "tests")
+# Where a package lies, where that is not the top of the repository.
+INSIDE = {"axpo_sandbox": "sandbox"}
+OWN = ("axpo_sandbox", "axpo_env", "axpo_algo", "benchmarks", "tests")
 
 # Third-party packages that importing a module of ours may load; a function may load more when it is called.
 AT_IMPORT = {
-    "sandbox": set(),
+    "axpo_sandbox": set(),
     "axpo_env": {"gymnasium", "numpy", "PIL"},
 }
 # An adapter whose classes derive from another library's loads it; nothing imports the adapter but its user.
@@ -26,17 +28,17 @@ ADAPTERS = {
 }
 # What must stand nowhere in a package, functions included.
 NEVER = {
-    "sandbox": {"axpo_env", "axpo_algo", "benchmarks", "tests", "gymnasium", "torch", "transformers"},
+    "axpo_sandbox": {"axpo_env", "axpo_algo", "benchmarks", "tests", "gymnasium", "torch", "transformers"},
     "axpo_env": {"axpo_algo", "benchmarks", "tests", "torch", "transformers", "vllm"},
     "axpo_algo": {"benchmarks", "tests"},
     "benchmarks": {"tests"},
 }
 # Client libraries, each with the only file that may name it.
 ONLY_IN = {
-    "docker": "sandbox/docker/engine.py",
-    "e2b": "sandbox/e2b/cloud.py",
-    "e2b_code_interpreter": "sandbox/e2b/cloud.py",
-    "httpx": "sandbox/e2b/cloud.py",
+    "docker": "axpo_sandbox/docker/engine.py",
+    "e2b": "axpo_sandbox/e2b/cloud.py",
+    "e2b_code_interpreter": "axpo_sandbox/e2b/cloud.py",
+    "httpx": "axpo_sandbox/e2b/cloud.py",
     "tavily": "axpo_env/tools/tavily.py",
 }
 
@@ -92,17 +94,17 @@ def violations(path: str, source: str) -> list[str]:
 @pytest.mark.parametrize(
     ("path", "source", "expected"),
     [
-        ("sandbox/base.py", "import os, sandbox.wire\nfrom . import x", []),
-        ("sandbox/base.py", "import numpy", ["sandbox/base.py:1 imports numpy when it is imported"]),
-        ("sandbox/local/zygote.py", "def f():\n  import numpy", []),
-        ("sandbox/base.py", "def f():\n  import axpo_env", ["sandbox/base.py:2 imports axpo_env: against"]),
-        ("sandbox/docker/engine.py", "import docker\nfrom docker.errors import A", []),
+        ("axpo_sandbox/base.py", "import os, axpo_sandbox.wire\nfrom . import x", []),
+        ("axpo_sandbox/base.py", "import numpy", ["axpo_sandbox/base.py:1 imports numpy when it is imported"]),
+        ("axpo_sandbox/local/zygote.py", "def f():\n  import numpy", []),
+        ("axpo_sandbox/base.py", "def f():\n  import axpo_env", ["axpo_sandbox/base.py:2 imports axpo_env: against"]),
+        ("axpo_sandbox/docker/engine.py", "import docker\nfrom docker.errors import A", []),
         (
-            "sandbox/base.py",
+            "axpo_sandbox/base.py",
             "def f():\n  import e2b",
-            ["sandbox/base.py:2 imports e2b: only sandbox/e2b/cloud.py"],
+            ["axpo_sandbox/base.py:2 imports e2b: only axpo_sandbox/e2b/cloud.py"],
         ),
-        ("axpo_env/env.py", "import gymnasium as gym\nimport PIL.Image\nfrom sandbox import x", []),
+        ("axpo_env/env.py", "import gymnasium as gym\nimport PIL.Image\nfrom axpo_sandbox import x", []),
         (
             "axpo_env/env.py",
             "try:\n  import pandas\nexcept ImportError: x",
@@ -138,16 +140,18 @@ def test_the_rules_catch_what_they_should(path: str, source: str, expected: list
 @pytest.mark.parametrize("package", list(NEVER))
 def test_imports_point_one_way(repository: Path, package: str) -> None:
     found = []
-    for path in sorted((repository / package).rglob("*.py")):
-        found += violations(path.relative_to(repository).as_posix(), path.read_text(encoding="utf-8"))
+    root = repository / INSIDE.get(package, ".")
+    for path in sorted((root / package).rglob("*.py")):
+        found += violations(path.relative_to(root).as_posix(), path.read_text(encoding="utf-8"))
     assert found == []
 
 
-@pytest.mark.parametrize("package", ["sandbox", "axpo_env", "axpo_algo"])
+@pytest.mark.parametrize("package", ["axpo_sandbox", "axpo_env", "axpo_algo"])
 def test_every_folder_with_code_is_a_package(repository: Path, package: str) -> None:
-    folders = {path.parent for path in (repository / package).rglob("*.py")}
-    assert [str(folder) for folder in sorted(folders) if not (folder / "__init__.py").is_file()] == []
-    assert (repository / package / "py.typed").is_file()
+    folder = repository / INSIDE.get(package, ".") / package
+    folders = {path.parent for path in folder.rglob("*.py")}
+    assert [str(path) for path in sorted(folders) if not (path / "__init__.py").is_file()] == []
+    assert (folder / "py.typed").is_file()
 
 
 def test_the_base_install_has_no_torch(repository: Path) -> None:
@@ -200,8 +204,8 @@ def test_the_watch_sees_threads_processes_and_modules(tmp_path: Path) -> None:
 
 
 def test_importing_the_sandbox_loads_the_standard_library_alone(repository: Path) -> None:
-    report = watch_import(repository, "sandbox")
-    assert [name for name in report["loaded"] if name not in {"sandbox", *sys.stdlib_module_names}] == []
+    report = watch_import(repository, "axpo_sandbox")
+    assert [name for name in report["loaded"] if name not in {"axpo_sandbox", *sys.stdlib_module_names}] == []
     assert report["started"] == []
 
 

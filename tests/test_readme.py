@@ -203,7 +203,7 @@ def test_its_commands_exist(readme: str, repository: Path) -> None:
 
 def missing_modules(shell: str) -> Iterator[str]:
     """Modules that are started with `python -m` and do not exist."""
-    for module in re.findall(r"python -m ((?:sandbox|axpo_env|axpo_algo)[\w.]*)", shell):
+    for module in re.findall(r"python -m ((?:axpo_sandbox|axpo_env|axpo_algo)[\w.]*)", shell):
         if importlib.util.find_spec(module) is None:
             yield module
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import e2b_server
 import pytest
 
-import sandbox.contract as contract
-from sandbox import (
+import axpo_sandbox.contract as contract
+from axpo_sandbox import (
     BACKENDS,
     Execution,
     Limits,
@@ -18,10 +18,10 @@ from sandbox import (
     journal,
     make_sandbox,
 )
-from sandbox.base import Divergence, ExecutionError, Session, Snapshot
-from sandbox.contract import CHECKS, Check
-from sandbox.journal import Cell, Files, Journal, Seed
-from sandbox.scripted import Moment, ScriptedSandbox
+from axpo_sandbox.base import Divergence, ExecutionError, Session, Snapshot
+from axpo_sandbox.contract import CHECKS, Check
+from axpo_sandbox.journal import Cell, Files, Journal, Seed
+from axpo_sandbox.scripted import Moment, ScriptedSandbox
 
 # Docker's needs an engine, which this machine may not have.
 PARAMS = [pytest.param(name, marks=pytest.mark.docker if name == "docker" else ()) for name in BACKENDS]

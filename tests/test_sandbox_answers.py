@@ -5,10 +5,10 @@ import socket
 
 import pytest
 
-from sandbox.answers import checked_answer
-from sandbox.base import Limits
-from sandbox.journal import Journal, from_bytes, to_bytes
-from sandbox.local.wire import HEADER, MAX_REPLY_VALUES, Receiver, WireError
+from axpo_sandbox.answers import checked_answer
+from axpo_sandbox.base import Limits
+from axpo_sandbox.journal import Journal, from_bytes, to_bytes
+from axpo_sandbox.local.wire import HEADER, MAX_REPLY_VALUES, Receiver, WireError
 
 
 def received(body: bytes) -> dict[str, object] | None:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from sandbox import Sandbox, Session, make_sandbox
-from sandbox.local import apart
+from axpo_sandbox import Sandbox, Session, make_sandbox
+from axpo_sandbox.local import apart
 
 
 @pytest.fixture(scope="module")

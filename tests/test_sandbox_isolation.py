@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from sandbox import Session, make_sandbox
-from sandbox.local.client import LocalSandbox, LocalSession
-from sandbox.local.processes import descendants_of
+from axpo_sandbox import Session, make_sandbox
+from axpo_sandbox.local.client import LocalSandbox, LocalSession
+from axpo_sandbox.local.processes import descendants_of
 
 SECRET = "a secret of the machine"
 

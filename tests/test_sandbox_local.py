@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from benchmarks.sandbox_soak import soak
-from sandbox import (
+from axpo_sandbox import (
     Execution,
     SandboxClosed,
     SandboxUnavailable,
@@ -29,8 +29,8 @@ from sandbox import (
     contract,
     make_sandbox,
 )
-from sandbox.local.client import LocalSandbox, LocalSession
-from sandbox.local.processes import descendants_of
+from axpo_sandbox.local.client import LocalSandbox, LocalSession
+from axpo_sandbox.local.processes import descendants_of
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +111,7 @@ def test_one_warning_names_what_is_open() -> None:
 ORDINARY_USER = """
 import json, sys
 sys.path.insert(0, sys.argv[1])
-from sandbox import make_sandbox
+from axpo_sandbox import make_sandbox
 with make_sandbox("local", preload=(), quiet=True) as sandbox:
     with sandbox.session(files={"a": b"1"}, limits={"num_processes": 8}) as session:
         session.run("x = 1; f = open('a', 'r+')")
@@ -138,7 +138,7 @@ def test_an_ordinary_user_gets_the_same_isolation(repository: Path, tmp_path: Pa
         pytest.skip("no python 3.11 that every user may run")
     package = Path(tempfile.mkdtemp(prefix="axpo-test-"))
     try:
-        shutil.copytree(repository / "sandbox", package / "sandbox")
+        shutil.copytree(repository / "sandbox/axpo_sandbox", package / "axpo_sandbox")
         package.chmod(0o755)
         done = subprocess.run(
             ["/usr/bin/python3", "-B", "-c", ORDINARY_USER, str(package)],
@@ -202,8 +202,8 @@ def test_closed_and_forgotten_sessions_end_their_processes(sandbox: LocalSandbox
 TRAINER = """
 import os, signal, sys, time
 sys.path.insert(0, sys.argv[1])
-from sandbox import make_sandbox
-from sandbox.local.processes import descendants_of
+from axpo_sandbox import make_sandbox
+from axpo_sandbox.local.processes import descendants_of
 sandbox = make_sandbox("local", preload=(), quiet=True, isolation=sys.argv[2])
 session = sandbox.session()
 session.run("import subprocess; subprocess.Popen(['sleep', '1000'], start_new_session=True) and None")

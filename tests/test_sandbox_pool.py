@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
-from sandbox import SandboxClosed, SandboxUnavailable, Session, contract
-from sandbox.fair import FairGate
-from sandbox.local.processes import descendants_of
-from sandbox.pool import PooledSnapshot, SandboxPool
-from sandbox.scripted import ScriptedSandbox
+from axpo_sandbox import SandboxClosed, SandboxUnavailable, Session, contract
+from axpo_sandbox.fair import FairGate
+from axpo_sandbox.local.processes import descendants_of
+from axpo_sandbox.pool import PooledSnapshot, SandboxPool
+from axpo_sandbox.scripted import ScriptedSandbox
 
 
 def eventually(holds: Callable[[], bool], patience_s: float = 30.0) -> bool:
@@ -240,8 +240,8 @@ def test_however_the_trainer_ends_nothing_survives(how: str, tmp_path: Path) -> 
     code, status = ENDS[how]
     program = f"""
 import os, sys, threading, time
-from sandbox.local.processes import descendants_of
-from sandbox.pool import SandboxPool
+from axpo_sandbox.local.processes import descendants_of
+from axpo_sandbox.pool import SandboxPool
 pool = SandboxPool.of("local", {{"quiet": True, "allow_unisolated": True, "preload": []}}, num_sandboxes=2)
 sessions = [pool.session() for _ in range(3)]
 snapshot = sessions[0].snapshot()

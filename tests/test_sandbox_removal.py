@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from sandbox.local.runfolder import remove_tree
+from axpo_sandbox.local.runfolder import remove_tree
 
 
 def test_a_tree_nested_deeper_than_a_path_or_the_stack_is_removed(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from axpo_env.messages import format_action, format_call
 from axpo_env.scripted import OraclePolicy, run_episode
 from axpo_env.tools.interpreter import FrozenInterpreter, Interpreter, shared_sandbox
 from axpo_env.tools.python import cut_middle
-from sandbox import SandboxUnavailable, SessionLost, make_sandbox
+from axpo_sandbox import SandboxUnavailable, SessionLost, make_sandbox
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import pytest
 import axpo_env  # noqa: F401 - registers the ids
 from axpo_env.messages import format_action, format_call
 from axpo_env.views import decode_image, encode_png
-from sandbox import Execution, ExecutionError, FilesRefused, SandboxUnavailable, SessionLost
+from axpo_sandbox import Execution, ExecutionError, FilesRefused, SandboxUnavailable, SessionLost
 
 ERROR = ExecutionError(name="ZeroDivisionError", value="division by zero", traceback="Traceback: at line 1")
 RED = np.full((2, 3, 3), [255, 0, 0], dtype=np.uint8)

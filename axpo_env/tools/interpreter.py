@@ -13,8 +13,8 @@ from typing import TypeVar
 
 from axpo_env.names import shorten, unknown_name
 from axpo_env.tools.base import ToolUnavailable
-from sandbox import BACKENDS, Execution, FilesRefused, Sandbox, SandboxError, Session, make_sandbox
-from sandbox import Snapshot as SandboxSnapshot
+from axpo_sandbox import BACKENDS, Execution, FilesRefused, Sandbox, SandboxError, Session, make_sandbox
+from axpo_sandbox import Snapshot as SandboxSnapshot
 
 Result = TypeVar("Result")
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from axpo_env.tools.base import ArgumentError, ToolResult, ToolUnavailable, function_schema
 from axpo_env.views import decode_image, encode_png
-from sandbox import ExecutionError
+from axpo_sandbox import ExecutionError
 
 if TYPE_CHECKING:
     from axpo_env.state import EpisodeState

@@ -4,7 +4,7 @@ import struct
 
 from benchmarks.attacks.arena import LIMITS, Arena
 from benchmarks.attacks.corpus import Outcome, add, attack, held, skipped, succeeded
-from sandbox import Execution
+from axpo_sandbox import Execution
 
 MAX_ERROR_CHARS = 32_768
 MAX_WARNINGS = 64

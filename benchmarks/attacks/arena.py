@@ -20,7 +20,7 @@ from typing import Any
 
 from benchmarks.attacks.corpus import Outcome, held, skipped, succeeded
 from benchmarks.attacks.plain import PlainSandbox
-from sandbox import Execution, Limits, Sandbox, Session, make_sandbox
+from axpo_sandbox import Execution, Limits, Sandbox, Session, make_sandbox
 
 # Small, so that going past them is cheap: an attack stops as soon as it has shown that it can.
 LIMITS = Limits(

@@ -401,7 +401,7 @@ except OSError as error:
 )
 def fill_own_mount(arena: Arena) -> Outcome:
     watch = """
-import sandbox.local.namespaces as spaces
+import axpo_sandbox.local.namespaces as spaces
 stolen = []
 original = spaces.MountedFolders.branch
 def branch(self, keep, key, *rest):
@@ -411,7 +411,7 @@ spaces.MountedFolders.branch = branch
 """
     use = """
 folders, key = stolen[0]
-import sandbox.local.namespaces as spaces
+import axpo_sandbox.local.namespaces as spaces
 spaces.unshare(spaces.NEWNS, key)
 spaces.mount("tmpfs", "/box", "tmpfs", 0, "size=1g", key)
 written = 0

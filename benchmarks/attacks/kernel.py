@@ -6,7 +6,7 @@ That is: in a child, in namespaces of its own, with arguments that say "no permi
 from benchmarks.attacks.arena import Arena
 from benchmarks.attacks.corpus import Outcome, attack, cell, held, succeeded
 from benchmarks.attacks.signals import number
-from sandbox.local.syscalls import NUMBERS
+from axpo_sandbox.local.syscalls import NUMBERS
 
 FAMILY = "kernel"
 _PRELUDE = """

@@ -8,8 +8,8 @@ from pathlib import Path
 from benchmarks.attacks.arena import Arena
 from benchmarks.attacks.corpus import Outcome, add, held, succeeded
 from benchmarks.attacks.signals import number
-from sandbox import Session
-from sandbox.local.syscalls import NUMBERS
+from axpo_sandbox import Session
+from axpo_sandbox.local.syscalls import NUMBERS
 
 Pair = Callable[[Arena, Session, Session], Outcome]
 
@@ -212,9 +212,9 @@ _poisoning(
 _poisoning(
     "patch_agent",
     "change the agent of later sessions",
-    "from sandbox.local import cell\nold = cell.run_cell\n"
-    "from sandbox.local import agent\nagent.run_cell = lambda *_: {**old(*_), 'text': MARK}",
-    "from sandbox.local import agent\nattempt(lambda: agent.run_cell.__module__ != 'sandbox.local.cell')",
+    "from axpo_sandbox.local import cell\nold = cell.run_cell\n"
+    "from axpo_sandbox.local import agent\nagent.run_cell = lambda *_: {**old(*_), 'text': MARK}",
+    "from axpo_sandbox.local import agent\nattempt(lambda: agent.run_cell.__module__ != 'axpo_sandbox.local.cell')",
 )
 _poisoning(
     "patch_zygote_memory",

@@ -15,7 +15,7 @@ from typing import Any
 from benchmarks.attacks.answers import faults
 from benchmarks.attacks.arena import Arena
 from benchmarks.attacks.corpus import Outcome, add, held, succeeded
-from sandbox import SandboxError
+from axpo_sandbox import SandboxError
 
 FAMILY = "objects"
 _seen: list[str] = []

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sandbox.base import (
+from axpo_sandbox.base import (
     EXITED,
     TIMEOUT,
     Closing,
@@ -68,7 +68,7 @@ class PlainSession(Closing):
         )
 
     def run(self, code: str, *, timeout_s: float | None = None) -> Execution:
-        """See `sandbox.base.Session.run`; stderr comes in stdout."""
+        """See `axpo_sandbox.base.Session.run`; stderr comes in stdout."""
         assert self._process.stdin is not None and self._process.stdout is not None
         start_s = time.monotonic()
         try:
@@ -93,7 +93,7 @@ class PlainSession(Closing):
         return _failure(bytes(output), TIMEOUT)
 
     def write_files(self, files: Mapping[str, bytes]) -> None:
-        """See `sandbox.base.Session.write_files`."""
+        """See `axpo_sandbox.base.Session.write_files`."""
         for name, content in files.items():
             path = Path(self._folder.name, name)
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -126,7 +126,7 @@ class PlainSandbox(Closing):
         seed: int | None = None,
         limits: Limits | Mapping[str, Any] | None = None,
     ) -> Session:
-        """See `sandbox.base.Sandbox.session`; seed and limits count for nothing."""
+        """See `axpo_sandbox.base.Sandbox.session`; seed and limits count for nothing."""
         return PlainSession(files or {})
 
     def snapshot_from_bytes(self, data: bytes, *, strict: bool = False) -> Snapshot:

@@ -9,7 +9,7 @@ import time
 from benchmarks.attacks.answers import faults
 from benchmarks.attacks.arena import Arena
 from benchmarks.attacks.corpus import Outcome, add, attack, held, skipped, succeeded
-from sandbox import SandboxError
+from axpo_sandbox import SandboxError
 
 FAMILY = "protocol"
 _TIMEOUT_S = 5.0
@@ -228,7 +228,7 @@ _forging(
 def forged_hello(arena: Arena) -> Outcome:
     code = """
 import json, os, socket, struct
-import sandbox.local.agent as agent
+import axpo_sandbox.local.agent as agent
 original = agent.Agent._become
 def become(self, message, fds, *rest):
     answer = original(self, message, fds, *rest)

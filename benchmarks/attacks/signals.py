@@ -11,8 +11,8 @@ from pathlib import Path
 
 from benchmarks.attacks.arena import Arena, eventually
 from benchmarks.attacks.corpus import Outcome, add, attack, cell, held, skipped, succeeded
-from sandbox import Session
-from sandbox.local.syscalls import NUMBERS
+from axpo_sandbox import Session
+from axpo_sandbox.local.syscalls import NUMBERS
 
 # x86_64, aarch64
 MORE_NUMBERS = {

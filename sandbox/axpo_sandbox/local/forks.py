@@ -1,0 +1,56 @@
+"""Frozen processes from live ones and live ones from frozen ones. When to do which is left to
+`axpo_sandbox.sessions`.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from axpo_sandbox.base import Limits
+from axpo_sandbox.local.live import Live
+from axpo_sandbox.local.process import Node, Process, spawn
+from axpo_sandbox.local.wire import MAX_FDS
+
+_FORK_TIMEOUT_S = 30.0
+_MAX_AT_ONCE = MAX_FDS // 3
+
+
+def freeze(live: Live) -> Node:
+    """Fork a frozen process off a live one. Raises Dead."""
+    (process,), answer = _fork(live.process, 1, frozen=True)
+    return Node(process, _lacking(answer))
+
+
+def thaw(node: Node, limits: Limits, num_branches: int, num_oom_kills: Callable[[], int]) -> list[Live]:
+    """Fork live processes off a frozen one, all or none. Raises Dead."""
+    branches: list[Live] = []
+    try:
+        with node.lock:
+            while len(branches) < num_branches:
+                num_now = min(num_branches - len(branches), _MAX_AT_ONCE)
+                processes, _ = _fork(node.process, num_now, frozen=False)
+                branches.extend(Live(process, limits, num_oom_kills) for process in processes)
+    except BaseException:
+        for branch in branches:
+            branch.close()
+        raise
+    return branches
+
+
+def _fork(parent: Process, num_forks: int, *, frozen: bool) -> tuple[list[Process], dict[str, Any]]:
+    """Forks of `parent`, which begin beside each other, and what it said of them. All or none; raises Dead."""
+    family = parent.family
+    processes = [Process(family, quiet=frozen) for _ in range(num_forks)]
+    numbers = [family.next_number() for _ in processes]
+    request = {"op": "fork", "frozen": frozen, "numbers": numbers, "key": family.key}
+    return processes, spawn(lambda fds: parent.ask(request, _FORK_TIMEOUT_S, fds), processes)
+
+
+def _lacking(answer: Mapping[str, object]) -> tuple[str, ...]:
+    """Sentences for the numbers in an untrusted answer."""
+    names = {"threads": "threads", "children": "child processes", "connections": "pipes or sockets"}
+    found = []
+    for key, words in names.items():
+        number = answer.get(key)
+        if isinstance(number, int) and number > 0:
+            found.append(f"{number} {words} of the session do not exist in its branches")
+    return tuple(found)

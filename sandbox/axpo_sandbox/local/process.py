@@ -1,0 +1,323 @@
+"""The trusted side's handles: a sandboxed process, its family, a frozen process with owners.
+
+A family is everything forked from one session: it shares a process tree, and ends when nobody holds any of
+it. Who forks what, and why, is left to `client`.
+"""
+
+import contextlib
+import os
+import secrets
+import select
+import socket
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from axpo_sandbox.backend import CountedPoint, Dead
+from axpo_sandbox.local import wire
+from axpo_sandbox.local.processes import exit_status, kill_tree
+
+_READY_TIMEOUT_S = 30.0
+_PIPE_CHUNK_BYTES = 1 << 16
+_MAX_DROPPED_BYTES = 64 << 20  # reading without end would cost the reader, too
+
+
+class Family:
+    """One process tree: held open by a lifeline, ended by letting go of it."""
+
+    def __init__(
+        self, name: str, on_end: Callable[["Family"], None], num_of_user: Callable[[], int] = lambda: 0
+    ) -> None:
+        """name: unlike any other's. on_end: called once it has ended.
+
+        num_of_user: processes that count against its limit as the kernel sees it, if there are others.
+        """
+        ours, self.theirs = socket.socketpair()
+        self.name = name
+        self.key = secrets.randbits(63)  # see `seccomp`
+        self._lifeline = ours
+        self._owner_pid = os.getpid()
+        self._on_end = on_end
+        self._num_of_user = num_of_user
+        self._lock = threading.RLock()  # the collector may close a session while this thread is in here
+        self._processes: set[Process] = set()
+        self._num_made = 0
+        self._ended = False
+
+    def add(self, process: "Process") -> None:
+        """Take in a process that is about to start."""
+        with self._lock:
+            self._processes.add(process)
+            self._num_made += 1
+
+    def next_number(self) -> int:
+        """A number no process of the family has had."""
+        with self._lock:
+            self._num_made += 1
+            return self._num_made
+
+    def remove(self, process: "Process") -> None:
+        """Take note of one that ended; with the last one the family does."""
+        with self._lock:
+            self._processes.discard(process)
+            if self._processes or self._ended:
+                return
+            self._ended = True
+        self.theirs.close()
+        if self._owner_pid != os.getpid():
+            self._lifeline.close()
+            return
+        hang_up(self._lifeline)
+        self._on_end(self)
+
+    def pids(self) -> set[int]:
+        """Process ids on this machine of those that have said hello."""
+        with self._lock:
+            return {process.pid for process in self._processes if process.pid > 0}
+
+    def num_counted(self) -> int:
+        """Processes that count against the limit of what its code may start, and are not the code's."""
+        return max(len(self._processes), self._num_of_user())
+
+
+class Process:
+    """A sandboxed process: its channel, its output, and a sure way to end it. Callers see to locking."""
+
+    def __init__(self, family: Family, *, quiet: bool = False) -> None:
+        """quiet: nobody will read its output."""
+        self.family = family
+        self.pid = 0
+        self._pidfd = -1
+        self._closed = False
+        self._owner_pid = os.getpid()
+        self._request_id = 0
+        self._end_lock = threading.RLock()  # a thread may kill what another waits for
+        self._channel, self._theirs = socket.socketpair()
+        wire.ask_for_sender(self._channel)
+        self._channel.setblocking(False)
+        self._receiver = wire.Receiver(self._channel)
+        if quiet:
+            self._outputs: tuple[int, ...] = ()
+            sink = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+            self._their_outputs = [sink, os.dup(sink)]
+        else:
+            pipes = [os.pipe2(os.O_CLOEXEC) for _ in range(2)]
+            self._outputs = tuple(reader for reader, _ in pipes)
+            self._their_outputs = [writer for _, writer in pipes]
+            for reader in self._outputs:
+                os.set_blocking(reader, False)
+        family.add(self)
+
+    @property
+    def their_fds(self) -> tuple[int, ...]:
+        """What to hand to the new process: channel, stdout, stderr."""
+        return (self._theirs.fileno(), *self._their_outputs)
+
+    def handed_over(self) -> None:
+        """Close our copies of them."""
+        self._theirs.close()
+        for fd in self._their_outputs:
+            os.close(fd)
+        self._their_outputs = []
+
+    def await_hello(self) -> None:
+        """Wait until it is ready and get a firm hold of it. Raises Dead."""
+        try:
+            hello = self._receiver.wait(_READY_TIMEOUT_S)
+            pid = self._receiver.sender_pid or 0
+            self._pidfd = self._receiver.take_sender_pidfd()
+            if hello.get("ok") is not True or pid <= 0:
+                raise Dead(f"it could not start: {str(hello.get('failed', ''))[:500]}")
+            if self._pidfd < 0:  # before Linux 6.5
+                self._pidfd = os.pidfd_open(pid)
+                # It speaks again after we hold it: so the number was not another's by then.
+                proof = self.ask({"op": "ping"}, _READY_TIMEOUT_S)
+                if proof.get("ok") is not True or self._receiver.sender_pid != pid:
+                    raise Dead("it did not prove to be there")
+            self.pid = pid
+        except (wire.WireError, TimeoutError, OSError) as error:
+            raise Dead(f"it could not start: {error}") from error
+
+    def ask(self, request: dict[str, Any], timeout_s: float, fds: tuple[int, ...] = ()) -> dict[str, Any]:
+        """Send a request and wait for its answer. Raises Dead; TimeoutError with the answer still to come."""
+        self.tell(request, timeout_s, fds)
+        try:
+            return self._checked(self._receiver.wait(timeout_s))
+        except wire.WireError as error:
+            raise Dead(str(error)) from error
+
+    def tell(self, request: dict[str, Any], timeout_s: float, fds: tuple[int, ...] = ()) -> None:
+        """Send a request. Raises Dead; TimeoutError if it does not take it."""
+        self._check_silence()
+        self._request_id = secrets.randbits(53)
+        request = {**request, "id": self._request_id}
+        self._channel.settimeout(timeout_s)
+        try:
+            wire.send(self._channel, request, fds)
+        except TimeoutError:
+            raise
+        except OSError as error:
+            raise Dead(f"it is gone: {error}") from error
+        finally:
+            self._channel.setblocking(False)
+
+    def await_answer(self, timeout_s: float, max_bytes: int) -> "Answer":
+        """Wait for the answer to a cell while reading its output, up to max_bytes of each stream."""
+        answer = Answer(max_bytes)
+        deadline = time.monotonic() + timeout_s
+        poller = select.poll()
+        # The pidfd too: what a dead interpreter started may keep its channel open.
+        for fd in (self._channel.fileno(), self._pidfd, *self._outputs):
+            poller.register(fd, select.POLLIN)
+        while answer.frame is None and answer.failure is None:
+            left_s = deadline - time.monotonic()
+            if left_s <= 0:
+                answer.failure = "timeout"
+                break
+            events = {fd for fd, _ in poller.poll(max(1, int(left_s * 1000)))}
+            for index, fd in enumerate(self._outputs):
+                if fd in events and not answer.take(index, _read(fd)):
+                    poller.unregister(fd)
+            try:
+                frame = self._receiver.poll()
+                answer.frame = None if frame is None else self._checked(frame)
+            except wire.Gone:
+                answer.failure = "died"
+            except wire.WireError as error:
+                answer.failure = f"protocol: {error}"
+            if answer.frame is None and answer.failure is None:
+                if self._pidfd in events:
+                    answer.failure = "died"
+                elif sum(answer.num_dropped_bytes) > _MAX_DROPPED_BYTES:
+                    answer.failure = "flood"
+        self.drain(answer)
+        return answer
+
+    def drain(self, answer: "Answer") -> None:
+        """Take the output that is there already. Bounded, since it may never end."""
+        for index, fd in enumerate(self._outputs):
+            for _ in range(2 + (1 << 20) // _PIPE_CHUNK_BYTES):
+                data = _read(fd)
+                if not data:
+                    break
+                answer.take(index, data)
+
+    def exit_info(self) -> int | None:
+        """Its wait status, if the kernel tells; None otherwise."""
+        return exit_status(self._pidfd) if self._pidfd >= 0 else None
+
+    def kill(self) -> None:
+        """End it and what it started, except what the family holds of it. Its output can still be drained."""
+        with self._end_lock:
+            if self.pid > 0 and self._pidfd >= 0 and self._owner_pid == os.getpid():
+                kill_tree(self.pid, self._pidfd, self.family.pids() - {self.pid})
+
+    def close(self) -> None:
+        """Kill it and let go of everything. Idempotent."""
+        with self._end_lock:
+            if self._closed:
+                return
+            self._closed = True
+            self.kill()
+            if self._owner_pid == os.getpid():
+                hang_up(self._channel)
+            self._receiver.close()
+            self._channel.close()
+            self._theirs.close()
+            for fd in (*self._outputs, *self._their_outputs, self._pidfd):
+                if fd >= 0:
+                    os.close(fd)
+            self._pidfd = -1
+        self.family.remove(self)
+
+    def _checked(self, frame: dict[str, Any]) -> dict[str, Any]:
+        """A frame that answers the latest request. Raises WireError."""
+        if frame.pop("id", None) != self._request_id:
+            raise wire.WireError("a frame that answers no request")
+        return frame
+
+    def _check_silence(self) -> None:
+        """An answer nobody asked for would be taken for that to the next request. Raises Dead."""
+        try:
+            unasked = self._receiver.poll()
+        except wire.WireError as error:
+            raise Dead(str(error)) from error
+        if unasked is not None:
+            raise Dead("it spoke without being asked")
+
+
+def hang_up(channel: socket.socket) -> None:
+    """Close it for good: a process forked from ours may hold copies, and they must not keep it open."""
+    with contextlib.suppress(OSError):  # the other side may be gone
+        channel.shutdown(socket.SHUT_RDWR)
+    channel.close()
+
+
+class Answer:
+    """What a process sent while it was waited for."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self.frame: dict[str, Any] | None = None
+        self.failure: str | None = None  # "timeout", "died", "flood", or "protocol: ..."
+        self.outputs = (bytearray(), bytearray())
+        self.num_dropped_bytes = [0, 0]
+        self._max_bytes = max_bytes
+
+    def take(self, index: int, data: bytes | None) -> bool:
+        """Keep output up to the limit and count the rest. False at the end of the stream."""
+        if data is None:
+            return True
+        room = self._max_bytes - len(self.outputs[index])
+        self.outputs[index].extend(data[: max(0, room)])
+        self.num_dropped_bytes[index] += max(0, len(data) - room)
+        return data != b""
+
+
+class Node(CountedPoint):
+    """A frozen process."""
+
+    def __init__(self, process: Process, lacking: tuple[str, ...]) -> None:
+        super().__init__(lacking)
+        self.process = process
+        self.lock = threading.RLock()  # one request at a time
+
+    def let_go(self) -> None:
+        """See `axpo_sandbox.backend.CountedPoint.let_go`."""
+        self.process.close()
+
+
+Ask = Callable[[tuple[int, ...]], dict[str, Any]]
+
+
+def spawn(ask: Ask, processes: Sequence[Process], extra_fds: tuple[int, ...] = ()) -> dict[str, Any]:
+    """Have a parent fork into `processes`, wait for their hellos, and return what the parent answered.
+
+    ask: sends the request for it with these descriptors. Raises Dead if one does not come to life, and what
+    `ask` raises; all `processes` are closed then.
+    """
+    try:
+        try:
+            answer = ask((*(fd for process in processes for fd in process.their_fds), *extra_fds))
+        finally:
+            for process in processes:
+                process.handed_over()
+        if answer.get("ok") is not True:
+            raise Dead(f"it could not fork: {str(answer.get('failed', answer))[:500]}")
+        for process in processes:
+            process.await_hello()
+        return answer
+    except BaseException as error:
+        for process in processes:
+            process.close()
+        if isinstance(error, TimeoutError):
+            raise Dead(str(error)) from error
+        raise
+
+
+def _read(fd: int) -> bytes | None:
+    """What is there; None if nothing is yet, b"" at the end."""
+    try:
+        return os.read(fd, _PIPE_CHUNK_BYTES)
+    except BlockingIOError:
+        return None
