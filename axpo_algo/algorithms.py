@@ -3,12 +3,12 @@
 The credit itself is computed in `advantage`; sampling, branching and the loss are elsewhere.
 """
 
-import difflib
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from axpo_algo.advantage import Std, axpo_advantages, group_advantages
 from axpo_algo.types import Group, Sample
+from axpo_sandbox.names import unknown_name
 
 __all__ = ["ALGORITHMS", "Algorithm", "get_algorithm"]
 
@@ -82,6 +82,5 @@ ALGORITHMS = {
 def get_algorithm(name: str) -> Algorithm:
     """The algorithm of that name. Raises ValueError naming the known ones and the nearest."""
     if name not in ALGORITHMS:
-        near = difflib.get_close_matches(name, ALGORITHMS, n=1, cutoff=0.0)[0]
-        raise ValueError(f"unknown algorithm {name!r}; known: {', '.join(ALGORITHMS)}; nearest: {near!r}")
+        raise ValueError(unknown_name("algorithm", name, ALGORITHMS))
     return ALGORITHMS[name]

@@ -16,9 +16,9 @@ from typing import Any
 from rich.console import Console
 
 from axpo_algo.config import EnvConfig, EvaluationConfig, PolicyConfig, RolloutConfig, load_config_or_exit
-from axpo_algo.config_loading import with_default_recipe
-from axpo_algo.metrics import GroupOutcome, summarize_groups
-from axpo_algo.tables import format_value, markdown_table, write_json
+from axpo_algo.config.loading import with_default_recipe
+from axpo_algo.run.metrics import GroupOutcome, summarize_groups
+from axpo_algo.run.tables import format_value, markdown_table, write_json
 
 __all__ = [
     "SCRIPTED",
@@ -105,7 +105,7 @@ def evaluate_policy(
                 for index in range(start, min(start + at_once, count))
             ]
             flat = [episode for group in episodes for episode in group]
-            run_episodes(flat, engine, policy.chat, sampling, pool=pool, in_step=rollout.in_step)
+            run_episodes(flat, engine, policy.chat, sampling, pool=pool, lockstep=rollout.lockstep)
             for group in episodes:
                 groups.append([episode.trajectory for episode in group])
             for episode in flat:

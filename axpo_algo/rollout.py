@@ -116,11 +116,11 @@ def run_episodes(
     sampling: Sampling,
     *,
     pool: ThreadPoolExecutor,
-    in_step: bool = True,
+    lockstep: bool = True,
 ) -> None:
     """Drives all episodes to their end; each episode's trajectory then has its status and reward.
 
-    in_step: whether the engine waits until every running episode is ready. True makes the batches, and so the
+    lockstep: whether the engine waits until every running episode is ready. True makes the batches, and so the
     last digit of every log-prob, independent of how long tools take; False keeps engine and slow tools busy at
     once.
     """
@@ -128,7 +128,7 @@ def run_episodes(
     stepping: dict[Future[tuple[Any, ...]], Episode] = {}
     order = {id(episode): position for position, episode in enumerate(episodes)}
     while waiting or stepping:
-        if waiting and not (in_step and stepping):
+        if waiting and not (lockstep and stepping):
             requests = [
                 GenerationRequest(
                     token_ids=episode.trajectory.token_ids + episode.forced,
@@ -160,7 +160,7 @@ def check_prefix(trajectory: Trajectory, image_token_id: int) -> None:
         return
     if length != source.branch_point or trajectory.token_ids[:length] != source.token_ids[:length]:
         raise PrefixMismatch(f"the first {length} tokens of a branch differ from its source's prefix")
-    if any(trajectory.trained[:length]):
+    if any(trajectory.loss_mask[:length]):
         raise PrefixMismatch("a branch would train its repeated prefix")
     count = source.num_images_before(length, image_token_id)
     if [i.digest for i in trajectory.images[:count]] != [i.digest for i in source.images[:count]]:

@@ -17,16 +17,16 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from axpo_algo.checkpoint import save_policy
 from axpo_algo.config import EnvConfig, SFTConfig, SFTPhase, TrainConfig, load_config_or_exit, to_yaml
-from axpo_algo.config_loading import with_default_recipe
+from axpo_algo.config.loading import with_default_recipe
 from axpo_algo.environments import make_env, task_index
 from axpo_algo.learner import supervised_loss
 from axpo_algo.models.chat import Chat
 from axpo_algo.models.qwen3_vl import Qwen3VLPolicy
 from axpo_algo.policies import load_policy
-from axpo_algo.progress import Progress
-from axpo_algo.runfolder import RunFolder, next_run_path
+from axpo_algo.run.checkpoint import save_policy
+from axpo_algo.run.folder import RunFolder, next_run_path
+from axpo_algo.run.progress import Progress
 from axpo_algo.types import Trajectory
 
 __all__ = ["cold_start", "demonstrate", "main", "run_sft"]

@@ -15,18 +15,18 @@ import yaml
 from rich.console import Console
 
 from axpo_algo.algorithms import get_algorithm
-from axpo_algo.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint, save_policy
 from axpo_algo.config import TrainConfig, load_config_or_exit, to_yaml
-from axpo_algo.config_loading import config_from_file, with_default_recipe
-from axpo_algo.curves import draw_curves
+from axpo_algo.config.loading import config_from_file, with_default_recipe
 from axpo_algo.evaluate import TABLE_COLUMNS, evaluate_policy, in_short, summarize
 from axpo_algo.models.qwen3_vl import Qwen3VLPolicy
-from axpo_algo.pages import transcripts
-from axpo_algo.progress import Progress
-from axpo_algo.runfolder import RunFolder, latest_run_path, next_run_path
+from axpo_algo.run.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint, save_policy
+from axpo_algo.run.curves import draw_curves
+from axpo_algo.run.folder import RunFolder, latest_run_path, next_run_path
+from axpo_algo.run.progress import Progress
+from axpo_algo.run.sinks import open_sinks
+from axpo_algo.run.tables import markdown_table, write_json
+from axpo_algo.run.transcripts import transcripts
 from axpo_algo.sft import cold_start
-from axpo_algo.sinks import open_sinks
-from axpo_algo.tables import markdown_table, write_json
 from axpo_algo.trainer import Trainer
 
 __all__ = ["main", "train"]

@@ -17,9 +17,9 @@ from axpo_algo.config import TrainConfig
 from axpo_algo.engines import Sampling, make_engine
 from axpo_algo.environments import make_env, step_indices
 from axpo_algo.learner import Learner
-from axpo_algo.metrics import GroupOutcome, summarize_groups
 from axpo_algo.models.qwen3_vl import Qwen3VLPolicy
 from axpo_algo.rollout import Episode, branch, check_prefix, run_episodes, start_group
+from axpo_algo.run.metrics import GroupOutcome, summarize_groups
 from axpo_algo.selection import Candidate, choose_prefixes
 from axpo_algo.types import Group, Trajectory
 
@@ -100,7 +100,7 @@ class Trainer:
         learned = self.learner.update(samples, num_trajectories=len(indices) * self.group_size)
         self.engine.sync_weights()
         clock.lap("update_s")
-        sampled = sum(sum(t.trained) for group in groups for t in _all_trajectories(group))
+        sampled = sum(sum(t.loss_mask) for group in groups for t in _all_trajectories(group))
         timings = {**clock.laps, "sampled_tokens_per_s": sampled / max(clock.total, 1e-9)}
         return StepResult(metrics=self._metrics(groups, learned, sampled), timings=timings, groups=groups)
 
@@ -136,7 +136,7 @@ class Trainer:
             self.policy.chat,
             self.sampling,
             pool=self.pool,
-            in_step=self.config.rollout.in_step,
+            lockstep=self.config.rollout.lockstep,
         )
 
     def _metrics(

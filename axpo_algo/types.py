@@ -59,7 +59,7 @@ class Trajectory:
     """One episode as tokens: observation and action tokens in the order the policy saw and wrote them."""
 
     token_ids: list[int] = field(default_factory=list)
-    trained: list[bool] = field(default_factory=list)
+    loss_mask: list[bool] = field(default_factory=list)
     """per token: sampled by the policy in this trajectory; observations and a repeated prefix are not"""
     sampling_logprobs: list[float] = field(default_factory=list)
     """per token; 0.0 where not sampled"""
@@ -86,7 +86,7 @@ class Trajectory:
     def append_observation(self, token_ids: Sequence[int], images: Sequence[ProcessedImage]) -> None:
         """Adds tokens that the policy reads and is not trained on."""
         self.token_ids += token_ids
-        self.trained += [False] * len(token_ids)
+        self.loss_mask += [False] * len(token_ids)
         self.sampling_logprobs += [0.0] * len(token_ids)
         self.images += images
 
@@ -99,7 +99,7 @@ class Trajectory:
             raise ValueError(f"{len(token_ids)} tokens with {len(logprobs)} log-probs")
         start = len(self.token_ids)
         self.token_ids += token_ids
-        self.trained += [False] * num_given + [True] * (len(token_ids) - num_given)
+        self.loss_mask += [False] * num_given + [True] * (len(token_ids) - num_given)
         self.sampling_logprobs += logprobs
         self.turns.append(Turn(start=start, end=len(self.token_ids), text=text))
 
@@ -150,5 +150,5 @@ class Sample:
     @property
     def trained_positions(self) -> list[int]:
         """Indices of the tokens that carry loss."""
-        trained = self.trajectory.trained
+        trained = self.trajectory.loss_mask
         return [i for i in range(self.start, self.length) if trained[i]]

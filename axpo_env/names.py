@@ -1,41 +1,20 @@
-"""Error texts for names that nobody knows: what was given, what is known, what is nearest; checks of a user's values.
+"""Checks of a user's values, with errors that name the argument, what was given and what is allowed."""
 
-The texts leave raising to the caller, since a policy's unknown name is an observation while a user's is an exception.
-"""
-
-import difflib
 import math
 from collections.abc import Iterable, Sequence
 from numbers import Integral
 
-_SHOWN_CHARS = 60
+from axpo_sandbox.names import shorten, unknown_name
+
+__all__ = ["check_keys", "check_seconds", "check_text", "check_whole", "listed", "shorten", "unknown_name"]
+
 _LISTED = 20
-
-
-def shorten(value: object, *, limit: int = _SHOWN_CHARS) -> str:
-    """`repr` of `value`, cut to about `limit` characters so that a message never echoes a megabyte."""
-    if isinstance(value, str | bytes):
-        return repr(value) if len(value) <= limit else f"{value[:limit]!r}..."
-    if isinstance(value, list | tuple | dict | set):
-        value = type(value).__name__ if len(value) > limit else value
-    if isinstance(value, int) and value.bit_length() > 200:
-        return "a huge integer"  # repr of one refuses beyond 4300 digits
-    text = repr(value)
-    return text if len(text) <= limit else text[:limit] + "..."
 
 
 def listed(names: Sequence[str], *, limit: int = _LISTED) -> str:
     """The first of `names`, and how many more there are."""
     more = f" and {len(names) - limit} more" if len(names) > limit else ""
     return (", ".join(names[:limit]) or "none") + more
-
-
-def unknown_name(kind: str, given: object, known: Iterable[str]) -> str:
-    """For example "unknown tool 'zoom'; known: image_zoom_in, python; nearest: image_zoom_in"."""
-    names = sorted(known)
-    message = f"unknown {kind} {shorten(given)}; known: {', '.join(names) or 'none'}"
-    near = difflib.get_close_matches(str(given)[:_SHOWN_CHARS].lower(), names, n=1, cutoff=0.4)
-    return f"{message}; nearest: {near[0]}" if near else message
 
 
 def check_keys(kind: str, given: Iterable[str], known: Iterable[str]) -> None:

@@ -20,7 +20,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from axpo_algo.tables import markdown_table, write_json
+from axpo_algo.run.tables import markdown_table, write_json
 from axpo_sandbox import Sandbox, Session, Snapshot, make_sandbox
 from axpo_sandbox.local.client import LocalSession
 from axpo_sandbox.options import PRELOAD

@@ -27,7 +27,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv, VectorEnv
 
-from axpo_algo.tables import markdown_table, write_json
+from axpo_algo.run.tables import markdown_table, write_json
 from axpo_env.env import MAX_PIXELS, ToolEnv
 from axpo_env.messages import format_action, format_answer, format_call
 from axpo_env.tasks.base import Task, check_index

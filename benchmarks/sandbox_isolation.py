@@ -20,9 +20,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from axpo_sandbox.names import unknown_name
 from benchmarks.attacks.corpus import FAMILIES, HELD, SKIPPED, SUCCEEDED, load
 from benchmarks.attacks.run import Result, run_guarded
-from axpo_sandbox.base import unknown_name
 
 TIERS = ("namespaces", "landlock", "none")
 README = Path(__file__).resolve().parent.parent / "sandbox" / "README.md"

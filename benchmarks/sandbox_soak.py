@@ -21,7 +21,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from axpo_algo.tables import write_json
+from axpo_algo.run.tables import write_json
 from axpo_sandbox import Sandbox, Session, make_sandbox
 from axpo_sandbox.base import KILLED
 from axpo_sandbox.local.client import LocalSandbox, LocalSession

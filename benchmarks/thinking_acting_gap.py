@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from axpo_algo.config import TrainConfig, load_config_or_exit
-from axpo_algo.curves import Panel, draw_curves
-from axpo_algo.runfolder import read_jsonl
-from axpo_algo.tables import markdown_table, write_json
+from axpo_algo.run.curves import Panel, draw_curves
+from axpo_algo.run.folder import read_jsonl
+from axpo_algo.run.tables import markdown_table, write_json
 from axpo_algo.train import train
 
 SHOWN = (

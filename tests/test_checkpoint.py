@@ -2,10 +2,10 @@
 
 import torch
 
-from axpo_algo.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint, save_policy
 from axpo_algo.config import OptimizerConfig
 from axpo_algo.learner import make_optimizer
 from axpo_algo.models.nano import build_nano
+from axpo_algo.run.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint, save_policy
 
 
 def test_weights_and_optimizer_come_back_exactly(tmp_path):

@@ -17,7 +17,7 @@ from axpo_algo.config import (
     recipe_names,
     to_yaml,
 )
-from axpo_algo.config_loading import describe
+from axpo_algo.config.loading import describe
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,18 +116,18 @@ def test_a_list_of_dataclasses_is_read_from_text() -> None:
 
 def test_an_unknown_key_is_refused_with_the_known_and_the_nearest() -> None:
     assert refusal("engine.pwer=1") == (
-        "unknown key 'engine.pwer'; known under 'engine': power, fuel; nearest: 'engine.power'"
+        "unknown key 'engine.pwer'; known under 'engine': fuel, power; nearest: engine.power"
     )
 
 
 def test_a_key_without_its_group_is_told_where_it_lives() -> None:
-    assert refusal("power=1").endswith("nearest: 'engine.power'")
-    assert refusal("group_size=4", cls=TrainConfig).endswith("nearest: 'rollout.group_size'")
+    assert refusal("power=1").endswith("nearest: engine.power")
+    assert refusal("group_size=4", cls=TrainConfig).endswith("nearest: rollout.group_size")
 
 
 def test_an_unknown_key_inside_a_list_item_names_the_item() -> None:
     assert refusal("wheels=[{}, {sise: 1}]") == (
-        "unknown key 'wheels.1.sise'; known under 'wheels.1': size, holes, bolts; nearest: 'wheels.1.size'"
+        "unknown key 'wheels.1.sise'; known under 'wheels.1': bolts, holes, size; nearest: wheels.1.size"
     )
 
 
@@ -181,7 +181,7 @@ def test_every_recipe_loads_and_an_unknown_one_lists_them() -> None:
     assert "nano" in names
     for name in names:
         load_config([f"recipe={name}"], TrainConfig)
-    assert refusal("recipe=nanno") == f"unknown recipe 'nanno'; known: {', '.join(names)}; nearest: 'nano'"
+    assert refusal("recipe=nanno") == f"unknown recipe 'nanno'; known: {', '.join(names)}; nearest: nano"
 
 
 def test_the_8b_recipe_holds_the_constants_of_the_paper() -> None:
@@ -258,5 +258,5 @@ def test_a_command_gets_one_line_on_stderr_and_status_2(capsys: pytest.CaptureFi
     assert caught.value.code == 2
     printed = capsys.readouterr()
     assert printed.out == ""
-    assert printed.err.startswith("error: unknown key 'sed'; known at the top: seed, ")
-    assert printed.err.endswith("nearest: 'seed'\n")
+    assert printed.err.startswith("error: unknown key 'sed'; known at the top: algorithm, ")
+    assert printed.err.endswith("nearest: seed\n")

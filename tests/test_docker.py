@@ -377,9 +377,7 @@ def test_a_snapshot_is_kept_as_an_image(engine: Engine, plain: DockerSandbox) ->
 
 def test_what_is_wrong_with_an_image_is_said(engine: Engine) -> None:
     before = sorted(ours(engine))
-    with pytest.raises(
-        SandboxUnavailable, match=r"image 'axpo-sandbx'; known: .*; did you mean 'axpo-sandbox"
-    ):
+    with pytest.raises(SandboxUnavailable, match=r"image 'axpo-sandbx'; known: .*; nearest: axpo-sandbox"):
         make_docker(image="axpo-sandbx")
     with pytest.raises(SandboxUnavailable, match="'A B' is no name of an image"):
         make_docker(image="A B")

@@ -451,7 +451,11 @@ def test_the_bundle_holds_every_module() -> None:
     (length,) = HEADER.unpack(data[: HEADER.size])
     names = zipfile.ZipFile(io.BytesIO(data[HEADER.size : HEADER.size + length])).namelist()
     assert len(data) == HEADER.size + length < 1 << 20
-    assert {"axpo_sandbox/__init__.py", "axpo_sandbox/docker/relay.py", "axpo_sandbox/local/zygote.py"} <= set(names)
+    assert {
+        "axpo_sandbox/__init__.py",
+        "axpo_sandbox/docker/relay.py",
+        "axpo_sandbox/local/zygote.py",
+    } <= set(names)
 
 
 def test_the_nested_filter_refuses_what_the_default_one_does() -> None:
@@ -497,10 +501,10 @@ def test_names_of_images_have_tags(name: str, parts: tuple[str, str]) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"imag": "x"}, "did you mean 'image'?"),
-        ({"profile": "nestd"}, "did you mean 'nested'?"),
+        ({"imag": "x"}, "nearest: image"),
+        ({"profile": "nestd"}, "nearest: nested"),
         ({"fallback": "x"}, "known: snapshot, replay"),
-        ({"limits": {"timeout": 1}}, "did you mean 'timeout_s'?"),
+        ({"limits": {"timeout": 1}}, "nearest: timeout_s"),
     ],
 )
 def test_wrong_options_are_refused_by_name(options: dict[str, Any], message: str) -> None:

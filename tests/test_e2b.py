@@ -139,10 +139,10 @@ def test_the_key_may_be_an_option_and_is_not_shown(server: Server, monkeypatch: 
     ("options", "message"),
     [
         ({"templat": "x"}, "unknown option of the e2b sandbox 'templat'"),
-        ({"fallback": "replays"}, "did you mean 'replay'?"),
+        ({"fallback": "replays"}, "nearest: replay"),
         ({"lifetime_s": 0}, "lifetime_s must be positive, not 0"),
         ({"max_retries": -1}, "max_retries must not be negative: -1"),
-        ({"limits": {"memory": 1}}, "did you mean 'memory_bytes'?"),
+        ({"limits": {"memory": 1}}, "nearest: memory_bytes"),
     ],
 )
 def test_wrong_options_are_refused_by_name(options: dict[str, Any], message: str) -> None:

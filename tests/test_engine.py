@@ -121,7 +121,7 @@ def test_temperature_zero_takes_the_likeliest(policy):
 
 def test_bad_settings_are_named(policy):
     with pytest.raises(
-        ValueError, match=r"unknown engine 'transformer'; known: transformers; nearest: 'transformers'"
+        ValueError, match=r"unknown engine 'transformer'; known: transformers; nearest: transformers"
     ):
         make_engine("transformer", policy)
     with pytest.raises(ValueError, match="top_p in"):

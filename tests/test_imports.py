@@ -95,9 +95,17 @@ def violations(path: str, source: str) -> list[str]:
     ("path", "source", "expected"),
     [
         ("axpo_sandbox/base.py", "import os, axpo_sandbox.wire\nfrom . import x", []),
-        ("axpo_sandbox/base.py", "import numpy", ["axpo_sandbox/base.py:1 imports numpy when it is imported"]),
+        (
+            "axpo_sandbox/base.py",
+            "import numpy",
+            ["axpo_sandbox/base.py:1 imports numpy when it is imported"],
+        ),
         ("axpo_sandbox/local/zygote.py", "def f():\n  import numpy", []),
-        ("axpo_sandbox/base.py", "def f():\n  import axpo_env", ["axpo_sandbox/base.py:2 imports axpo_env: against"]),
+        (
+            "axpo_sandbox/base.py",
+            "def f():\n  import axpo_env",
+            ["axpo_sandbox/base.py:2 imports axpo_env: against"],
+        ),
         ("axpo_sandbox/docker/engine.py", "import docker\nfrom docker.errors import A", []),
         (
             "axpo_sandbox/base.py",
@@ -218,8 +226,8 @@ def test_importing_the_environments_is_light_and_starts_nothing(repository: Path
 
 
 def test_configs_metrics_and_run_folders_need_no_torch(repository: Path) -> None:
-    names = ("config", "metrics", "tables", "runfolder", "transcripts", "curves", "sinks", "progress")
-    watch_import(repository, "axpo_algo.curves")  # on a new machine, matplotlib lists the fonts once
-    report = watch_import(repository, *(f"axpo_algo.{name}" for name in names))
+    names = ("metrics", "tables", "folder", "pages", "curves", "sinks", "progress")
+    watch_import(repository, "axpo_algo.run.curves")  # on a new machine, matplotlib lists the fonts once
+    report = watch_import(repository, "axpo_algo.config", *(f"axpo_algo.run.{name}" for name in names))
     assert {"torch", "transformers", "wandb", "axpo_env"} & set(report["loaded"]) == set()
     assert report["started"] == []

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from axpo_algo.metrics import GroupOutcome, pass_at_k, summarize_groups
-from axpo_algo.tables import format_value, markdown_table, rich_table, write_json
+from axpo_algo.run.metrics import GroupOutcome, pass_at_k, summarize_groups
+from axpo_algo.run.tables import format_value, markdown_table, rich_table, write_json
 
 
 @pytest.mark.parametrize(

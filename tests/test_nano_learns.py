@@ -10,7 +10,7 @@ import json
 import pytest
 
 from axpo_algo.config import TrainConfig, load_config
-from axpo_algo.runfolder import read_jsonl
+from axpo_algo.run.folder import read_jsonl
 from axpo_algo.train import train
 
 SEEDS = (1, 2, 3)

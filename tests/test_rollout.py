@@ -114,10 +114,10 @@ def test_a_turn_by_turn_record(env, chat, pool):
     assert first.token_ids[prompt_length : prompt_length + len(zoom_ids)] == zoom_ids
     assert first.token_ids[-len(answer_ids) :] == answer_ids
     observed = len(first.token_ids) - prompt_length - len(zoom_ids) - len(answer_ids)
-    assert first.trained == (
+    assert first.loss_mask == (
         [False] * prompt_length + [True] * len(zoom_ids) + [False] * observed + [True] * len(answer_ids)
     )
-    assert [lp for lp, t in zip(first.sampling_logprobs, first.trained, strict=True) if not t] == [0.0] * (
+    assert [lp for lp, t in zip(first.sampling_logprobs, first.loss_mask, strict=True) if not t] == [0.0] * (
         prompt_length + observed
     )
     assert [turn.text for turn in first.turns] == [zoom, ANSWER.format(c=color, v=right)]
@@ -135,11 +135,11 @@ def test_a_turn_without_end_is_cut(env, chat, pool):
     )
     trajectory = episodes[0].trajectory
     assert (trajectory.status, trajectory.reward) == ("max_new_tokens", 0.0)
-    assert sum(trajectory.trained) == 10
+    assert sum(trajectory.loss_mask) == 10
 
 
-@pytest.mark.parametrize("in_step", [True, False])
-def test_branches_share_prefix_and_state_and_go_their_own_ways(env, chat, pool, in_step):
+@pytest.mark.parametrize("lockstep", [True, False])
+def test_branches_share_prefix_and_state_and_go_their_own_ways(env, chat, pool, lockstep):
     color, box, right, _ = facts(env, 6)
     wrong_box = [0, 167] if box[0] else [833, 1000]
 
@@ -155,19 +155,19 @@ def test_branches_share_prefix_and_state_and_go_their_own_ways(env, chat, pool, 
     gold = chat.image(env.step(ZOOM.format(c=color, x=box[0], y=box[2]))[0]["images"][0])
     engine = ScriptedEngine(chat, script)
     (source,) = start_group(env, chat, index=6, num_episodes=1, seed=("source",), keep_forks=True)
-    run_episodes([source], engine, chat, Sampling(max_new_tokens=64), pool=pool, in_step=in_step)
+    run_episodes([source], engine, chat, Sampling(max_new_tokens=64), pool=pool, lockstep=lockstep)
     kept = source.trajectory
     assert kept.reward == 0.0
     copies = branch(source, 4, seed=("branch",), image_token_id=chat.image_token_id)
-    run_episodes(copies, engine, chat, Sampling(max_new_tokens=64), pool=pool, in_step=in_step)
+    run_episodes(copies, engine, chat, Sampling(max_new_tokens=64), pool=pool, lockstep=lockstep)
     continuations = [copy.trajectory for copy in copies]
     assert [t.reward for t in continuations] == [0.0, 0.0, 1.0, 0.0]
     for trajectory in continuations:
         check_prefix(trajectory, chat.image_token_id)
         assert trajectory.token_ids[: kept.branch_point] == kept.token_ids[: kept.branch_point]
         assert trajectory.prefix_length == trajectory.branch_point == kept.branch_point
-        assert not any(trajectory.trained[: kept.branch_point])
-        assert trajectory.trained[kept.branch_point]
+        assert not any(trajectory.loss_mask[: kept.branch_point])
+        assert trajectory.loss_mask[kept.branch_point]
         assert trajectory.turns[0].text.startswith(f"zoom {color}\n</think>\n\n<tool_call>")
         assert trajectory.used_tool and len(trajectory.images) == 2
     assert kept.images[0] is continuations[0].images[0]
@@ -184,7 +184,7 @@ def test_branches_share_prefix_and_state_and_go_their_own_ways(env, chat, pool, 
     assert [s.advantage for s in samples] == pytest.approx(
         [1.0, 0.0, -0.5773503, -0.5773503, 1.7320508, -0.5773503]
     )
-    assert [len(s.trained_positions) for s in samples[2:]] == [sum(t.trained) for t in continuations]
+    assert [len(s.trained_positions) for s in samples[2:]] == [sum(t.loss_mask) for t in continuations]
     for episode in (source, *copies):
         episode.close()
 
@@ -201,10 +201,10 @@ def test_a_branch_that_strays_is_caught(env, chat, pool):
     with pytest.raises(PrefixMismatch, match="differ from its source"):
         check_prefix(trajectory, chat.image_token_id)
     trajectory.token_ids[3] -= 1
-    trajectory.trained[3] = True
+    trajectory.loss_mask[3] = True
     with pytest.raises(PrefixMismatch, match="repeated prefix"):
         check_prefix(trajectory, chat.image_token_id)
-    trajectory.trained[3] = False
+    trajectory.loss_mask[3] = False
     trajectory.images = trajectory.images[1:]
     with pytest.raises(PrefixMismatch, match="other images"):
         check_prefix(trajectory, chat.image_token_id)

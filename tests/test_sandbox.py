@@ -61,7 +61,7 @@ def test_contract_command_refuses_unknown_names(capsys: pytest.CaptureFixture[st
     assert contract.main(["locale"]) == 2
     assert (
         capsys.readouterr().err
-        == f"unknown sandbox 'locale'; known: {', '.join(BACKENDS)}; did you mean 'local'?\n"
+        == f"unknown sandbox 'locale'; known: {', '.join(sorted(BACKENDS))}; nearest: local\n"
     )
 
 
@@ -91,12 +91,12 @@ def test_contract_command_fails_if_a_promise_is_broken(
     [
         (
             lambda: make_sandbox("locl"),
-            f"unknown sandbox 'locl'; known: {', '.join(BACKENDS)}; did you mean 'local'?",
+            f"unknown sandbox 'locl'; known: {', '.join(sorted(BACKENDS))}; nearest: local",
         ),
-        (lambda: make_sandbox("local", preloads=()), "did you mean 'preload'?"),
-        (lambda: make_sandbox("local", isolation="landlok"), "did you mean 'landlock'?"),
-        (lambda: make_sandbox("local", fallback="snap"), "did you mean 'snapshot'?"),
-        (lambda: make_sandbox("local", limits={"timeout": 1}), "did you mean 'timeout_s'?"),
+        (lambda: make_sandbox("local", preloads=()), "nearest: preload"),
+        (lambda: make_sandbox("local", isolation="landlok"), "nearest: landlock"),
+        (lambda: make_sandbox("local", fallback="snap"), "nearest: snapshot"),
+        (lambda: make_sandbox("local", limits={"timeout": 1}), "nearest: timeout_s"),
         (lambda: Limits(num_images=0), "limit num_images must be a positive whole number, not 0"),
     ],
 )

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from axpo_sandbox import SandboxError, SandboxUnavailable
 from benchmarks.attacks.arena import Arena, open_arena
 from benchmarks.attacks.corpus import FAMILIES, HELD, SKIPPED, SUCCEEDED, Attack, Outcome, held, load
 from benchmarks.attacks.run import MAX_DESCRIPTORS, Result, make, result_of, run_guarded
 from benchmarks.sandbox_isolation import BEGIN, END, in_words, standing, surprises, table, with_block
-from axpo_sandbox import SandboxError, SandboxUnavailable
 
 ATTACKS = load()
 

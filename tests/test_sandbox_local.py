@@ -17,7 +17,6 @@ from typing import Any
 
 import pytest
 
-from benchmarks.sandbox_soak import soak
 from axpo_sandbox import (
     Execution,
     SandboxClosed,
@@ -31,6 +30,7 @@ from axpo_sandbox import (
 )
 from axpo_sandbox.local.client import LocalSandbox, LocalSession
 from axpo_sandbox.local.processes import descendants_of
+from benchmarks.sandbox_soak import soak
 
 
 @pytest.fixture(scope="module")

@@ -164,7 +164,7 @@ def test_memory_makes_snapshots_journals_and_then_sessions_wait(parts: list[Meas
 def test_bad_bounds_are_named() -> None:
     with pytest.raises(ValueError, match="max_sessions must be positive, not 0"):
         SandboxPool(Measured, max_sessions=0)
-    with pytest.raises(ValueError, match=r"'max_session'; known: .*did you mean 'max_sessions'"):
+    with pytest.raises(ValueError, match=r"'max_session'; known: .*nearest: max_sessions"):
         SandboxPool.of("local", max_session=3)
 
 

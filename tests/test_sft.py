@@ -27,9 +27,9 @@ def env():
 def test_only_the_demonstrators_own_tokens_are_trained(env, chat):
     trajectory = demonstrate(env, chat, index=4, rng=random.Random(0), use_tools=True)
     zoom, answer = env.task.demonstrate(random.Random(0))
-    trained = [token for token, own in zip(trajectory.token_ids, trajectory.trained, strict=True) if own]
+    trained = [token for token, own in zip(trajectory.token_ids, trajectory.loss_mask, strict=True) if own]
     assert trained == chat.action(zoom) + chat.action(answer)
-    read = [token for token, own in zip(trajectory.token_ids, trajectory.trained, strict=True) if not own]
+    read = [token for token, own in zip(trajectory.token_ids, trajectory.loss_mask, strict=True) if not own]
     assert chat.image_token_id in read and chat.tool_call_id not in read
     assert (trajectory.status, trajectory.reward) == ("answer", 1.0)
     assert trajectory.tool_counts == {"image_zoom_in": 1} and len(trajectory.images) == 2

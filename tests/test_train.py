@@ -17,7 +17,7 @@ from axpo_algo.config import TrainConfig, config_from_mapping
 from axpo_algo.evaluate import main as evaluate_main
 from axpo_algo.models.nano import build_nano
 from axpo_algo.models.qwen3_vl import Qwen3VLPolicy
-from axpo_algo.runfolder import read_jsonl
+from axpo_algo.run.folder import read_jsonl
 from axpo_algo.sft import run_sft
 from axpo_algo.train import main as train_main
 from axpo_algo.train import train

@@ -1,9 +1,9 @@
 """Rollout engines: what samples tokens after prompts. `make_engine` looks one up by name."""
 
-import difflib
 from typing import Any
 
 from axpo_algo.engines.base import Engine, GenerationRequest, Sampling
+from axpo_sandbox.names import unknown_name
 
 __all__ = ["ENGINES", "Engine", "GenerationRequest", "Sampling", "make_engine"]
 
@@ -16,5 +16,4 @@ def make_engine(name: str, policy: Any, **options: Any) -> Engine:
         from axpo_algo.engines.transformers import TransformersEngine
 
         return TransformersEngine(policy, **options)
-    near = difflib.get_close_matches(name, ENGINES, n=1, cutoff=0.0)
-    raise ValueError(f"unknown engine {name!r}; known: {', '.join(ENGINES)}; nearest: {near[0]!r}")
+    raise ValueError(unknown_name("engine", name, ENGINES))

@@ -2,9 +2,9 @@
 
 import struct
 
+from axpo_sandbox import Execution
 from benchmarks.attacks.arena import LIMITS, Arena
 from benchmarks.attacks.corpus import Outcome, add, attack, held, skipped, succeeded
-from axpo_sandbox import Execution
 
 MAX_ERROR_CHARS = 32_768
 MAX_WARNINGS = 64

@@ -18,9 +18,9 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from axpo_sandbox import Execution, Limits, Sandbox, Session, make_sandbox
 from benchmarks.attacks.corpus import Outcome, held, skipped, succeeded
 from benchmarks.attacks.plain import PlainSandbox
-from axpo_sandbox import Execution, Limits, Sandbox, Session, make_sandbox
 
 # Small, so that going past them is cheap: an attack stops as soon as it has shown that it can.
 LIMITS = Limits(

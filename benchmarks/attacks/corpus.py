@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from axpo_sandbox.base import unknown_name
+from axpo_sandbox.names import unknown_name
 
 if TYPE_CHECKING:
     from benchmarks.attacks.arena import Arena

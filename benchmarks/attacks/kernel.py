@@ -3,10 +3,10 @@
 That is: in a child, in namespaces of its own, with arguments that say "no permission" and "no such thing" apart.
 """
 
+from axpo_sandbox.local.syscalls import NUMBERS
 from benchmarks.attacks.arena import Arena
 from benchmarks.attacks.corpus import Outcome, attack, cell, held, succeeded
 from benchmarks.attacks.signals import number
-from axpo_sandbox.local.syscalls import NUMBERS
 
 FAMILY = "kernel"
 _PRELUDE = """

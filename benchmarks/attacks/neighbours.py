@@ -5,11 +5,11 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from axpo_sandbox import Session
+from axpo_sandbox.local.syscalls import NUMBERS
 from benchmarks.attacks.arena import Arena
 from benchmarks.attacks.corpus import Outcome, add, held, succeeded
 from benchmarks.attacks.signals import number
-from axpo_sandbox import Session
-from axpo_sandbox.local.syscalls import NUMBERS
 
 Pair = Callable[[Arena, Session, Session], Outcome]
 

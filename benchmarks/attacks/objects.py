@@ -12,10 +12,10 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from axpo_sandbox import SandboxError
 from benchmarks.attacks.answers import faults
 from benchmarks.attacks.arena import Arena
 from benchmarks.attacks.corpus import Outcome, add, held, succeeded
-from axpo_sandbox import SandboxError
 
 FAMILY = "objects"
 _seen: list[str] = []

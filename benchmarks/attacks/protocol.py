@@ -6,10 +6,10 @@ takes an answer for that to another request.
 
 import time
 
+from axpo_sandbox import SandboxError
 from benchmarks.attacks.answers import faults
 from benchmarks.attacks.arena import Arena
 from benchmarks.attacks.corpus import Outcome, add, attack, held, skipped, succeeded
-from axpo_sandbox import SandboxError
 
 FAMILY = "protocol"
 _TIMEOUT_S = 5.0

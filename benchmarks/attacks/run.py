@@ -21,10 +21,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.attacks.arena import Arena, open_arena
-from benchmarks.attacks.corpus import SUCCEEDED, Attack, Outcome, held, load, skipped, succeeded
 from axpo_sandbox import SandboxError
 from axpo_sandbox.local.cgroup import Cgroup
+from benchmarks.attacks.arena import Arena, open_arena
+from benchmarks.attacks.corpus import SUCCEEDED, Attack, Outcome, held, load, skipped, succeeded
 
 # What an attack may cost the trusted side. Tables of descriptors and memory are measured after it, at rest and at peak.
 MAX_DESCRIPTORS = 8

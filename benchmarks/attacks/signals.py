@@ -9,10 +9,10 @@ import resource
 import time
 from pathlib import Path
 
-from benchmarks.attacks.arena import Arena, eventually
-from benchmarks.attacks.corpus import Outcome, add, attack, cell, held, skipped, succeeded
 from axpo_sandbox import Session
 from axpo_sandbox.local.syscalls import NUMBERS
+from benchmarks.attacks.arena import Arena, eventually
+from benchmarks.attacks.corpus import Outcome, add, attack, cell, held, skipped, succeeded
 
 # x86_64, aarch64
 MORE_NUMBERS = {

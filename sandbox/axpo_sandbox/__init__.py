@@ -31,8 +31,8 @@ from axpo_sandbox.base import (
     SnapshotRefused,
     SnapshotReleased,
     UnisolatedRefused,
-    unknown_name,
 )
+from axpo_sandbox.names import unknown_name
 
 __all__ = [
     "BACKENDS",

@@ -5,12 +5,13 @@ that goes wrong is a `SandboxError`. Running code is left to the backends, their
 """
 
 import dataclasses
-import difflib
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Protocol, Self, runtime_checkable
+
+from axpo_sandbox.names import unknown_name
 
 # The names an `ExecutionError` has when the interpreter did not live to say its own. In each case the session
 # is put back to the moment before the cell: it costs that cell, its variables and its files, and no more.
@@ -294,11 +295,3 @@ class Releasing(ABC):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.release()
-
-
-def unknown_name(what: str, given: object, known: Iterable[str]) -> str:
-    """The sentence for a name that is not known: what was given, what is, and the nearest."""
-    names = list(known)
-    nearest = difflib.get_close_matches(str(given), names, n=1, cutoff=0.0)
-    guess = f"; did you mean {nearest[0]!r}?" if nearest else ""
-    return f"unknown {what} {given!r}; known: {', '.join(names)}{guess}"

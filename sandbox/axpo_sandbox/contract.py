@@ -30,8 +30,8 @@ from axpo_sandbox.base import (
     SessionClosed,
     SnapshotRefused,
     SnapshotReleased,
-    unknown_name,
 )
+from axpo_sandbox.names import unknown_name
 
 PNG_START = b"\x89PNG\r\n\x1a\n"
 
@@ -428,7 +428,9 @@ def _option(text: str) -> tuple[str, Any]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the table for a backend. Returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m axpo_sandbox.contract", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m axpo_sandbox.contract", description=__doc__.splitlines()[0]
+    )
     parser.add_argument("name", help=f"a backend: {', '.join(BACKENDS)}")
     parser.add_argument(
         "--option",

@@ -4,7 +4,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from axpo_sandbox.base import Limits, unknown_name
+from axpo_sandbox.base import Limits
+from axpo_sandbox.names import unknown_name
 
 FALLBACKS = ("snapshot", "replay")
 PRELOAD = ("numpy", "scipy", "sympy", "pandas", "matplotlib", "PIL")

@@ -33,9 +33,9 @@ from axpo_sandbox.base import (
     SessionClosed,
     Snapshot,
     SnapshotReleased,
-    unknown_name,
 )
 from axpo_sandbox.fair import FairGate
+from axpo_sandbox.names import unknown_name
 
 _closed_by_sigterm: "weakref.WeakSet[SandboxPool]" = weakref.WeakSet()
 

@@ -9,7 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from axpo_sandbox.base import SandboxUnavailable, unknown_name
+from axpo_sandbox.base import SandboxUnavailable
+from axpo_sandbox.names import unknown_name
 
 _TIMEOUT_S = 60
 _MAKE_IMAGE = "`python -m axpo_sandbox.docker.image` makes one"

@@ -1,4 +1,4 @@
-"""Handles of processes in a container, as `axpo_sandbox.backend` wants them; and what the relay says of them, checked."""
+"""Handles of processes in a container, as `axpo_sandbox.backend` wants them; what the relay says of them, checked."""
 
 import base64
 import time

@@ -54,7 +54,9 @@ def reap(config: E2BConfig | None = None, *, owner: str | None = None, everythin
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Reap and say what. Returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m axpo_sandbox.e2b.reaper", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m axpo_sandbox.e2b.reaper", description=__doc__.splitlines()[0]
+    )
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--owner", help="the owner whose machines and snapshots are ended")
     which.add_argument("--all", action="store_true", help="end those of all owners")

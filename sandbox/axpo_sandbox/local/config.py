@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from axpo_sandbox.base import Limits, unknown_name
+from axpo_sandbox.base import Limits
+from axpo_sandbox.names import unknown_name
 from axpo_sandbox.options import PRELOAD, check_fallback, config_of
 
 ISOLATIONS = ("auto", "namespaces", "landlock", "none")

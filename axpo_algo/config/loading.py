@@ -2,11 +2,10 @@
 
 A command line is any mix of `recipe=NAME` (a file of this package), `--config FILE`, `key=value` and
 `--key value`, with dotted keys for what is nested. Files are merged first, in the order given, then the
-overrides; mappings merge, everything else replaces. Names are checked by `axpo_algo.config_schema`, types by
+overrides; mappings merge, everything else replaces. Names are checked by `axpo_algo.config.schema`, types by
 jsonargparse, ranges by each dataclass itself. What the fields mean stands under them, in the dataclasses.
 """
 
-import difflib
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
@@ -16,7 +15,7 @@ from typing import Any, TypeVar
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 
-from axpo_algo.config_schema import (
+from axpo_algo.config.schema import (
     ConfigError,
     complete,
     dataclass_in,
@@ -26,6 +25,7 @@ from axpo_algo.config_schema import (
     merge,
     plain,
 )
+from axpo_sandbox.names import unknown_name
 
 Config = TypeVar("Config")
 
@@ -137,8 +137,7 @@ def _pairs(argv: Sequence[str], known: Mapping[str, Any]) -> Iterator[tuple[str,
 def _recipe_path(name: str) -> Path:
     names = recipe_names()
     if name not in names:
-        nearest = difflib.get_close_matches(name, names, n=1, cutoff=0.0)
-        raise ConfigError(f"unknown recipe {name!r}; known: {', '.join(names)}; nearest: {nearest[0]!r}")
+        raise ConfigError(unknown_name("recipe", name, names))
     return Path(str(resources.files("axpo_algo") / "recipes" / f"{name}.yaml"))
 
 

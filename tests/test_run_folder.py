@@ -12,12 +12,12 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from axpo_algo.curves import PANELS, Panel, draw_curves, trailing_mean
-from axpo_algo.metrics import summarize_groups
-from axpo_algo.progress import Progress
-from axpo_algo.runfolder import RunFolder, latest_run_path, next_run_path, read_jsonl
-from axpo_algo.sinks import WandbSink, open_sinks
-from axpo_algo.transcripts import Message, Transcript, write_page
+from axpo_algo.run.curves import PANELS, Panel, draw_curves, trailing_mean
+from axpo_algo.run.folder import RunFolder, latest_run_path, next_run_path, read_jsonl
+from axpo_algo.run.metrics import summarize_groups
+from axpo_algo.run.pages import Message, Transcript, write_page
+from axpo_algo.run.progress import Progress
+from axpo_algo.run.sinks import WandbSink, open_sinks
 
 
 def metrics_at(step: int) -> dict[str, float | int | None]:

@@ -5,8 +5,8 @@
     timings.jsonl         a line per step: seconds and rates, which the machine decides
     trajectories/         step-000010.md with its images beside it
     curves.png            the metrics, drawn
-    checkpoints/          left to `axpo_algo.checkpoint`
-    tensorboard/          left to `axpo_algo.sinks`
+    checkpoints/          left to `axpo_algo.run.checkpoint`
+    tensorboard/          left to `axpo_algo.run.sinks`
 
 One process writes a folder. Resuming at a step removes what was written after it, so that a run that was
 killed and resumed leaves the same metrics.jsonl as one that was never broken.
@@ -22,9 +22,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
 
-from axpo_algo.curves import draw_curves
-from axpo_algo.sinks import Sink
-from axpo_algo.transcripts import Transcript, write_page
+from axpo_algo.run.curves import draw_curves
+from axpo_algo.run.pages import Transcript, write_page
+from axpo_algo.run.sinks import Sink
 
 Metrics = Mapping[str, float | int | str | None]
 

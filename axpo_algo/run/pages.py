@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from axpo_algo.tables import format_value
+from axpo_algo.run.tables import format_value
 
 
 @dataclass(frozen=True, kw_only=True)

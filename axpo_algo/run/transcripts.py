@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from axpo_algo.models.chat import Chat
-from axpo_algo.transcripts import Message, Transcript
+from axpo_algo.run.pages import Message, Transcript
 from axpo_algo.types import Group, Trajectory
 
 __all__ = ["transcripts"]

@@ -1,9 +1,8 @@
 """What nested config dataclasses say of their keys: names, defaults, the sentence under each field.
 
-Refuses unknown names. Types, files and command lines are left to `axpo_algo.config_loading`.
+Refuses unknown names. Types, files and command lines are left to `axpo_algo.config.loading`.
 """
 
-import difflib
 import re
 import typing
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,6 +11,8 @@ from types import UnionType
 from typing import Any, Union
 
 import docstring_parser
+
+from axpo_sandbox.names import nearest_name, unknown_name
 
 
 class ConfigError(ValueError):
@@ -131,11 +132,10 @@ def _mapping(value: Any, key: str) -> Mapping[str, Any]:
 def _unknown_key(key: str, prefix: str, names: Sequence[str], known: Sequence[str]) -> str:
     """The sentence that refuses `key`: what is known beside it, and the nearest key anywhere."""
     leaf = key.rsplit(".", 1)[-1]
-    elsewhere = [other for other in known if other.rsplit(".", 1)[-1] == leaf]
-    candidates = [*known, *(prefix + name for name in names)]
-    nearest = elsewhere or difflib.get_close_matches(key, candidates, n=1, cutoff=0.0)
-    where = f"under {prefix.rstrip('.')!r}" if prefix else "at the top"
-    return f"unknown key {key!r}; known {where}: {', '.join(names)}; nearest: {nearest[0]!r}"
+    same_name = [other for other in known if other.rsplit(".", 1)[-1] == leaf]
+    nearest = nearest_name(key, same_name or [*known, *(prefix + name for name in names)], cutoff=0.0)
+    where = f" under {prefix.rstrip('.')!r}" if prefix else " at the top"
+    return unknown_name("key", key, names, where=where, nearest=nearest)
 
 
 def _is_sequence(annotation: Any) -> bool:

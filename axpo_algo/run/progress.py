@@ -11,7 +11,7 @@ from typing import Any, Self
 from rich import progress as bars
 from rich.console import Console
 
-from axpo_algo.tables import format_value
+from axpo_algo.run.tables import format_value
 
 
 class Progress:

@@ -1,46 +1,12 @@
-"""What a training run can be told: nested, frozen, keyword-only dataclasses, a unit under each field.
+"""The settings of a training run: nested, frozen, keyword-only dataclasses, a unit under each field.
 
-Loading them from YAML and the command line is left to `axpo_algo.config_loading`, whose names stand here too;
-ready YAML files lie in `recipes`. Names of algorithms, engines and environments are checked where used.
+Loading them from YAML and the command line is left to `axpo_algo.config.loading`; ready YAML files lie in `recipes`.
+Names of algorithms, engines and environments are checked where used.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
-
-from axpo_algo.config_loading import (
-    config_from_file,
-    config_from_mapping,
-    load_config,
-    load_config_or_exit,
-    recipe_names,
-    to_yaml,
-)
-from axpo_algo.config_schema import ConfigError
-
-__all__ = [
-    "AxpoConfig",
-    "CheckpointConfig",
-    "ConfigError",
-    "EnvConfig",
-    "EvaluationConfig",
-    "LoggingConfig",
-    "LossConfig",
-    "OptimizerConfig",
-    "PolicyConfig",
-    "RolloutConfig",
-    "SFTConfig",
-    "SFTPhase",
-    "SFTSource",
-    "TrainConfig",
-    "TrainingConfig",
-    "config_from_file",
-    "config_from_mapping",
-    "load_config",
-    "load_config_or_exit",
-    "recipe_names",
-    "to_yaml",
-]
 
 
 def _at_least(config: object, minimum: float, *names: str) -> None:
@@ -174,7 +140,7 @@ class RolloutConfig:
     """turns per trajectory"""
     num_workers: int = 4
     """tool calls running at a time"""
-    in_step: bool = True
+    lockstep: bool = True
     """the engine waits for every running episode: a seeded run repeats itself; false: it batches whoever waits"""
     max_batch_size: int = 256
     """sequences decoded together"""
