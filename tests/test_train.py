@@ -222,9 +222,9 @@ def test_unknown_names_are_refused_by_name(capsys, tmp_path):
             train_main([argument])
         assert stop.value.code == 2
         assert said in capsys.readouterr().err
-    with pytest.raises(ValueError, match="unknown algorithm 'axop'; known: grpo, axpo; nearest: 'axpo'"):
+    with pytest.raises(ValueError, match="unknown algorithm 'axop'; known: axpo, grpo; nearest: axpo"):
         train(config(algorithm="axop", run_dir=str(tmp_path / "run")), quiet())
-    with pytest.raises(ValueError, match="unknown algorithm 'gpro'; known: grpo, axpo; nearest: 'grpo'"):
+    with pytest.raises(ValueError, match="unknown algorithm 'gpro'; known: axpo, grpo; nearest: grpo"):
         train(config(baseline="gpro", run_dir=str(tmp_path / "run")), quiet())
     assert not (tmp_path / "run").exists()
 
