@@ -201,6 +201,7 @@ def _observe(episode: Episode, result: tuple[Any, ...], chat: Chat) -> None:
     trajectory = episode.trajectory
     for call in info["tool_calls"]:
         trajectory.used_tool = True
+        trajectory.aim = trajectory.aim or call.get("aim")
         name = call["name"] or "malformed"
         trajectory.tool_counts[name] = trajectory.tool_counts.get(name, 0) + 1
     if terminated or truncated:

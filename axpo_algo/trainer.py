@@ -198,6 +198,7 @@ def group_outcome(group: Group) -> GroupOutcome:
         used_tool=[trajectory.used_tool for trajectory in group.trajectories],
         tool_calls=calls,
         recovered=recovered,
+        aims=[trajectory.aim for trajectory in group.trajectories if trajectory.aim is not None],
     )
 
 

@@ -76,6 +76,8 @@ class Trajectory:
     """one past the last token of the first tool call"""
     used_tool: bool = False
     tool_counts: dict[str, int] = field(default_factory=dict)
+    aim: dict[str, Any] | None = None
+    """of the first call that aimed somewhere, where the task knows where it should have: on_target, place, target"""
     source: "Trajectory | None" = None
     """the trajectory whose prefix this one continues"""
     prefix_length: int = 0

@@ -18,7 +18,7 @@ import numpy as np
 from axpo_env import dynamics, snapshots
 from axpo_env.grading.judge import Judge, make_judge
 from axpo_env.infos import Record
-from axpo_env.messages import NotText
+from axpo_env.messages import NotText, ToolCall
 from axpo_env.names import check_keys, check_seconds, check_text, check_whole, shorten
 from axpo_env.snapshots import ReplayDiverged, Snapshot
 from axpo_env.spaces import Images, UnicodeText
@@ -28,6 +28,7 @@ from axpo_env.tasks.base import Task, TaskSource
 from axpo_env.tools import check_sequence, make_tools
 from axpo_env.tools.base import Tool
 from axpo_env.tools.interpreter import Interpreter, check_sandbox, shared_sandbox
+from axpo_env.tools.zoom import ZoomTool, zoom_aim
 
 MAX_PIXELS = 1_048_576  # pixels of a published image as the policy sees it, where nothing else is asked for
 
@@ -280,7 +281,7 @@ class ToolEnv(gym.Env[Observation, str]):
             "new_messages": [message.as_dict() for message in state.new_messages],
             "messages": [message.as_dict() for message in state.messages],
             "tools": json.loads(self._schemas),
-            "tool_calls": [_call_dict(call) for call in state.calls],
+            "tool_calls": [_call_dict(call, state.task) for call in state.calls],
             "stop_reason": state.stop_reason,
             "grade": None if state.grade is None else Record(state.grade.as_dict()),
             "outage": state.outage,
@@ -289,5 +290,6 @@ class ToolEnv(gym.Env[Observation, str]):
         }
 
 
-def _call_dict(call: Any) -> dict[str, Any]:
-    return {"name": call.name, "arguments": copy.deepcopy(call.arguments), "error": call.error}
+def _call_dict(call: ToolCall, task: Task) -> dict[str, Any]:
+    aim = zoom_aim(task, call.arguments) if call.name == ZoomTool.name and call.error is None else None
+    return {"name": call.name, "arguments": copy.deepcopy(call.arguments), "error": call.error, "aim": aim}

@@ -3,6 +3,7 @@
 import io
 import json
 import math
+import random
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from axpo_algo.run.metrics import GroupOutcome, pass_at_k, summarize_groups
+from axpo_algo.run.metrics import GroupOutcome, mutual_information, pass_at_k, summarize_groups
 from axpo_algo.run.tables import format_value, markdown_table, rich_table, write_json
 
 
@@ -80,6 +81,8 @@ def test_summary_by_hand() -> None:
         "eval/all_wrong_tool_after": 1 / 3,
         "eval/all_wrong_no_tool": 2 / 4,
         "eval/recovery_rate": 1 / 2,
+        "eval/aim_on_target": None,
+        "eval/aim_bits": None,
         "eval/calls/python": 4,
         "eval/calls/zoom": 4,
     }
@@ -170,3 +173,31 @@ def test_write_json_makes_the_folder_and_refuses_nan(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="not JSON compliant"):
         write_json(path, {"a": math.nan})
     assert json.loads(path.read_text()) == ROWS
+
+
+def test_aim_is_the_share_on_target_and_what_it_tells_in_bits() -> None:
+    def aims(*pairs: tuple[int, int]) -> list[dict[str, Any]]:
+        return [{"on_target": target == place, "target": target, "place": place} for target, place in pairs]
+
+    groups = [
+        GroupOutcome(rewards=[0.0, 1.0], used_tool=[True, True], aims=aims((0, 0), (0, 0))),
+        GroupOutcome(rewards=[0.0, 1.0], used_tool=[True, True], aims=aims((1, 1), (1, 1))),
+        GroupOutcome(rewards=[0.0], used_tool=[False]),
+    ]
+    summary = summarize_groups(groups)
+    assert summary.aim_on_target == 1.0
+    # One bit from the joint counts [[2, 0], [0, 2]]; bias (2 - 2 - 2 + 1) / (2 * 4 * ln 2).
+    assert summary.aim_bits == pytest.approx(1.0 + 1 / (8 * math.log(2)))
+    nowhere = [{"on_target": False, "target": None, "place": None}]
+    unknown = summarize_groups([GroupOutcome(rewards=[0.0], used_tool=[True], aims=nowhere)])
+    assert (unknown.aim_on_target, unknown.aim_bits) == (0.0, None)
+    assert summarize_groups(groups[2:]).aim_on_target is None
+
+
+def test_mutual_information_of_independent_places_is_about_zero_on_few_samples() -> None:
+    draw = random.Random(0)
+    estimates = [
+        mutual_information([(draw.randrange(6), draw.randrange(6)) for _ in range(128)]) for _ in range(200)
+    ]
+    assert abs(sum(estimates) / 200) < 0.02
+    assert mutual_information([(i % 6, i % 6) for i in range(600)]) == pytest.approx(math.log2(6), abs=0.02)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from axpo_env.messages import format_action, format_call
-from axpo_env.tools.zoom import crop_box
+from axpo_env.tools.zoom import crop_box, zoom_aim
 from axpo_env.views import downscale, view_size
 
 
@@ -128,3 +128,37 @@ def test_downscaling_averages_areas():
     image = np.zeros((4, 4, 3), dtype=np.uint8)
     image[:2, :2] = [[[0], [100]], [[100], [200]]]
     assert downscale(image, 4)[:, :, 0].tolist() == [[100, 0], [0, 0]]
+
+
+def test_info_says_where_a_zoom_looked_and_where_it_should_have(env):
+    target = env.task.places.index(env.task.gold_boxes[0])
+    assert len(env.task.places) == 6
+    for place, box in enumerate(env.task.places):
+        env.reset(options={"index": 0})
+        *_, info = env.step(
+            format_action("", format_call("image_zoom_in", {"bbox_2d": list(box), "label": "x"}))
+        )
+        aim = {"on_target": place == target, "place": place, "target": target}
+        assert info["tool_calls"][0]["aim"] == aim
+
+
+@pytest.mark.parametrize(
+    ("box", "on_target"),
+    [
+        ((0, 0, 1000, 1000), True),
+        ((0, 0, 1000, 917), True),
+        ((0, 0, 1000, 916), False),
+        ((0, 0, 9, 9), False),
+    ],
+)
+def test_a_zoom_is_on_target_when_it_shows_half_of_the_box(env, box, on_target):
+    aim = zoom_aim(env.task, {"bbox_2d": list(box), "label": "x"})
+    assert aim["on_target"] is on_target and aim["target"] is not None
+
+
+def test_calls_that_aim_nowhere_say_nothing_of_aim(env):
+    *_, info = env.step(
+        format_action("", format_call("image_zoom_in", {"bbox_2d": [9, 0, 9, 9], "label": "x"}))
+    )
+    assert info["tool_calls"][0]["aim"] is None and info["tool_calls"][0]["error"]
+    assert zoom_aim(env.task, {"bbox_2d": [0, 0, 9, 9], "label": "x", "img_idx": 1}) is None

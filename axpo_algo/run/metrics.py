@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean, stdev
-from typing import TypeGuard
+from typing import Any, TypeGuard
 
 RIGHT = 1.0  # a reward at or above this is a right answer
 
@@ -26,6 +26,8 @@ class GroupOutcome:
     """tool name -> calls in the whole group"""
     recovered: bool | None = None
     """whether a resampled tool call was right; None: nothing was resampled in this group"""
+    aims: Sequence[Mapping[str, Any]] = ()
+    """of each trajectory's first aimed call, as `info["tool_calls"]` has it: on_target, place, target"""
 
     def __post_init__(self) -> None:
         if len(self.rewards) != len(self.used_tool):
@@ -62,6 +64,10 @@ class Summary:
     """share of non-empty subgroups without tool use that have no right trajectory, 0-1"""
     recovery_rate: float | None
     """share of all-wrong tool-using subgroups that resampling recovered, 0-1; None: nothing was resampled"""
+    aim_on_target: float | None
+    """share of first aimed calls that show what the question needs, 0-1"""
+    aim_bits: float | None
+    """what the place looked at tells about the place asked for, in bits, see `mutual_information`"""
     tool_calls: Mapping[str, int]
     """tool name -> calls"""
 
@@ -89,6 +95,25 @@ def pass_at_k(num_samples: int, num_right: int, k: int) -> float:
     if not 1 <= k <= num_samples:
         raise ValueError(f"k must lie in [1, {num_samples}], got {k}")
     return 1.0 - math.comb(num_samples - num_right, k) / math.comb(num_samples, k)
+
+
+def mutual_information(pairs: Sequence[tuple[int, int]]) -> float | None:
+    """Mutual information of two discrete variables, in bits, from samples; None without any.
+
+    The plug-in estimate less its first-order bias (Miller-Madow), (cells - rows - columns + 1) / (2 N ln 2) with the
+    rows, columns and cells that occur. So independent variables give about 0, below it as often as above.
+    """
+    if not pairs:
+        return None
+    joint = Counter(pairs)
+    rows, columns = Counter(row for row, _ in pairs), Counter(column for _, column in pairs)
+    total = len(pairs)
+    plug_in = sum(
+        count / total * math.log2(count * total / (rows[row] * columns[column]))
+        for (row, column), count in joint.items()
+    )
+    bias = (len(joint) - len(rows) - len(columns) + 1) / (2 * total * math.log(2))
+    return plug_in - bias
 
 
 def summarize_groups(groups: Sequence[GroupOutcome], *, ks: Sequence[int] = (1, 4)) -> Summary:
@@ -124,6 +149,15 @@ def summarize_groups(groups: Sequence[GroupOutcome], *, ks: Sequence[int] = (1, 
         all_wrong_tool_after=_share(len(failed) - num_recovered, num_tool_subgroups),
         all_wrong_no_tool=_mean([float(_num_right(rewards) == 0) for rewards in no_tool if rewards]),
         recovery_rate=_share(num_recovered, len(failed)) if was_resampled else None,
+        aim_on_target=_mean([float(aim["on_target"]) for group in groups for aim in group.aims]),
+        aim_bits=mutual_information(
+            [
+                (aim["target"], aim["place"])
+                for group in groups
+                for aim in group.aims
+                if aim["target"] is not None
+            ]
+        ),
         tool_calls=dict(sorted(calls.items())),
     )
 

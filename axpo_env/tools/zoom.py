@@ -14,6 +14,7 @@ from axpo_env.views import freeze
 
 if TYPE_CHECKING:
     from axpo_env.state import EpisodeState
+    from axpo_env.tasks.base import Task
     from axpo_env.tools.interpreter import Interpreter
 
 MIN_CROP_PX = 32  # one visual token of Qwen3-VL
@@ -53,6 +54,39 @@ class ZoomTool:
         image = state.images[index]
         left, top, right, bottom = crop_box(box, width_px=image.shape[1], height_px=image.shape[0])
         return ToolResult(images=(freeze(np.ascontiguousarray(image[top:bottom, left:right])),))
+
+
+def zoom_aim(task: "Task", arguments: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Where a zoom into the task's first image looked, and where it should have. For analysis, not for the policy.
+
+    Returns `on_target` (whether it shows half or more of a gold box), `place` and `target` (indices into the task's
+    places of the one looked at and of the only gold box; None where the task does not know its places or needs
+    several). None for a task without gold boxes and for another image. `arguments` are those of a call that was run.
+    """
+    box = arguments["bbox_2d"]
+    if not task.gold_boxes or arguments.get("img_idx", 0) != 0:
+        return None
+    target = task.places.index(task.gold_boxes[0]) if task.places and len(task.gold_boxes) == 1 else None
+    place = None
+    if task.places:
+        order = range(len(task.places))
+        place = max(
+            order, key=lambda index: (_overlap(box, task.places[index]), -_apart(box, task.places[index]))
+        )
+    on_target = any(2 * _overlap(box, gold) >= _overlap(gold, gold) for gold in task.gold_boxes)
+    return {"on_target": on_target, "place": place, "target": target}
+
+
+def _overlap(one: Sequence[float], other: Sequence[float]) -> float:
+    """The area that two boxes share."""
+    width = min(one[2], other[2]) - max(one[0], other[0])
+    height = min(one[3], other[3]) - max(one[1], other[1])
+    return max(width, 0) * max(height, 0)
+
+
+def _apart(one: Sequence[float], other: Sequence[float]) -> float:
+    """The squared distance of two boxes' centres, times four."""
+    return (one[0] + one[2] - other[0] - other[2]) ** 2 + (one[1] + one[3] - other[1] - other[3]) ** 2
 
 
 def crop_box(box: Sequence[float], *, width_px: int, height_px: int) -> tuple[int, int, int, int]:

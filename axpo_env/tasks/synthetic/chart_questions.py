@@ -61,6 +61,7 @@ def ask(rng: random.Random, chart: Chart, kind: str, *, level: ChartLevel, split
         guess_note=f"guess {_named(chart, plan)}",
         needs_tools=() if plan.places else ("image_zoom_in", "python") if computes else ("image_zoom_in",),
         gold_boxes=tuple(round_to_1000(boxes[cell], chart.canvas_px) for cell in plan.cells),
+        places=tuple(round_to_1000(box, chart.canvas_px) for box in boxes.values()),
         paint=lambda: (paint(chart),),
         solve=solve,
         grader=plan.grader,

@@ -100,6 +100,7 @@ class Item:
     guess_note: str = "guess"  # what one thinks who does not look
     needs_tools: tuple[str, ...]
     gold_boxes: tuple[Box1000, ...] = ()
+    places: tuple[Box1000, ...] = ()
     paint: Callable[[], tuple[Image.Image, ...]]
     solve: Solve
     grader: Grader = grade_exact
@@ -176,6 +177,7 @@ class GeneratedSource(ABC, Generic[LevelT]):
             references=(item.answer, *item.aliases),
             needs_tools=item.needs_tools,
             gold_boxes=item.gold_boxes,
+            places=item.places,
             details={"family": self.family, "level": self.level.name, "kind": item.kind, **item.details},
             grader=item.grader,
             demonstrator=_demonstrator(item),
