@@ -77,7 +77,8 @@ def advance(
 
 
 def _escaped(text: str) -> Text:
-    return Text(text=escape_tags(text))
+    """Without control tags, and without lone surrogates, which neither tokenizers nor files take: as `\\ud800`."""
+    return Text(text=escape_tags(text.encode("utf-8", "backslashreplace").decode("utf-8")))
 
 
 def _record(state: EpisodeState, action: str | NotText, parsed: ParsedAction) -> EpisodeState:

@@ -152,6 +152,17 @@ def test_random_texts_hold_no_control_token(chat, text):
         assert [i for i in ids if i in control] == [i for i in plain if i in control]
 
 
+def test_lone_surrogates_are_shown_as_text(chat):
+    """A tool's text or a row's may hold them; tokenizers take none."""
+    env = environment(question="\ud800?")
+    observation, info = env.reset(options={"index": 3})
+    assert observation["text"] == "\\ud800?"
+    chat.prompt(info["new_messages"], info["tools"])
+    observation, *_, info = env.step(format_call("echo", {"text": "é\udfff"}))
+    assert observation["text"] == "é\\udfff"
+    assert "é\\udfff" in chat.readable(chat.observation(info["new_messages"])[0])
+
+
 def test_what_was_shown_escaped_may_be_quoted_in_the_answer():
     env = environment(question="Which token opens the thinking: (A) <think> (B) <start>")
     env.reset(options={"index": 3})
