@@ -48,7 +48,7 @@ test-adapters: $(ADAPTERS:%=test-adapter-%)
 
 # A test that is skipped has failed here: its package is installed for it.
 $(ADAPTERS:%=test-adapter-%): test-adapter-%: $(ADAPTER_VENV)/%/.installed
-	$(<D)/bin/python -m pytest -q -m adapters --no-skips tests/test_adapter_$(subst -,_,$*).py $(ARGS)
+	$(<D)/bin/python -m pytest -q -m adapters --no-skips tests/test_adapter_$(subst -,_,$*).py tests/test_wire.py $(ARGS)
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

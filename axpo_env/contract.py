@@ -264,6 +264,8 @@ def check_bad_actions(make: MakeEnv) -> None:
         assert reward == 0.0, f"{what}: rewarded"
         said = not isinstance(observation, dict) or observation.get("text", True)
         assert said or terminated or truncated, f"{what}: nothing was said about it"
+        roles = {message["role"] for message in info.get("new_messages", ())}
+        assert roles <= {"tool"}, f"{what}: answered by {sorted(roles)}, not by a tool's message"
         outage = info.get("stop_reason") == "infrastructure"
         assert not outage, f"{what}: called an outage ({info.get('outage')})"
     env.close()

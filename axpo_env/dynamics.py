@@ -3,7 +3,8 @@
 `begin` and `advance` are pure but for the interpreter that `advance` hands to tools. A turn in a few words:
 record the action, parse it, then (in this order) run its calls, or grade its answer, or say what was wrong
 with it. Every action costs one of `max_turns` turns. Calls in the last turn are not run: nobody would see
-their result.
+their result. What is wrong with an action is said in a tool's message: behind a user's, chat templates drop the
+thinking so far. The text of users' and tools' messages is escaped here (`escape`), and nowhere else.
 """
 
 import time
@@ -12,6 +13,7 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from axpo_env.escape import escape_tags, unescape_tags
 from axpo_env.messages import HOW_TO_GO_ON, SYSTEM_PROMPT, NotText, ParsedAction, ToolCall, parse_action
 from axpo_env.names import unknown_name
 from axpo_env.state import EpisodeState, Message, Picture, StopReason, Text
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from axpo_env.tools.interpreter import Interpreter
 
 NOT_RUN = "not run: this was the last turn"
+NO_TOOL = "unknown"  # named in a tool's message that answers no call of a tool there is
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +50,7 @@ def begin(task: Task, rules: Rules) -> EpisodeState:
     """The state before the first action: system prompt, images, question."""
     pictures = tuple(Picture(image=view) for view in task.views(rules.max_pixels))
     system = Message(role="system", content=(Text(text=SYSTEM_PROMPT),))
-    user = Message(role="user", content=(*pictures, Text(text=task.question)))
+    user = Message(role="user", content=(*pictures, _escaped(task.question)))
     return EpisodeState(task=task, images=task.images, messages=(system, user), num_new=2)
 
 
@@ -65,14 +68,21 @@ def advance(
             return _stop(replace(state, calls=calls), StopReason.MAX_TURNS)
         return _run_calls(state, parsed, rules, interpreter)
     if parsed.answer is not None:
-        return replace(state, stop_reason=StopReason.ANSWER, grade=state.task.grade(parsed.answer))
+        grade = state.task.grade(unescape_tags(parsed.answer))  # a quotation of what was shown escaped
+        return replace(state, stop_reason=StopReason.ANSWER, grade=grade)
     if last_turn:
         return _stop(state, StopReason.MALFORMED)
-    return _say(state, Message(role="user", content=(Text(text=f"{parsed.problem} {HOW_TO_GO_ON}"),)))
+    problem = _escaped(f"{parsed.problem} {HOW_TO_GO_ON}")
+    return _say(state, Message(role="tool", name=NO_TOOL, content=(problem,)))
+
+
+def _escaped(text: str) -> Text:
+    """Without control tags, and without lone surrogates, which neither tokenizers nor files take: as `\\ud800`."""
+    return Text(text=escape_tags(text.encode("utf-8", "backslashreplace").decode("utf-8")))
 
 
 def _record(state: EpisodeState, action: str | NotText, parsed: ParsedAction) -> EpisodeState:
-    shown = action if isinstance(action, str) else f"({action.type_name} instead of text)"
+    shown = action if isinstance(action, str) else escape_tags(f"({action.type_name} instead of text)")
     message = Message(role="assistant", content=(Text(text=shown),))
     return replace(
         state,
@@ -139,7 +149,7 @@ def _run_call(
     text = f"Error: {error}" if error is not None else result.text
     if text is None and not result.images:
         text = "(no output)"
-    content: list[Text | Picture] = [Text(text=text)] if text is not None else []
+    content: list[Text | Picture] = [_escaped(text)] if text is not None else []
     for index, image in enumerate(result.images, start=len(state.images)):
         content += [Text(text=f"Image {index}:"), Picture(image=downscale(image, rules.max_pixels))]
     if note:
@@ -147,7 +157,7 @@ def _run_call(
     tool_states = state.tool_states
     if result.tool_state is not None and call.name is not None:
         tool_states = MappingProxyType({**tool_states, call.name: result.tool_state})
-    name = call.name if call.name in rules.tools else "unknown"
+    name = call.name if call.name in rules.tools else NO_TOOL
     return _say(
         state,
         Message(role="tool", name=name, content=tuple(content)),

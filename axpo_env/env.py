@@ -72,7 +72,11 @@ class EnvConfig:
 
 
 class ToolEnv(gym.Env[Observation, str]):
-    """Answer a question about images, with tools, over a few turns. See `EnvConfig` for the keywords."""
+    """Answer a question about images, with tools, over a few turns. See `EnvConfig` for the keywords.
+
+    What questions and tools say is shown with the chat format's control tags escaped, a program's output included:
+    where it prints `<think>`, `observation["text"]` has `<\\think>`. `escape.unescape_tags` gives the text back.
+    """
 
     metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012 - Gymnasium declares it so
 

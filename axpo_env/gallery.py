@@ -150,7 +150,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError, ImportError, IndexError) as error:
         print(error, file=sys.stderr)
         return 2
-    given.out.write_text(render(exhibits), encoding="utf-8")
+    given.out.write_text(render(exhibits), encoding="utf-8", errors="backslashreplace")  # lone surrogates
     solved = sum(shown.reward for shown in exhibits)
     size = given.out.stat().st_size / 1e6
     print(f"{given.out}: {len(exhibits)} tasks, {solved:.0f} solved as shown, {size:.1f} MB")

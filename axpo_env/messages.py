@@ -1,6 +1,6 @@
 r"""The wire format of an action: thinking, then tool calls or an answer.
 
-Parsing never raises and takes linear time.
+Parsing never raises and takes linear time. What the policy reads is escaped in `escape`.
 
 The rules, in order:
 
@@ -23,11 +23,13 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from axpo_env.escape import escape_json
 from axpo_env.grading import extract_answer
 from axpo_env.names import shorten, unknown_name
 
 THINK, END_THINK = "<think>", "</think>"
 CALL, END_CALL = "<tool_call>", "</tool_call>"
+RESPONSE, END_RESPONSE = "<tool_response>", "</tool_response>"
 _CALL_KEYS = ("name", "arguments")
 
 _MAX_DEPTH = 50  # of lists and objects in a call; copying deeper ones would end in a RecursionError
@@ -79,7 +81,7 @@ def parse_action(action: str | NotText, *, max_calls: int) -> ParsedAction:
         return _malformed(None, "Your reply was empty.")
     thinking, body = split_thinking(action)
     if body is None:
-        return _malformed(thinking, "Your thinking was never closed by </think>.")
+        return _malformed(thinking, "Your thinking has no closing tag.")
     calls, num_calls = _find_calls(body, max_calls)
     answer = extract_answer(body)
     if num_calls:
@@ -109,8 +111,9 @@ def split_thinking(text: str) -> tuple[str | None, str | None]:
 
 
 def format_call(name: str, arguments: dict[str, Any]) -> str:
-    """The call as a policy writes it."""
-    return f"{CALL}\n{json.dumps({'name': name, 'arguments': arguments}, ensure_ascii=False)}\n{END_CALL}"
+    """The call as a policy writes it; tags in names and arguments are spelled so that they do not act."""
+    call = json.dumps({"name": name, "arguments": arguments}, ensure_ascii=False)
+    return f"{CALL}\n{escape_json(call)}\n{END_CALL}"
 
 
 def format_answer(answer: str) -> str:
@@ -146,7 +149,7 @@ def _find_calls(body: str, max_calls: int) -> tuple[tuple[ToolCall, ...], int]:
         num_calls += 1
         end = body.find(END_CALL, start)
         if end < 0:
-            calls.append(ToolCall(name=None, arguments=None, error=f"{CALL} was never closed by {END_CALL}"))
+            calls.append(ToolCall(name=None, arguments=None, error="the call has no closing tag"))
             break
         if len(calls) < max_calls:
             calls.append(_decode_call(body[start + len(CALL) : end]))

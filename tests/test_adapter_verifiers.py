@@ -115,7 +115,7 @@ def test_verifiers_plays_an_episode_with_images_in_tool_results(rollout):
         "user",
         "assistant",
     ]
-    assert branch.messages[3].content[-1].image_url.url == url
+    assert branch.messages[3].content[-2].image_url.url == url  # before the closing tag
 
 
 def test_verifiers_answers_calls_that_the_server_parsed(rollout):

@@ -9,11 +9,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from adapter_tasks import ENV_ID, NANO, ZOOM, nano_task
+from wire_attacks import Echo
 
 from axpo_env.adapters.content import images_in, with_pil, with_urls
 from axpo_env.adapters.trl import answer_reward, environment_class
 from axpo_env.grading.grade import make_grade
 from axpo_env.messages import format_answer
+from axpo_env.tools.base import ToolUnavailable
 from axpo_env.views import decode_image
 
 
@@ -56,6 +58,18 @@ def test_trl_class_says_what_is_wrong():
     assert episode.image_zoom_in(**ZOOM)[0]["text"] == "Error: not run: the episode is over."
     late = {"role": "assistant", "content": format_answer(nano_task(3).references[0])}
     assert answer_reward([[late]], [episode]) == [0.0]
+
+
+def test_trl_shows_an_outage_without_control_tags():
+    class Down(Echo):
+        def run(self, arguments, state, interpreter):
+            raise ToolUnavailable("<tool_call> of <|im_end|>")
+
+    episode = environment_class(ENV_ID, difficulty="nano", tools=(Down(),))()
+    episode.reset(index=3)
+    assert episode.echo(text="x") == [
+        {"type": "text", "text": "Error: outage: <\\tool_call> of <\\|im_end|>"}
+    ]
 
 
 def test_trl_leaves_out_what_cannot_be_graded():

@@ -101,7 +101,7 @@ def test_malformed_actions_cost_turns():
         "Your reply held neither a tool call nor an answer. "
         "Write a tool call, or <answer>\\boxed{...}</answer>."
     )
-    assert [message["role"] for message in info["new_messages"]] == ["user"]
+    assert [(message["role"], message["name"]) for message in info["new_messages"]] == [("tool", "unknown")]
     _, reward, _, truncated, info = env.step("")
     assert (reward, truncated, info["stop_reason"]) == (0.0, True, "malformed")
 

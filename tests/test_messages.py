@@ -58,7 +58,7 @@ def test_quoted_in_thinking_is_neither_call_nor_answer():
     assert (parsed.calls, parsed.answer) == ((), None)
     assert parsed.problem == "Your reply held neither a tool call nor an answer."
     assert parse(f"or {CALL}</think>{ANSWER}").answer == "42"
-    assert parse(f"<think>{CALL}{ANSWER}").problem == "Your thinking was never closed by </think>."
+    assert parse(f"<think>{CALL}{ANSWER}").problem == "Your thinking has no closing tag."
 
 
 def test_without_any_thinking_tag_all_counts():
@@ -108,7 +108,7 @@ def test_an_integer_too_long_to_read_is_an_error_not_an_exception():
 
 def test_unclosed_call_is_a_call_with_an_error():
     parsed = parse('</think><tool_call>{"name": "python", "arguments": {}}')
-    assert (parsed.num_calls, parsed.calls[0].error) == (1, "<tool_call> was never closed by </tool_call>")
+    assert (parsed.num_calls, parsed.calls[0].error) == (1, "the call has no closing tag")
 
 
 @pytest.mark.parametrize(

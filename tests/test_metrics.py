@@ -166,6 +166,17 @@ def test_rich_table_shows_the_same_cells() -> None:
     assert "two runs" in shown and "0.250" in shown and "A|B" in shown
 
 
+def test_a_cell_ends_no_row_and_brackets_are_no_markup() -> None:
+    rows: list[dict[str, Any]] = [{"a|b": "x\n| y |", "run": "runs/[/red]"}]
+    assert markdown_table(rows) == (
+        "| a\\|b      | run         |\n| --------- | ----------- |\n| x \\| y \\| | runs/[/red] |"
+    )
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(rich_table(rows, title="[bold]two[/]"))
+    shown = console.export_text()
+    assert "runs/[/red]" in shown and "[bold]two[/]" in shown
+
+
 def test_write_json_makes_the_folder_and_refuses_nan(tmp_path: Path) -> None:
     path = tmp_path / "results" / "table.json"
     write_json(path, ROWS)

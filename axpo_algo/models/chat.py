@@ -2,18 +2,21 @@
 
 The first prompt is rendered by the checkpoint's own chat template. Later turns are appended as the template would
 write them but never re-rendered: re-rendering strips thinking and changes tokens. Tags are looked up in the
-tokenizer.
+tokenizer. The environment escapes tags in what it shows (`axpo_env.escape`); what this tokenizer still would read as a
+control token in a message's text is escaped here, in the same way.
 """
 
 import hashlib
+import re
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
 from axpo_algo.types import ProcessedImage
+from axpo_env.escape import escape_tokens
 
 __all__ = ["Chat", "ChatError"]
 
@@ -54,7 +57,11 @@ class Chat:
         self._images: OrderedDict[str, ProcessedImage] = OrderedDict()
         self._num_cached_images = num_cached_images
         self._pieces: dict[str, list[int]] = {}
-        self._reserved = sorted(set(tokenizer.all_special_tokens) | set(self.TAGS[:6]), key=len, reverse=True)
+        special = set(tokenizer.all_special_tokens) | set(self.TAGS[:6])
+        added = {str(token) for token in tokenizer.added_tokens_decoder.values()}
+        bracketed = {token for token in added if token.startswith("<") and token.endswith(">")}
+        self._special = _any_of(special)  # these act in no text
+        self._control = _any_of(special | bracketed | set(self.TAGS))  # nor do these in a user's or a tool's
         probe = [{"role": "user", "content": "x"}]
         closed = tokenizer.apply_chat_template(probe, tokenize=False, add_generation_prompt=False)
         opened = tokenizer.apply_chat_template(probe, tokenize=False, add_generation_prompt=True)
@@ -199,25 +206,24 @@ class Chat:
         return image
 
     def _parts(self, message: Message) -> list[dict[str, str]]:
+        """Texts, escaped, and image marks. Texts in a row are one: no tag comes together where they meet."""
         content = message["content"]
         parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
-        plain = []
+        plain: list[dict[str, str]] = []
         for part in parts:
-            if part["type"] == "text":
-                plain.append({"type": "text", "text": self._defused(part["text"])})
+            if part["type"] == "text" and plain and plain[-1]["type"] == "text":
+                plain[-1]["text"] += part["text"]
+            elif part["type"] == "text":
+                plain.append({"type": "text", "text": part["text"]})
             elif part["type"] == "image":
                 plain.append({"type": "image"})
             else:
                 raise ChatError(f"a message part is 'text' or 'image', got {part['type']!r}")
+        tokens = self._control if message["role"] in ("user", "tool") else self._special
+        for part in plain:
+            if part["type"] == "text":
+                part["text"] = escape_tokens(part["text"], tokens)
         return plain
-
-    def _defused(self, text: str) -> str:
-        """Special tokens written out in a question or a tool's output must not act: a zero-width space splits them."""
-        if "<" not in text:
-            return text
-        for token in self._reserved:
-            text = text.replace(token, token[0] + "\u200b" + token[1:])
-        return text
 
     def _message_images(self, messages: Sequence[Message]) -> list[ProcessedImage]:
         contents = [m["content"] for m in messages if not isinstance(m["content"], str)]
@@ -245,6 +251,11 @@ class Chat:
                 [int(i) for i in self.tokenizer.encode(text, add_special_tokens=False)] if text else []
             )
         return list(self._pieces[text])
+
+
+def _any_of(tokens: Iterable[str]) -> re.Pattern[str]:
+    """Matches any of `tokens`, the longest first."""
+    return re.compile("|".join(map(re.escape, sorted(tokens, key=len, reverse=True))))
 
 
 def _not_too_thin(pixels: np.ndarray, max_ratio: int = 100) -> np.ndarray:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.table import Table
+from rich.text import Text
 
 Row = Mapping[str, Any]  # column -> value; a missing column shows as a dash
 
@@ -31,8 +32,9 @@ def markdown_table(rows: Sequence[Row], *, columns: Sequence[str] | None = None)
     `columns` picks and orders; by default all columns in order of first appearance.
     """
     names = list(columns) if columns is not None else _columns(rows)
-    cells = [[format_value(row.get(name)).replace("|", "\\|") for name in names] for row in rows]
-    widths = [max(3, len(name), *(len(line[i]) for line in cells)) for i, name in enumerate(names)]
+    cells = [[_markdown_cell(format_value(row.get(name))) for name in names] for row in rows]
+    heads = [_markdown_cell(name) for name in names]
+    widths = [max(3, len(head), *(len(line[i]) for line in cells)) for i, head in enumerate(heads)]
     right = [_is_number_column(rows, name) for name in names]
 
     def line(parts: Sequence[str]) -> str:
@@ -40,19 +42,19 @@ def markdown_table(rows: Sequence[Row], *, columns: Sequence[str] | None = None)
         return f"| {' | '.join(padded)} |"
 
     rule = ["-" * (width - 1) + ":" if r else "-" * width for width, r in zip(widths, right, strict=True)]
-    return "\n".join([line(names), line(rule), *(line(parts) for parts in cells)])
+    return "\n".join([line(heads), line(rule), *(line(parts) for parts in cells)])
 
 
 def rich_table(
     rows: Sequence[Row], *, title: str | None = None, columns: Sequence[str] | None = None
 ) -> Table:
-    """The same table for `rich.console.Console.print`."""
+    """The same table for `rich.console.Console.print`; brackets in it are no markup."""
     names = list(columns) if columns is not None else _columns(rows)
-    table = Table(title=title)
+    table = Table(title=None if title is None else Text(title, style="table.title"))
     for name in names:
-        table.add_column(name, justify="right" if _is_number_column(rows, name) else "left")
+        table.add_column(Text(name), justify="right" if _is_number_column(rows, name) else "left")
     for row in rows:
-        table.add_row(*(format_value(row.get(name)) for name in names))
+        table.add_row(*(Text(format_value(row.get(name))) for name in names))
     return table
 
 
@@ -61,6 +63,11 @@ def write_json(path: Path | str, document: Any) -> None:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(document, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def _markdown_cell(text: str) -> str:
+    """`text` in one line, its bars escaped: neither ends the cell."""
+    return " ".join(text.split("\n")).replace("|", "\\|")
 
 
 def _columns(rows: Sequence[Row]) -> list[str]:

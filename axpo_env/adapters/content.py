@@ -1,12 +1,14 @@
 """Message contents as other libraries want them: images as PIL images, or as data URLs."""
 
 import base64
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from PIL import Image as PILImage
 
-from axpo_env.messages import CALL, END_CALL
+from axpo_env.escape import escape_json
+from axpo_env.messages import CALL, END_CALL, END_RESPONSE, RESPONSE
 from axpo_env.views import encode_png
 
 Part = dict[str, Any]
@@ -41,7 +43,8 @@ def action_text(content: str | Iterable[Mapping[str, Any]] | None, calls: Iterab
     """A chat reply as an action: its text, and the calls (name, JSON of arguments) that a server took out of it."""
     text = content if isinstance(content, str) else "".join(part.get("text", "") for part in content or ())
     written = [
-        f'{CALL}\n{{"name": "{name}", "arguments": {arguments}}}\n{END_CALL}' for name, arguments in calls
+        f'{CALL}\n{{"name": {escape_json(json.dumps(name))}, "arguments": {escape_json(arguments)}}}\n{END_CALL}'
+        for name, arguments in calls
     ]
     return "\n".join([text, *written])
 
@@ -49,17 +52,26 @@ def action_text(content: str | Iterable[Mapping[str, Any]] | None, calls: Iterab
 def chat_answers(new: Sequence[Mapping[str, Any]], call_ids: Sequence[str]) -> list[dict[str, Any]]:
     """`new` messages of `info` in OpenAI's format, in answer to a reply whose calls a server named `call_ids`.
 
-    A tool message must name a call: without ids, they are one message of the user's.
+    A tool message must name a call: without ids they are one message of the user's, each in the tags that a chat
+    template puts around a tool's.
     """
     contents = [with_urls(message["content"]) for message in new]
-    if not call_ids or new[0]["role"] != "tool":
-        return [{"role": "user", "content": [part for content in contents for part in content]}]
+    if not call_ids:
+        parts = []
+        for number, content in enumerate(contents):
+            opening = f"\n{RESPONSE}\n" if number else f"{RESPONSE}\n"
+            parts += [_text(opening), *content, _text(f"\n{END_RESPONSE}")]
+        return [{"role": "user", "content": parts}]
     # Calls past the limit a turn were not run, and have no message of their own.
-    contents += [[{"type": "text", "text": "(not run)"}]] * (len(call_ids) - len(contents))
+    contents += [[_text("(not run)")]] * (len(call_ids) - len(contents))
     return [
         {"role": "tool", "tool_call_id": call_id, "content": content}
         for call_id, content in zip(call_ids, contents, strict=False)
     ]
+
+
+def _text(text: str) -> Part:
+    return {"type": "text", "text": text}
 
 
 def _data_url(image: Any) -> str:

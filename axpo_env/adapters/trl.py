@@ -22,6 +22,7 @@ import gymnasium as gym
 
 import axpo_env
 from axpo_env.adapters.content import Part, with_pil
+from axpo_env.escape import escape_tags
 from axpo_env.messages import SYSTEM_PROMPT, format_answer, format_call, parse_action
 from axpo_env.names import unknown_name
 
@@ -67,7 +68,8 @@ class _Episode:
         *_, info = self._env.step(format_call(name, arguments))
         if info["new_messages"]:
             return with_pil(info["new_messages"][-1]["content"])
-        return [{"type": "text", "text": f"Error: {info['tool_calls'][0]['error']}"}]
+        # In no message, so not escaped yet.
+        return [{"type": "text", "text": escape_tags(f"Error: {info['tool_calls'][0]['error']}")}]
 
     def _finish(self, reply: Mapping[str, Any]) -> float | None:
         """The reward, with `reply` played as the last action. None for an episode that cannot be graded."""

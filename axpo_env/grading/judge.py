@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from axpo_env.escape import escape_json
 from axpo_env.names import check_keys, check_seconds, check_text, check_whole, shorten
 
 _REMEMBERED = 10_000  # verdicts
@@ -105,7 +106,7 @@ class Judge:
         }
         messages = [
             {"role": "system", "content": _INSTRUCTION},
-            {"role": "user", "content": json.dumps(case, ensure_ascii=False)},
+            {"role": "user", "content": escape_json(json.dumps(case, ensure_ascii=False))},
         ]
         return json.dumps({"model": self.model, "messages": messages, "temperature": 0})
 
