@@ -14,7 +14,8 @@ class TaskCache(SizedCache[Task]):
 
 
 def _size(task: Task) -> int:
-    return 1024 + sum(image.nbytes for image in task.images)
+    found = () if task.image_search_result is None else (task.image_search_result,)
+    return 1024 + sum(image.nbytes for image in (*task.images, *found))
 
 
 task_cache = TaskCache(MAX_CACHE_BYTES)
