@@ -201,7 +201,9 @@ def png_header(width, height):
 
 
 def test_too_large_an_image_says_how_large_it_may_be():
-    with pytest.raises(ValueError, match=r"^the image is too large: 11 x 10 pixels, at most 100 are allowed$"):
+    with pytest.raises(
+        ValueError, match=r"^the image is too large: 11 x 10 pixels, at most 100 are allowed$"
+    ):
         decode_image(png_header(11, 10), max_pixels=100)
     assert decode_image(file_of(Image.new("L", (10, 10))), max_pixels=100).shape == (10, 10, 3)
 

@@ -69,7 +69,9 @@ def take_texts(row: Mapping[str, Any], name: str, where: str, *, least: int = 1)
     where fewer than `least` are left.
     """
     value = take_any(row, name, where)
-    items = [item for item in (value if isinstance(value, list) else [value]) if item is not None and item == item]
+    items = [
+        item for item in (value if isinstance(value, list) else [value]) if item is not None and item == item
+    ]
     strange = [item for item in items if isinstance(item, bool) or not isinstance(item, str | int | float)]
     texts = [text for text in (str(item).strip() for item in items) if text]
     if strange or len(texts) < least:

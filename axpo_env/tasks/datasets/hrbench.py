@@ -1,9 +1,9 @@
 """HR-Bench: questions about details of 4K and 8K pictures (`DreamMr/HR-Bench`, hrbench_4k and hrbench_8k).
 
 Columns: index, question, answer (a letter), A to D (the options), category (single, cross: one instance or
-several), cycle_category, image (base64). Each of 200 questions comes four times, its options cycled. Within a cycle the right
-letter is the same for all questions. Variants: one_cycle, each question in one of its cycles, the next question in
-the next one, so that no letter is right more often than another (200 questions, as many as AXPO's paper reports), and
+several), cycle_category, image (base64). Each of 200 questions comes four times, its options cycled; within a cycle
+the right letter is the same for all questions. Variants: one_cycle, each question once, in its own of the four cycles
+in turn, so that no letter is right more often than another (200 questions, as many as AXPO's paper reports), and
 four_cycles, all 800, whose mean accuracy is the official number.
 
 Graded by the letter. Licence: "other" on the hub, its file empty. Wang et al., Divide, Conquer and Combine: A
