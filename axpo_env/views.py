@@ -76,7 +76,7 @@ def encode_png(image: NDArray[np.uint8]) -> bytes:
     All rollouts of a question hand the same images to their interpreters.
     """
     pixels = np.ascontiguousarray(image)
-    return _png_cache.get((pixels.shape, hashlib.sha256(pixels).digest()), lambda: _encode(pixels))
+    return _png_cache.get((pixels.shape, hashlib.sha256(pixels.data).digest()), lambda: _encode(pixels))
 
 
 def _encode(image: NDArray[np.uint8]) -> bytes:

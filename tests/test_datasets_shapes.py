@@ -261,12 +261,12 @@ DAMAGED = {
 @pytest.mark.parametrize("kind", DAMAGED)
 def test_a_damaged_image_is_the_rows_error(tmp_path, kind):
     source = changed("chartqa", tmp_path, image={"bytes": DAMAGED[kind](), "path": f"chart.{kind}"})
-    said = rf"ChartQA, .*test\.parquet, row 0, field 'image', image 'chart\.{kind}': not a readable image: "
+    said = rf"ChartQA, .*test\.parquet, row 0, image 'chart\.{kind}', field 'image': not a readable image: "
     with pytest.raises(BadRow, match=said):
         source.get(0)
     folder = folder_of("visualprobe", tmp_path)
     (folder / "data" / "0.jpg").write_bytes(DAMAGED[kind]())
-    said = r"val\.json, row 0, field 'images', image 'VisualProbe_Hard/data/0\.jpg': not a readable image: "
+    said = r"val\.json, row 0, image 'VisualProbe_Hard/data/0\.jpg', field 'images': not a readable image: "
     with pytest.raises(BadRow, match=said):
         make("visualprobe", folder).source.get(0)
 

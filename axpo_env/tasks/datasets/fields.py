@@ -101,7 +101,7 @@ def take_image(row: Mapping[str, Any], name: str, where: str, *, files: Files | 
         return decode_file(files, path, name, where)
     if not isinstance(data, bytes):
         raise BadRow(f"{where}, field {name!r}: no image bytes")
-    return decode(data, name, where, path=path)
+    return decode(data, name, f"{where}, image {shorten(path)}" if isinstance(path, str) else where)
 
 
 def decode_file(files: Files, path: str, name: str, where: str) -> Any:
@@ -110,7 +110,7 @@ def decode_file(files: Files, path: str, name: str, where: str) -> Any:
         data = files.read(path)
     except (OSError, ValueError) as error:
         raise BadRow(f"{where}, field {name!r}: {error}") from error
-    return decode(data, name, where, path=path)
+    return decode(data, name, f"{where}, image {shorten(path)}")
 
 
 def decode_base64(row: Mapping[str, Any], name: str, where: str) -> Any:
@@ -122,13 +122,9 @@ def decode_base64(row: Mapping[str, Any], name: str, where: str) -> Any:
     return decode(data, name, where)
 
 
-def decode(data: bytes, name: str, where: str, *, path: object = None) -> Any:
-    """The image [H, W, 3] in `data`. Raises BadRow if it is unreadable or too large.
-
-    The text names row and field, and the image's own file if its `path` is known.
-    """
+def decode(data: bytes, name: str, where: str) -> Any:
+    """The image [H, W, 3] in `data`. Raises BadRow, naming field and row, if it is unreadable or too large."""
     try:
         return decode_image(data, max_pixels=MAX_IMAGE_PIXELS)
     except ValueError as error:
-        named = f", image {shorten(path)}" if isinstance(path, str) else ""
-        raise BadRow(f"{where}, field {name!r}{named}: {error}") from error
+        raise BadRow(f"{where}, field {name!r}: {error}") from error
