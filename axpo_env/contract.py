@@ -13,7 +13,7 @@ table says so:
     bytes                        snapshot, restore, snapshot_from_bytes; a spec, to be made in another process, too
     indices                      num_tasks, and reset with options={"index": i}
     bad_actions                  actions that are text
-    answers                      the suite's tasks
+    answers, constants           the suite's tasks
     outages                      the suite's rules and config
     pickling                     a spec
 
@@ -39,7 +39,7 @@ from gymnasium.utils.env_checker import check_env
 import axpo_env
 from axpo_env.actions import BAD_ACTIONS, fitting_arguments
 from axpo_env.catalogue import find_entries
-from axpo_env.contract_faults import check_answers, check_outages, check_pickling
+from axpo_env.contract_faults import check_answers, check_constants, check_outages, check_pickling
 from axpo_env.contract_leaks import check_closing, check_memory
 from axpo_env.contract_play import (
     SEED,
@@ -357,6 +357,7 @@ CHECKS: tuple[Callable[[MakeEnv], None], ...] = (
     check_ends,
     check_bytes,
     check_answers,
+    check_constants,
     check_outages,
     check_pickling,
     check_memory,

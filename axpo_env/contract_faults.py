@@ -20,11 +20,17 @@ from axpo_env.env import EnvConfig
 from axpo_env.messages import format_action, format_answer, format_call
 from axpo_env.state import StopReason
 from axpo_env.tasks.base import Task
+from axpo_env.tasks.constant import best_constant_letter
 from axpo_env.tools.base import ArgumentError, Tool, ToolResult, ToolUnavailable, check_arguments
 from axpo_sandbox import SandboxUnavailable
 
 _DOWN = "the cable is cut"
 _TRIES = 20  # of arguments for a tool
+_FEW_TASKS = 8  # among which there is a multiple-choice question, if the source has them
+_MANY_TASKS = 500  # that are looked at then
+_ENOUGH_CHOICES = 100  # multiple-choice questions, of which chance gives no letter the shares below
+_MAX_LETTER = 0.35  # share of the questions, 0-1, that one letter may be right for
+_ABOVE_CHANCE = 0.1  # or this much more than a guess, where questions have few options
 
 
 class _DownTool:
@@ -61,6 +67,25 @@ def check_answers(make: MakeEnv) -> None:
             right = bool(terminated and info["grade"]["correct"] and reward == 1.0)
             assert right is (answer in references), f"task {index}: {answer!r} is graded {info['grade']}"
     env.close()
+
+
+def check_constants(make: MakeEnv) -> None:
+    """No letter is right for far more of the multiple-choice questions than a guess."""
+    env = make()
+    env.reset(seed=SEED)
+    need(env, "task", "source")
+    if not isinstance(env.task, Task):
+        raise Skipped("the environment's tasks are not the suite's")
+    choices = best_constant_letter(env, _FEW_TASKS) and best_constant_letter(env, _MANY_TASKS)
+    env.close()
+    if choices is None:
+        return  # free answers
+    if choices.num_tasks < _ENOUGH_CHOICES:
+        raise Skipped(f"{choices.num_tasks} multiple-choice questions are too few to tell")
+    limit = max(_MAX_LETTER, choices.chance + _ABOVE_CHANCE)
+    letter, score = choices.best
+    seen = f"{score:.2f} of {choices.num_tasks} multiple-choice questions"
+    assert score <= limit, f"{letter!r} is right for {seen}, at most {limit:.2f} are fair"
 
 
 def check_outages(make: MakeEnv) -> None:

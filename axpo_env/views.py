@@ -4,6 +4,7 @@ Downscaling is deterministic (area averaging) and keeps the aspect ratio. Patchi
 processor.
 """
 
+import hashlib
 import io
 import math
 from concurrent.futures import ThreadPoolExecutor
@@ -12,8 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as PILImage
 
+from axpo_env.caches import SizedCache
+from sandbox.pictures import to_rgb
+
 STRIP_PIXELS = 2**18  # of the full image that are averaged at once
 _LARGE_PIXELS = 2**22  # from here on two threads share the strips: Pillow lets others run meanwhile
+MAX_PNG_BYTES = 256 * 2**20  # of encoded images that are kept
+
+_png_cache: SizedCache[bytes] = SizedCache(MAX_PNG_BYTES, size=len)
 
 
 def view_size(width_px: int, height_px: int, max_pixels: int) -> tuple[int, int]:
@@ -54,13 +61,8 @@ def downscale(image: NDArray[np.uint8], max_pixels: int) -> NDArray[np.uint8]:
 
 
 def from_pil(image: PILImage.Image) -> NDArray[np.uint8]:
-    """A read-only array [H, W, 3]; transparency is laid over white."""
-    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-        layers = image.convert("RGBA")
-        paper = PILImage.new("RGBA", layers.size, "white")
-        paper.alpha_composite(layers)
-        image = paper
-    return freeze(np.array(image if image.mode == "RGB" else image.convert("RGB"), dtype=np.uint8))
+    """A read-only array [H, W, 3] of an image of any mode, as `sandbox.pictures.to_rgb` reads it."""
+    return freeze(np.array(to_rgb(image), dtype=np.uint8))
 
 
 def freeze(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -69,7 +71,15 @@ def freeze(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def encode_png(image: NDArray[np.uint8]) -> bytes:
-    """PNG bytes, lightly compressed: they only travel to a process next door."""
+    """PNG bytes, lightly compressed: they only travel to a process next door. Kept for the next who asks.
+
+    All rollouts of a question hand the same images to their interpreters.
+    """
+    pixels = np.ascontiguousarray(image)
+    return _png_cache.get((pixels.shape, hashlib.sha256(pixels.data).digest()), lambda: _encode(pixels))
+
+
+def _encode(image: NDArray[np.uint8]) -> bytes:
     buffer = io.BytesIO()
     PILImage.fromarray(image).save(buffer, format="PNG", compress_level=1)
     return buffer.getvalue()
@@ -78,14 +88,22 @@ def encode_png(image: NDArray[np.uint8]) -> bytes:
 def decode_image(data: bytes, *, max_pixels: int) -> NDArray[np.uint8]:
     """Decode an image of at most `max_pixels` pixels; the size is checked before any pixel is decoded.
 
-    Raises ValueError for bytes that are no image, or too large a one.
+    Raises ValueError for bytes that are no image, a damaged one, or too large a one.
     """
+    # Decoders meet damaged bytes with any error there is.
     try:
-        with PILImage.open(io.BytesIO(data)) as image:
-            if image.width * image.height > max_pixels:
-                raise ValueError(
-                    f"the image has {image.width} x {image.height} pixels, the limit is {max_pixels}"
-                )
+        image = PILImage.open(io.BytesIO(data))
+    except PILImage.UnidentifiedImageError as error:
+        raise ValueError("not a readable image: no format that Pillow reads") from error
+    except PILImage.DecompressionBombError as error:
+        raise ValueError(f"the image is too large: {error}") from error
+    except Exception as error:
+        raise ValueError(f"not a readable image: {type(error).__name__}: {error}") from error
+    with image:
+        if image.width * image.height > max_pixels:
+            given = f"{image.width} x {image.height}"
+            raise ValueError(f"the image is too large: {given} pixels, at most {max_pixels} are allowed")
+        try:
             return from_pil(image)
-    except (OSError, SyntaxError, PILImage.DecompressionBombError) as error:
-        raise ValueError(f"not a readable image: {error}") from error
+        except Exception as error:
+            raise ValueError(f"not a readable image: {type(error).__name__}: {error}") from error

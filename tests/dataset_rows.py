@@ -168,8 +168,8 @@ ROWS = {
     "mathvr": ("data/test-00000-of-00001.parquet", MATHVR, [r"2x+1; \sqrt{12}", "12"]),
     "vstar": ("test_questions.jsonl", VSTAR, ["A", "B", "A"]),
     "visualprobe": ("val.json", VISUALPROBE, ["29", "The Fox"]),
-    "hrbench4k": ("hr_bench_4k.parquet", HRBENCH, ["A", "A"]),
-    "hrbench8k": ("hr_bench_8k.parquet", HRBENCH, ["A", "A"]),
+    "hrbench4k": ("hr_bench_4k.parquet", HRBENCH, ["A", "B"]),
+    "hrbench8k": ("hr_bench_8k.parquet", HRBENCH, ["A", "B"]),
     "hrmmsearch": ("train.parquet", HRMMSEARCH, ["Ada Lovelace"]),
     "mmsearch": ("end2end.parquet", MMSEARCH, ["12 July 2024"] * 3),
 }

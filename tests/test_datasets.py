@@ -196,7 +196,7 @@ def test_hrbench_in_one_cycle_or_four(tmp_path):
     folder = folder_of("hrbench8k", tmp_path)
     one, four = (make("hrbench8k", folder, variant=name).source for name in ("one_cycle", "four_cycles"))
     assert (one.num_tasks, four.num_tasks) == (2, 8)
-    assert [one.get(index).details["cycle"] for index in range(2)] == ["0", "0"]
+    assert [one.get(index).details["cycle"] for index in range(2)] == ["0", "1"]
     right = {
         four.get(index).question.splitlines()[1 + "ABCD".index(four.get(index).references[0])][4:]
         for index in range(4)

@@ -1,6 +1,7 @@
 """The contract over every id and level, and that it catches environments that break it."""
 
 import contextlib
+import functools
 import os
 import pickle
 import random
@@ -21,12 +22,15 @@ from axpo_env import contract, contract_faults, contract_leaks
 from axpo_env.actions import BAD_ACTIONS
 from axpo_env.catalogue import find_entries
 from axpo_env.contract import CHECKS, make_env
-from axpo_env.contract_play import play, same, see
+from axpo_env.contract_play import Skipped, play, same, see
 from axpo_env.echo import EchoSandbox
 from axpo_env.env import ToolEnv
+from axpo_env.grading.choice import grade_letter
+from axpo_env.grading.options import show_options
 from axpo_env.messages import format_action, format_answer, format_call
 from axpo_env.scripted import BlankPolicy, OraclePolicy, run_episode
 from axpo_env.state import EpisodeState
+from axpo_env.tasks.base import Task
 from axpo_env.tasks.synthetic.families import TWINS
 from axpo_env.tools.zoom import ZoomTool
 
@@ -293,6 +297,34 @@ class Unfair(ToolEnv):
         return observation, 0.0, *rest
 
 
+class Lopsided(ToolEnv):
+    """Asks multiple choice, and A is right for 36 questions of a hundred."""
+
+    def __init__(self, **keywords):
+        super().__init__(**keywords)
+        self.source = Letters(["A"] * 36 + ["B", "C"] * 16 + ["D"] * 32)
+
+
+class Letters:
+    """Multiple-choice questions whose right letters are given."""
+
+    def __init__(self, letters, options=("red", "green", "blue", "grey")):
+        self.letters, self.options, self.num_tasks = letters, options, len(letters)
+
+    def get(self, index):
+        grader = functools.partial(grade_letter, options=self.options)
+        return Task(
+            id=f"letters/{index}",
+            index=index,
+            split="test",
+            source="letters",
+            question=show_options("Which?", self.options),
+            images=(),
+            references=(self.letters[index],),
+            grader=grader,
+        )
+
+
 class Picky(ToolEnv):
     """Raises for anything beyond ASCII."""
 
@@ -328,6 +360,7 @@ BROKEN = (
     (Careless, {"gymnasium"}),
     (Picky, {"random_text"}),
     (Unfair, {"answers"}),
+    (Lopsided, {"constants"}),
 )
 
 
@@ -349,6 +382,29 @@ def test_contract_catches(broken, failing, no_waiting):
     for name in failing:
         with pytest.raises((AssertionError, TypeError, UnicodeEncodeError)):
             getattr(contract, f"check_{name}")(lambda: broken(**ZOOM_ONLY))
+
+
+@pytest.mark.parametrize(
+    ("letters", "options", "outcome"),
+    [
+        ("A" * 35 + "B" * 33 + "C" * 32, 4, None),
+        ("A" * 36 + "B" * 32 + "C" * 32, 4, "'A' is right for 0.36 of 100 .* at most 0.35 are fair"),
+        ("A" * 60 + "B" * 40, 2, None),  # two options: a guess is right for half
+        ("A" * 39 + "B" * 61, 2, "'B' is right for 0.61 of 100 .* at most 0.60 are fair"),
+        ("A" * 99, 4, "99 multiple-choice questions are too few to tell"),
+    ],
+)
+def test_a_letter_may_be_right_a_little_more_often_than_a_guess(letters, options, outcome):
+    class Asking(ToolEnv):
+        def __init__(self, **keywords):
+            super().__init__(**keywords)
+            self.source = Letters(letters, ("red", "green", "blue", "grey")[:options])
+
+    if outcome is None:
+        contract.check_constants(lambda: Asking(**ZOOM_ONLY))
+        return
+    with pytest.raises((AssertionError, Skipped), match=outcome):
+        contract.check_constants(lambda: Asking(**ZOOM_ONLY))
 
 
 def test_every_check_can_fail():

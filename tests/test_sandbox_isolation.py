@@ -262,11 +262,12 @@ def test_what_code_asks_of_itself_stays_possible(session: LocalSession) -> None:
 import os, resource
 soft, hard = resource.getrlimit(resource.RLIMIT_NPROC)
 resource.setrlimit(resource.RLIMIT_NOFILE, (100, 200))
-os.setpriority(os.PRIO_PROCESS, 0, 3)
+niceness = min(os.nice(0) + 3, 19)  # only ever upwards, from wherever the tests were started
+os.setpriority(os.PRIO_PROCESS, 0, niceness)
 os.sched_setaffinity(0, os.sched_getaffinity(0))
-0 < soft < hard, resource.getrlimit(resource.RLIMIT_NOFILE), os.nice(0)
+0 < soft < hard, resource.getrlimit(resource.RLIMIT_NOFILE), os.nice(0) == niceness
 """
-    assert text(session, code) == "(True, (100, 200), 3)"
+    assert text(session, code) == "(True, (100, 200), True)"
 
 
 def test_code_cannot_raise_how_many_processes_it_may_have(sandbox: LocalSandbox) -> None:

@@ -85,6 +85,57 @@ def test_figures_and_pictures_come_back_as_images(env):
     assert say(env, "print(len(_pil_images))") == "3"
 
 
+PYPLOT = "import matplotlib.pyplot as plt\n"
+
+
+@pytest.mark.parametrize(
+    ("code", "num_images"),
+    [
+        ("fig = plt.figure()\nfig", 1),  # open: drawn as the last value, not left open besides
+        ("fig, ax = plt.subplots()\nplt.figure()\nfig", 2),
+        ("fig = plt.figure()\nplt.close(fig)\nfig", 1),
+        ("fig = plt.figure()\nplt.close(fig)\nplt.figure()\nfig", 2),
+        ("from matplotlib.figure import Figure\nFigure()", 1),
+        ("plt.figure()\nplt.show()", 1),
+        ("plt.figure()\nNone", 1),
+    ],
+)
+def test_a_figure_comes_back_once(env, code, num_images):
+    observation, *_ = env.step(python(PYPLOT + code, timeout=60))
+    assert observation["text"] == "\n".join(f"Image {index}:" for index in range(1, 1 + num_images))
+    assert len(env.state.images) == 1 + num_images
+    assert say(env, "plt.get_fignums()") == "[]"
+
+
+GREYS = "import numpy as np, PIL.Image\ndef show(rows, dtype):\n    return PIL.Image.fromarray(np.array(rows, dtype))\n"
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [
+        ("show([[0, 257, 32896, 65535]], 'uint16')", [0, 1, 128, 255]),
+        ("show([[0, 257, 32896, 65535]], 'int32')", [0, 1, 128, 255]),
+        ("show([[0, 1, 100, 255]], 'int32')", [0, 1, 100, 255]),
+        ("show([[0, 1, 100, 255]], 'uint16')", [0, 1, 100, 255]),
+        ("show([[0, 0.2, 0.5, 1]], 'float32')", [0, 51, 128, 255]),
+        ("show([[-1, 0.5, 2, 300]], 'float32')", [0, 0, 2, 255]),
+        ("show([[np.nan, 0.2, 0.5, 1]], 'float32')", [0, 51, 128, 255]),
+        ("show([[[0, 255], [0, 128], [0, 0], [9, 255]]], 'uint8')", [0, 127, 255, 9]),
+        ("show([[[0, 255], [0, 128], [0, 0], [9, 255]]], 'uint8').convert('La')", [0, 127, 255, 9]),
+        ("PIL.Image.frombytes('CMYK', (4, 1), bytes([0, 0, 0, 255] + [0] * 12))", [0, 255, 255, 255]),
+    ],
+)
+def test_an_image_of_any_mode_comes_back_as_it_looks(env, code, expected):
+    assert env.step(python(f"{GREYS}{code}"))[0]["text"] == "Image 1:"
+    assert env.state.images[1].tolist() == [[[value] * 3 for value in expected]]
+
+
+def test_an_image_comes_back_upright(env):
+    code = "turned = PIL.Image.fromarray(np.arange(6, dtype='uint8').reshape(2, 3))\nturned.getexif()[274] = 6\nturned"
+    assert env.step(python(f"{GREYS}{code}"))[0]["text"] == "Image 1:"
+    assert env.state.images[1][:, :, 0].tolist() == [[3, 0], [4, 1], [5, 2]]
+
+
 @pytest.mark.parametrize(
     ("arguments", "error"),
     [

@@ -4,7 +4,8 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
-import axpo_env  # noqa: F401 - registers the ids
+from axpo_env import views
+from axpo_env.caches import SizedCache
 from axpo_env.messages import format_action, format_call
 from axpo_env.views import decode_image, encode_png
 from axpo_sandbox import Execution, ExecutionError, FilesRefused, SandboxUnavailable, SessionLost
@@ -68,6 +69,26 @@ def test_first_call_brings_the_images_then_runs_the_code():
     env.close()
     env.close()
     assert session.calls[5:] == [("close",)]
+
+
+def test_the_rollouts_of_a_question_share_its_encoded_images(monkeypatch):
+    shapes, encode = [], views._encode
+
+    def counted(image):
+        shapes.append(image.shape)
+        return encode(image)
+
+    monkeypatch.setattr(views, "_encode", counted)
+    monkeypatch.setattr(views, "_png_cache", SizedCache(views.MAX_PNG_BYTES, size=len))
+    env, session = make(*[None, Execution(), Execution()] * 9)
+    for branch in env.fork(8):
+        branch.step(python("1"))
+    assert shapes == [env.task.images[0].shape]
+    sent = [call[1]["image_0.png"] for call in session.calls if call[0] == "write_files"]
+    assert len(sent) == 8 and all(data is sent[0] for data in sent)
+    other, _ = make(None, Execution(), Execution())  # a rollout of its own
+    other.step(python("1"))
+    assert len(shapes) == 1
 
 
 def test_only_new_images_are_brought():

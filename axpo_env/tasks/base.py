@@ -45,9 +45,9 @@ class Task:
     references: tuple[str, ...]  # any of them is right
     needs_tools: tuple[str, ...] = ()  # names of tools without which the policy can only guess; () if unknown
     gold_boxes: tuple[tuple[int, int, int, int], ...] = ()  # where the facts stand, 0-1000 of the sides
-    places: tuple[
-        tuple[int, int, int, int], ...
-    ] = ()  # where such facts stand at all, the others' too; () if unknown
+    places: tuple[tuple[int, int, int, int], ...] = ()  # where such facts stand at all; () if unknown
+    # [H, W, 3], a picture of what a search for what looks like image 0 found; None: none was published
+    image_search_result: NDArray[np.uint8] | None = None
     details: dict[str, Any] = field(default_factory=dict)  # whatever else the source knows, for analysis only
     grader: Grader = grade_chartqa
     demonstrator: Demonstrator | None = None

@@ -1,7 +1,8 @@
 """`image-search`: pages by their images, for words or for a look-alike of one of the episode's images.
 
 Offline, found images join the episode's and the policy sees them. On the web, Tavily finds images for words only and
-gives their urls and descriptions; they are not fetched. Where it looks is as in `search`.
+gives their urls and descriptions; they are not fetched. Where it looks is as in `search`. A task may come with what
+such a search found for its first image; then that is what a look-alike of it gives, unless the tool has its own pages.
 """
 
 from collections.abc import Mapping, Sequence
@@ -48,11 +49,14 @@ class ImageSearch(PageSearch):
         if ("query" in arguments) == ("img_idx" in arguments):
             raise ArgumentError("give either query or img_idx")
         limit = arguments.get("max_results", DEFAULT_RESULTS)
+        number = arguments.get("img_idx", 0)
+        if "img_idx" in arguments and not 0 <= number < len(state.images):
+            raise ArgumentError(f"img_idx is {shorten(number)}, images are 0 to {len(state.images) - 1}")
+        published = state.task.image_search_result
+        if "img_idx" in arguments and number == 0 and published is not None and not self.has_pages:
+            return ToolResult(text="What an image search for image 0 found:", images=(published,))
         index = self.index_for(state)
         if "img_idx" in arguments:
-            number = arguments["img_idx"]
-            if not 0 <= number < len(state.images):
-                raise ArgumentError(f"img_idx is {shorten(number)}, images are 0 to {len(state.images) - 1}")
             if index is None:
                 raise ArgumentError("the web search for images takes a query only, no img_idx")
             return self._found(index, state, None, number, limit)

@@ -62,6 +62,11 @@ class PageSearch:
         self._index = None if pages is None else PageIndex(check_pages(pages))
         self._online = online
 
+    @property
+    def has_pages(self) -> bool:
+        """Whether it was given pages to search, or a folder of them."""
+        return self._index is not None or self._folder is not None
+
     def index_for(self, state: "EpisodeState") -> PageIndex | None:
         """The pages to search in this episode; None: search the web. Raises ToolUnavailable for neither."""
         if self._index is not None:

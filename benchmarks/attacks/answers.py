@@ -238,15 +238,15 @@ _answering(
     "images",
     "answer with a picture that lies about its size",
     "import PIL.Image\nclass P(PIL.Image.Image):\n    size = (1, 1)\n"
-    "    mode = 'L'\n    def save(self, file, format):\n"
-    "        PIL.Image.new('L', (2000, 2000)).save(file, format='PNG')\nP()",
+    "    mode, has_transparency_data, load, getexif = 'RGB', False, lambda self: None, lambda self: {}\n"
+    "    def save(self, file, format):\n        PIL.Image.new('L', (2000, 2000)).save(file, format='PNG')\nP()",
     _PIL,
 )
 _FORGED = """
 import PIL.Image, struct, zlib
 class P(PIL.Image.Image):
     size = (1, 1)
-    mode = "L"
+    mode, has_transparency_data, load, getexif = "RGB", False, lambda self: None, lambda self: {}
     def save(self, file, format):
         file.write(BYTES)
 def chunk(kind, data):

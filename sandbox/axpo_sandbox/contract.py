@@ -136,7 +136,9 @@ def files(sandbox: Sandbox) -> None:
             expect_raises(ValueError, lambda name=name: session.write_files({name: b""}))  # type: ignore[misc]
 
 
-@promise("Figures shown or left open, and an image as the last expression, come back as PNG, in order.")
+@promise(
+    "Figures shown or left open, and an image as the last expression, come back as PNG, in order, each once."
+)
 def images(sandbox: Sandbox) -> None:
     with sandbox.session(limits={"image_pixels": 90_000}) as session:
         figures = (
@@ -147,6 +149,8 @@ def images(sandbox: Sandbox) -> None:
         picture = "import PIL.Image\nPIL.Image.new('RGB', (30, 20), 'red')"
         sizes = [_png_size(image) for image in session.run(figures, timeout_s=60).images]
         expect(sizes, [(200, 100), (100, 200)])
+        last = session.run("plt.figure(figsize=(2, 1), dpi=100)", timeout_s=60)  # open, and the last value
+        expect(([_png_size(image) for image in last.images], last.text), ([(200, 100)], None))
         shown = session.run(picture, timeout_s=60)
         expect(([_png_size(image) for image in shown.images], shown.text), ([(30, 20)], None))
         large = session.run("PIL.Image.new('L', (301, 300))", timeout_s=60)

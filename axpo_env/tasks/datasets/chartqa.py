@@ -16,7 +16,7 @@ from typing import Any
 
 from axpo_env.grading import grade_chartqa
 from axpo_env.tasks.base import SPLITS, Task
-from axpo_env.tasks.datasets.fields import BadRow, take, take_image, take_text, take_texts
+from axpo_env.tasks.datasets.fields import BadRow, take, take_image, take_text, take_texts, take_whole
 from axpo_env.tasks.datasets.source import Table, TableSource
 
 HUB_NAME = "HuggingFaceM4/ChartQA"
@@ -44,7 +44,7 @@ class ChartQASource(TableSource):
 
     def make_task(self, row: Mapping[str, Any], where: str, index: int) -> Task:
         take(row, "label", list, where)  # never one text alone
-        origin = take(row, "human_or_machine", int, where)
+        origin = take_whole(row, "human_or_machine", where)
         if origin not in range(len(ORIGINS)):
             raise BadRow(f"{where}, field 'human_or_machine': {origin} where 0 or 1 belongs")
         return self.task(

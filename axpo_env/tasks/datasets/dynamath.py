@@ -1,9 +1,10 @@
 r"""DynaMath: 501 seed questions, each in ten variants (`DynaMath/DynaMath_Sample`, sample_variant1 to 10).
 
 Columns: id of the seed question, question (multiple choice lists its options in it), decoded_image,
-ground_truth, answer_type (float, multiple choice, text), subject, knowledge_level. Variants: variant1 to
-variant10, 501 questions each (the paper of AXPO uses one), and all, 5,010 questions, for the official pair of
-numbers, see `average_and_worst`.
+ground_truth, answer_type (float, multiple choice, text; the authors' own programs also write int, graded as a float,
+and single answer, graded as a float if it is written as one, else as a text), subject, knowledge_level. Variants:
+variant1 to variant10, 501 questions each (the paper of AXPO uses one), and all, 5,010 questions, for the official
+pair of numbers, see `average_and_worst`.
 
 Graded by type: a float within 0.001, a letter, a text with the right one in it. The official script has a model
 write the float down before it compares; here a closed form ("\sqrt{2}", "\frac{\pi}{2}") is worked out, which needs
@@ -15,6 +16,7 @@ of Vision Language Models, arXiv:2411.00836.
 """
 
 import functools
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -29,8 +31,9 @@ from axpo_env.tasks.datasets.fields import BadRow, take, take_id, take_image, ta
 from axpo_env.tasks.datasets.source import Table, TableSource
 
 TOLERANCE = 0.001  # absolute, of a float
-ANSWER_TYPES = ("float", "multiple choice", "text")
+ANSWER_TYPES = ("float", "multiple choice", "text", "int", "single answer")
 NUM_VARIANTS = 10
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)")
 
 
 class DynaMathSource(TableSource):
@@ -55,7 +58,9 @@ class DynaMathSource(TableSource):
 
     def make_task(self, row: Mapping[str, Any], where: str, index: int) -> Task:
         question, truth = take_text(row, "question", where), take_text(row, "ground_truth", where)
-        kind = take_one_of(row, "answer_type", ANSWER_TYPES, where)
+        kind = answer_type = take_one_of(row, "answer_type", ANSWER_TYPES, where)
+        if kind == "int" or (kind == "single answer" and _NUMBER.fullmatch(truth)):
+            kind = "float"
         options = tuple(listed_options(question)) if kind == "multiple choice" else ()
         if kind == "multiple choice" and not _is_letter(truth, len(options)):
             raise BadRow(
@@ -71,7 +76,7 @@ class DynaMathSource(TableSource):
             grader=functools.partial(_grade, kind=kind, options=options, percent=asks_percent(question)),
             details={
                 "seed_question": take_id(row, "id", where),
-                "answer_type": kind,
+                "answer_type": answer_type,
                 "subject": take(row, "subject", str, where),
                 "knowledge_level": take(row, "knowledge_level", str, where),
             },

@@ -4,14 +4,15 @@
 """
 
 import base64
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from axpo_env.names import listed, unknown_name
+from axpo_env.names import listed, shorten, unknown_name
 from axpo_env.tasks.datasets.files import Files
 from axpo_env.views import decode_image
 
-MAX_IMAGE_PIXELS = 200_000_000
+MAX_IMAGE_PIXELS = 178_956_970  # from here on Pillow refuses to open an image
 
 
 class BadRow(ValueError):
@@ -47,12 +48,35 @@ def take_text(row: Mapping[str, Any], name: str, where: str) -> str:
     return text
 
 
-def take_texts(row: Mapping[str, Any], name: str, where: str) -> list[str]:
-    """One or more texts in field `name`, a list or one alone. Raises BadRow for none, blank ones or others."""
-    value = [row[name]] if isinstance(row.get(name), str) else take(row, name, list, where)
-    if not value or not all(isinstance(text, str) and text.strip() for text in value):
-        raise BadRow(f"{where}, field {name!r}: needs one or more non-empty strings, not {value!r}")
-    return [text.strip() for text in value]
+def take_whole(row: Mapping[str, Any], name: str, where: str) -> int:
+    """The whole number in field `name`, which some tables hold as a text or a float. Raises BadRow otherwise."""
+    value = take_any(row, name, where)
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise BadRow(f"{where}, field {name!r}: {type(value).__name__} where int belongs")
+    try:
+        number = float(value)
+    except ValueError:
+        number = math.nan
+    if not number.is_integer():
+        raise BadRow(f"{where}, field {name!r}: {shorten(value)} where a whole number belongs")
+    return int(number)
+
+
+def take_texts(row: Mapping[str, Any], name: str, where: str, *, least: int = 1) -> list[str]:
+    """The texts in field `name`, a list or one alone, with numbers as texts, without space around them.
+
+    What is blank (None, NaN, no text, only space) says nothing, and is left out. Raises BadRow for other things, and
+    where fewer than `least` are left.
+    """
+    value = take_any(row, name, where)
+    items = [
+        item for item in (value if isinstance(value, list) else [value]) if item is not None and item == item
+    ]
+    strange = [item for item in items if isinstance(item, bool) or not isinstance(item, str | int | float)]
+    texts = [text for text in (str(item).strip() for item in items) if text]
+    if strange or len(texts) < least:
+        raise BadRow(f"{where}, field {name!r}: needs one or more non-empty strings, not {shorten(value)}")
+    return texts
 
 
 def take_one_of(row: Mapping[str, Any], name: str, known: Sequence[str], where: str) -> str:
@@ -77,16 +101,16 @@ def take_image(row: Mapping[str, Any], name: str, where: str, *, files: Files | 
         return decode_file(files, path, name, where)
     if not isinstance(data, bytes):
         raise BadRow(f"{where}, field {name!r}: no image bytes")
-    return decode(data, name, where)
+    return decode(data, name, f"{where}, image {shorten(path)}" if isinstance(path, str) else where)
 
 
 def decode_file(files: Files, path: str, name: str, where: str) -> Any:
     """The decoded image in a file. Raises BadRow if there is none or it is unreadable."""
     try:
         data = files.read(path)
-    except (FileNotFoundError, ValueError) as error:
+    except (OSError, ValueError) as error:
         raise BadRow(f"{where}, field {name!r}: {error}") from error
-    return decode(data, name, where)
+    return decode(data, name, f"{where}, image {shorten(path)}")
 
 
 def decode_base64(row: Mapping[str, Any], name: str, where: str) -> Any:

@@ -1,9 +1,10 @@
 """HR-Bench: questions about details of 4K and 8K pictures (`DreamMr/HR-Bench`, hrbench_4k and hrbench_8k).
 
 Columns: index, question, answer (a letter), A to D (the options), category (single, cross: one instance or
-several), cycle_category, image (base64). Each of 200 questions comes four times, its options cycled. Variants:
-one_cycle, 200 questions, what AXPO's paper reports (inferred: the rows whose cycle_category is the first row's),
-and four_cycles, all 800, whose mean accuracy is the official number.
+several), cycle_category, image (base64). Each of 200 questions comes four times, its options cycled; within a cycle
+the right letter is the same for all questions. Variants: one_cycle, each question once, in its own of the four cycles
+in turn, so that no letter is right more often than another (200 questions, as many as AXPO's paper reports), and
+four_cycles, all 800, whose mean accuracy is the official number.
 
 Graded by the letter. Licence: "other" on the hub, its file empty. Wang et al., Divide, Conquer and Combine: A
 Training-Free Framework for High-Resolution Image Perception in Multimodal Large Language Models,
@@ -11,6 +12,7 @@ arXiv:2408.15556.
 """
 
 import functools
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -42,8 +44,8 @@ class _HRBenchSource(TableSource):
     def choose_rows(self) -> Sequence[int] | None:
         if self.variant == "four_cycles":
             return None
-        cycles = self.column("cycle_category")
-        return [index for index, cycle in enumerate(cycles) if cycle == cycles[0]]
+        columns = (self.column(name) for name in ("question", *LETTERS, "cycle_category"))
+        return _one_cycle_each(list(zip(*columns, strict=True)))
 
     def make_task(self, row: Mapping[str, Any], where: str, index: int) -> Task:
         options = tuple(take_text(row, letter, where) for letter in LETTERS)
@@ -59,6 +61,27 @@ class _HRBenchSource(TableSource):
                 "cycle": take_id(row, "cycle_category", where),
             },
         )
+
+
+def _one_cycle_each(rows: Sequence[tuple[Any, ...]]) -> list[int]:
+    """Of rows (question, its options, cycle), one for each question: of cycle 0 for question 0, 1 for question 1, ...
+
+    Questions are equal in text and options, whatever the order of these. As many as that within one cycle are as many
+    questions, about other images; they stand in the same order in each cycle. A row without a cycle is chosen.
+    """
+    cycles = list(dict.fromkeys(cycle for *_, cycle in rows))
+    seen: Counter[tuple[Any, ...]] = Counter()
+    questions: dict[tuple[Any, ...], dict[int, int]] = {}  # question -> {cycle's number: row}
+    for index, (text, *options, cycle) in enumerate(rows):
+        same = (text, *sorted(map(str, options)))
+        questions.setdefault((same, seen[same, cycle]), {})[cycles.index(cycle)] = index
+        seen[same, cycle] += 1
+    chosen = []
+    for number, by_cycle in enumerate(questions.values()):
+        there = sorted(by_cycle)  # not all of them, where the table is a part of the whole
+        chosen.append(by_cycle[there[number % len(there)]])
+    unknown = [index for index, (*_, cycle) in enumerate(rows) if cycle is None]
+    return list(dict.fromkeys([*chosen, *unknown]))
 
 
 class HRBench4KSource(_HRBenchSource):

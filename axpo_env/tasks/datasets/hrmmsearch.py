@@ -1,7 +1,8 @@
 """HR-MMSearch: questions about details of 4K pictures that need a search (`sensenova/HR-MMSearch`, 305).
 
-Columns: sample_id, query, query_image, ground_truth (one text or a list), difficulty, category. The hub calls
-its only split train; it is a benchmark, so here it is test.
+Columns: sample_id, query, query_image (encoded, or a path), ground_truth (one text or a list), difficulty, category.
+The hub calls its only split train; it is a benchmark, so here it is test. The authors' own files are a data.jsonl with
+the pictures beside it.
 
 Graded officially by equality after normalising, then by a judge; that is what a `judge` gets. Without one, what is
 not equal to a ground truth is ungraded (numbers that differ are wrong). `Grade.score` is the token F1 with the best
@@ -31,7 +32,7 @@ class HRMMSearchSource(TableSource):
             hub_name="sensenova/HR-MMSearch",
             hub_split="train",
             image_columns=("query_image",),
-            names=("train", "test"),
+            names=("train", "test", "data"),
         )
         return (table,)
 

@@ -21,7 +21,7 @@ from axpo_env.grading.maths import check_installed, equal_maths, grade_maths
 from axpo_env.grading.numeric import asks_percent
 from axpo_env.grading.options import LETTERS, show_options
 from axpo_env.tasks.base import Task
-from axpo_env.tasks.datasets.fields import BadRow, take, take_id, take_image, take_text
+from axpo_env.tasks.datasets.fields import BadRow, take, take_id, take_image, take_text, take_whole
 from axpo_env.tasks.datasets.source import Table, TableSource
 
 
@@ -47,7 +47,7 @@ class MathVisionSource(TableSource):
         options = tuple(option.strip() for option in options)
         if options and answer not in LETTERS[: len(options)]:
             raise BadRow(f"{where}, field 'answer': {answer!r} is no letter of {len(options)} options")
-        level = take(row, "level", int, where)
+        level = take_whole(row, "level", where)
         if level not in range(1, 6):
             raise BadRow(f"{where}, field 'level': {level} where 1 to 5 belongs")
         question = take_text(row, "question", where)

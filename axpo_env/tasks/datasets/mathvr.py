@@ -21,7 +21,15 @@ from typing import Any
 from axpo_env.grading.free import grade_parts
 from axpo_env.grading.maths import check_installed
 from axpo_env.tasks.base import Task
-from axpo_env.tasks.datasets.fields import BadRow, take, take_any, take_id, take_image, take_text, take_texts
+from axpo_env.tasks.datasets.fields import (
+    BadRow,
+    take_any,
+    take_id,
+    take_image,
+    take_text,
+    take_texts,
+    take_whole,
+)
 from axpo_env.tasks.datasets.source import Table, TableSource
 
 NUM_IMAGES = 8
@@ -61,7 +69,7 @@ class MathVRSource(TableSource):
         places = {str(number): f"(image {place})" for place, number in enumerate(numbers)}
         question = _PLACE.sub(lambda match: places[match.group(1)], question)
         parts = take_texts(row, "answers", where)
-        count = take(row, "number_of_answers", int, where)
+        count = take_whole(row, "number_of_answers", where)
         if count < 1:
             raise BadRow(f"{where}, field 'number_of_answers': {count} where at least 1 belongs")
         if len(parts) != count:

@@ -120,7 +120,7 @@ class HubRows:
             raise ImportError("reading from the hub needs datasets: pip install 'axpo[data]'") from error
         named = () if config is None else (config,)
         table = datasets.load_dataset(name, *named, split=split)
-        for column in image_columns:
+        for column in [name for name in image_columns if name in table.column_names]:
             table = table.cast_column(column, datasets.Image(decode=False))
         self._table = table
         self._lock = threading.Lock()
@@ -212,21 +212,24 @@ def check_folder(folder: Path) -> None:
         raise NotADirectoryError(f"{folder} is a file; the source is the folder of the data set's files")
 
 
-def find_parquet(folder: Path, *names: str) -> list[Path]:
-    """The parquet files of the first name that there are any of, in `folder` or its `data` folder, sorted.
+def parquet_files(folder: Path, name: str) -> list[Path]:
+    """The parquet files of table `name` in `folder`, or else in its `data` folder, sorted; [] if there are none.
 
-    By the hub's naming: `NAME.parquet` or `NAME-00000-of-00001....parquet`. Raises FileNotFoundError naming
-    the tables that are there, JSON included, which the caller has looked for.
+    By the hub's naming: `NAME.parquet` or `NAME-00000-of-00001....parquet`.
     """
-    for name in names:
-        for place in (folder, folder / "data"):
-            found = sorted([*place.glob(f"{name}.parquet"), *place.glob(f"{name}-*.parquet")])
-            if found:
-                return found
+    for place in (folder, folder / "data"):
+        found = sorted([*place.glob(f"{name}.parquet"), *place.glob(f"{name}-*.parquet")])
+        if found:
+            return found
+    return []
+
+
+def no_table(folder: Path, names: Sequence[str]) -> FileNotFoundError:
+    """The error where `folder` has no table of one of `names`; it names the tables that are there."""
     sought = ", ".join(f"{name}.parquet, {name}-*.parquet, {name}.json, {name}.jsonl" for name in names)
     paths = (*folder.glob("*"), *folder.glob("*/*"))  # no deeper: it may be anybody's home
     there = sorted(str(path.relative_to(folder)) for path in paths if path.suffix in _SUFFIXES)
-    raise FileNotFoundError(f"no {sought} in {folder}; there: {listed(there)}")
+    return FileNotFoundError(f"no {sought} in {folder}; there: {listed(there)}")
 
 
 def table_stamps(folder: str) -> tuple[tuple[str, int, int], ...]:

@@ -4,7 +4,7 @@ A benchmark's module says what its tables are called, what its columns mean and 
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -22,7 +22,8 @@ from axpo_env.tasks.datasets.rows import (
     ParquetRows,
     Rows,
     check_folder,
-    find_parquet,
+    no_table,
+    parquet_files,
 )
 
 
@@ -57,7 +58,10 @@ def open_table(table: Table, source: str) -> tuple[Rows, Files]:
         for path in (folder / f"{name}.jsonl", folder / f"{name}.json"):
             if path.is_file():
                 return JsonRows(path), FolderFiles(folder)
-    return ParquetRows(find_parquet(folder, *names)), FolderFiles(folder)
+        parquet = parquet_files(folder, name)
+        if parquet:
+            return ParquetRows(parquet), FolderFiles(folder)
+    raise no_table(folder, names)
 
 
 class TableSource(ABC):
@@ -144,9 +148,10 @@ class TableSource(ABC):
         *,
         question: str,
         images: Sequence[Any],
-        references: Sequence[str],
+        references: Iterable[str],
         grader: Grader,
         details: dict[str, Any],
+        image_search_result: Any = None,
     ) -> Task:
         """A task of this source; its id names benchmark, variant, split and index."""
         parts = (self.name, *([self.variant] if self.variant else []), self.split, str(index))
@@ -160,6 +165,7 @@ class TableSource(ABC):
             references=tuple(references),
             grader=grader,
             details=details,
+            image_search_result=image_search_result,
         )
 
 

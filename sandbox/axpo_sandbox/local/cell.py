@@ -40,8 +40,8 @@ def run_cell(code: str, namespace: dict[str, Any], number: int, limits: dict[str
         error = describe(raised, name)
         del raised
     try:
-        figures.show()  # those left open
-        if value is not None and not figures.add_last_value(gallery, value):
+        drawn = figures.draw_open()
+        if value is not None and not figures.add_last_value(gallery, value, drawn):
             text = repr(value)
     except BaseException as raised:
         error = error or describe(raised, name)

@@ -8,7 +8,7 @@ import io
 import sys
 from typing import Any
 
-PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I", "I;16")
+from sandbox.pictures import to_rgb
 
 
 class Gallery:
@@ -29,10 +29,8 @@ class Gallery:
 
     def add_picture(self, picture: Any) -> None:
         """Encode a PIL image."""
-        if picture.mode not in PNG_MODES:
-            picture = picture.convert("RGB")
         width, height = picture.size
-        self._add("an image", width, height, lambda file: picture.save(file, format="PNG"))
+        self._add("an image", width, height, lambda file: to_rgb(picture).save(file, format="PNG"))
 
     def finish(self) -> None:
         """Say how many did not fit."""
@@ -70,13 +68,20 @@ def begin(gallery: Gallery) -> None:
 
 
 def show(*_arguments: Any, **_options: Any) -> None:
-    """What `plt.show()` does here: draw the open figures, in order, and close them."""
+    """What `plt.show()` does here."""
+    draw_open()
+
+
+def draw_open() -> list[Any]:
+    """Draw the open figures, in order, and close them. Returns them."""
     pyplot = sys.modules.get("matplotlib.pyplot")
     if pyplot is None or _current is None:
-        return
-    for number in pyplot.get_fignums():
-        _current.add_figure(pyplot.figure(number))
+        return []
+    figures = [pyplot.figure(number) for number in pyplot.get_fignums()]
+    for figure in figures:
+        _current.add_figure(figure)
     pyplot.close("all")
+    return figures
 
 
 def show_one(figure: Any, *_arguments: Any, **_options: Any) -> None:
@@ -88,15 +93,16 @@ def show_one(figure: Any, *_arguments: Any, **_options: Any) -> None:
         pyplot.close(figure)
 
 
-def add_last_value(gallery: Gallery, value: Any) -> bool:
-    """Take `value` if it is an image or a figure that is not open; returns whether it was one."""
+def add_last_value(gallery: Gallery, value: Any, drawn: list[Any]) -> bool:
+    """Take `value` if it is an image, or a figure that is not among those `drawn`; returns whether it was either."""
     image_module = sys.modules.get("PIL.Image")
     if image_module is not None and isinstance(value, image_module.Image):
         gallery.add_picture(value)
         return True
     figure_module = sys.modules.get("matplotlib.figure")
     if figure_module is not None and isinstance(value, figure_module.Figure):
-        gallery.add_figure(value)
+        if not any(value is figure for figure in drawn):
+            gallery.add_figure(value)
         return True
     return False
 
