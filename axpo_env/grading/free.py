@@ -46,7 +46,7 @@ def grade_free(
 def grade_f1(
     answer: str | None, references: Sequence[str], *, question: str, judge: Judge | None = None
 ) -> Grade:
-    """`grade_free` whose `score` is the best token F1 with a reference, also where the answer is ungraded.
+    """`grade_free` whose `score` is the best token F1 (SQuAD's) with a reference, also where the answer is ungraded.
 
     F1 is a published metric, but no verdict: "not guilty" shares most of its words with "guilty", "USA" none with
     "United States of America". So it never makes an answer right or wrong.
@@ -54,7 +54,7 @@ def grade_f1(
     grade = grade_free(answer, references, question=question, judge=judge)
     if answer is None:
         return grade
-    return dataclasses.replace(grade, score=1.0 if grade.strict else best_f1(answer, references))
+    return dataclasses.replace(grade, score=best_f1(answer, references))
 
 
 def _by_number(answer: str, references: Sequence[str]) -> bool | None:
