@@ -1,7 +1,8 @@
 r"""Multiple choice: which option an answer names. Never guesses: what names none, or two, is None.
 
-The order: what stands in the answer tag, else in `\boxed{}`; there a letter; else what follows "answer is";
-else the one option whose text, or number, it is; else a lone letter at the end; else the one option that is chosen in
+The order: what stands in the answer tag, else in `\boxed{}`; there a letter alone; else the text of an option, with its
+letter or without, whatever letters stand in it; else a letter; else what follows "answer is"; else the one option whose
+text, or number, it is; else a lone letter at the end; else the one option that is chosen in
 so many words ("I pick option A"), or mentioned, once clauses that deny one are left out ("red, not green"). The letters
 shown with the question come before the options' texts, since options may be letters themselves. Of options that hold
 each other ("red", "dark red") the longest that is mentioned counts.
@@ -12,9 +13,10 @@ from collections.abc import Callable, Sequence
 
 from axpo_env.grading.extract import DENIES, final_phrase, innermost, plain_latex, plain_unicode, unwrap
 from axpo_env.grading.grade import Grade, make_grade
-from axpo_env.grading.numeric import other_unit, read_quantity
+from axpo_env.grading.numeric import read_quantity
 from axpo_env.grading.options import LETTERS
 from axpo_env.grading.text import SENTENCES, denies, normalize, squash
+from axpo_env.grading.units import other_unit
 
 _WORDS = r"(?:the\s+)?(?:correct\s+|right\s+|final\s+)?(?:option|choice|answer|letter)?\s*(?:is\s*)?"
 _LONE = re.compile(_WORDS + r"[(\[{<]*\s*([A-Za-z])\s*[)\]}>.:,;]*", re.IGNORECASE)

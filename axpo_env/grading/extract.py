@@ -8,10 +8,9 @@ import re
 import unicodedata
 
 _OPEN, _CLOSE = "<answer>", "</answer>"
-# \boxed{}, \fbox{} and their like, with spaces and options before the brace; a "\b" or "\f" may have become one sign.
+# \boxed{}, \fbox{} and their like, with spaces and options before the brace.
 _BOXED = re.compile(
-    r"(?:\\(?:boxed|fbox|framebox|bbox)|\x08(?:oxed|box)|\x0c(?:box|ramebox)"
-    r"|\\colorbox\s*\{[^{}]*\}|\\fcolorbox\s*\{[^{}]*\}\s*\{[^{}]*\})\s*(?:\[[^\[\]{}]*\]\s*){0,2}\{"
+    r"(?:\\(?:boxed|fbox|framebox|bbox)|\\colorbox\s*\{[^{}]*\}|\\fcolorbox\s*\{[^{}]*\}\s*\{[^{}]*\})\s*(?:\[[^\[\]{}]*\]\s*){0,2}\{"
 )
 _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)  # "\{" is a sign, no brace
 # LaTeX whose backslash was read as an escape: "\f" in "\frac" as a form feed. White space only before a known command.
@@ -19,8 +18,10 @@ _ESCAPED = re.compile(
     r"([\a\x08\v\f])(?=[A-Za-z])"
     r"|(\t)(?=(?:an(?=\s*[\\({\d^])|anh|au|ext|extbf|extit|extrm|frac|heta|ilde|imes|o|riangle)(?![A-Za-z]))"
     r"|(\r)(?=(?:ho|ight|ightarrow)(?![A-Za-z]))"
-    r"|(\n)(?=(?:abla|eq|otin|e(?=\s*[-\d]))(?![A-Za-z]))"
+    r"|(\n)(?=(?:abla|eq|otin)(?![A-Za-z]))"
 )
+# At the start of a text the sign itself may be gone, taken off as white space.
+_CUT = {"rac{": "f", "oxed{": "b", "egin{": "b", "ext{": "t", "extbf{": "t", "heta": "t"}
 _LETTERS = {"\a": "a", "\x08": "b", "\v": "v", "\f": "f", "\t": "t", "\r": "r", "\n": "n"}
 # After the last of these the answer begins. "answer" alone is too common a word.
 _LEAD = re.compile(r"\banswers?\s*(?:is\b|are\b|:|=)[\s:]*(?:that\b)?", re.IGNORECASE)
@@ -43,7 +44,9 @@ _TEXT_COMMAND = re.compile(
     r"\\(?:text(?:bf|it|rm|sf|tt|normal)?|math(?:rm|bf|it|sf|tt|normal)|mbox|operatorname|boldsymbol|bm)\*?\s*"
     r"\{([^{}]*)\}"
 )
-_FONT = re.compile(r"\\(?:text(?:bf|it|rm)?|math(?:rm|bf|it)|rm|bf|it)(?:\s+|(?=\d))")  # "\mathrm e", "{\rm e}"
+_FONT = re.compile(
+    r"\\(?:text(?:bf|it|rm)?|math(?:rm|bf|it)|rm|bf|it)(?:\s+|(?=\d))"
+)  # "\mathrm e", "{\rm e}"
 _LOOKS = re.compile(r"\\(?:left|right|displaystyle|textstyle|limits|[bB]igg?[lr]?)(?![A-Za-z])")
 _SPACES = re.compile(r"\\[,;:! ]|~|\\q?quad(?![A-Za-z])")
 _DASHES = re.compile("[\u2010-\u2015\N{MINUS SIGN}\ufe58\ufe63\uff0d]")
@@ -64,7 +67,7 @@ def extract_answer(text: str) -> str | None:
     start = text.rfind(_OPEN, 0, end) if end >= 0 else -1
     if start < 0:
         return None
-    inner = text[start + len(_OPEN) : end]
+    inner = repair(text[start + len(_OPEN) : end])  # before white space is taken off: a form feed is some
     boxed = last_boxed(inner)
     return (inner if boxed is None else boxed).strip() or None
 
@@ -94,6 +97,9 @@ def matching_brace(text: str, start: int) -> int | None:
 
 def repair(text: str) -> str:
     r"""`text` with the backslashes that were taken for escapes: a form feed and "rac" are `\frac`."""
+    lost = next((letter for rest, letter in _CUT.items() if text.startswith(rest)), None)
+    if lost is not None:
+        text = f"\\{lost}{text}"
     return _ESCAPED.sub(lambda match: "\\" + _LETTERS[match.group()], text)
 
 
@@ -127,6 +133,13 @@ def final_phrase(text: str) -> str | None:
     return lines[0].strip() or None if lines else None
 
 
+def readings(answer: str) -> list[str]:
+    """What an answer may mean: all of it, and what follows its last "answer is"; without wrapping."""
+    inner = unwrap(innermost(answer))
+    phrase = final_phrase(inner)
+    return [inner] if phrase is None else [inner, unwrap(phrase)]
+
+
 def unwrap(text: str) -> str:
     r"""`text` without dollar signs, bold, quotes, `\text{}`, braces and a full stop around it."""
     return layers(text)[-1]
@@ -134,7 +147,7 @@ def unwrap(text: str) -> str:
 
 def layers(text: str) -> list[str]:
     r"""`text` as its wrapping is taken off piece by piece, the barest last: "**U.S.**" is "U.S." before it is "U.S"."""
-    found = [text.strip()]
+    found = [repair(text).strip()]
     for _ in range(12):
         text = _peel(found[-1])
         if text == found[-1]:

@@ -13,11 +13,11 @@ from collections.abc import Collection, Sequence
 
 from axpo_env.grading.extract import (
     DENIES,
-    final_phrase,
     innermost,
     plain_dashes,
     plain_latex,
     plain_unicode,
+    readings,
     unwrap,
 )
 
@@ -28,13 +28,13 @@ _BETWEEN_DIGITS = re.compile(r"(?<=\d)\s+(?=\d)")
 SENTENCES = re.compile(r"[.!?;\n]\s")
 _SEPARATORS = re.compile(r"[,;/|\n]|\band\b", re.IGNORECASE)
 # Signs that mean something stand alone; a point or minus stays where it belongs to a number.
-_SIGNS = re.compile(r"([+*^=<>%°≤≥≠])")
+_SIGNS = re.compile(r"([+*^=<>%°≤≥≠€£¥])")
 _DELETED = str.maketrans("", "", string.punctuation)  # by SQuAD's script
 _RATIO = re.compile(r"\s*\d+(?:\s*:\s*\d+)+\s*")
 _CLOCK = re.compile(r"\s*\d{1,2}(?::\d\d){1,2}\s*")
 _LONG_WORD = re.compile(r"(?<![A-Za-z\\])[A-Za-z]{3,}")
 _CASELESS = re.compile(r"[A-H]|no|on|up|ok", re.IGNORECASE)  # short, and no formulas
-_PUNCTUATION = re.compile(r"(?<!\d)\.(?!\d)|\.(?!\d)|(?<=\w)-|-(?!\d)|[^\w\s.\-+*^=<>%°≤≥≠]|_")
+_PUNCTUATION = re.compile(r"(?<!\d)\.(?!\d)|\.(?!\d)|(?<=\w)-|-(?!\d)|[^\w\s.\-+*^=<>%°≤≥≠€£¥]|_")
 
 
 def normalize(text: str, *, articles: Collection[str] = _ARTICLES) -> str:
@@ -66,7 +66,9 @@ def same_formula(answer: str, reference: str) -> bool:
     """
     if squash(answer) != squash(reference) or not squash(reference):
         return False
-    said, wanted = (_LONG_WORD.sub(lambda word: word.group().lower(), _bare(text)) for text in (answer, reference))
+    said, wanted = (
+        _LONG_WORD.sub(lambda word: word.group().lower(), _bare(text)) for text in (answer, reference)
+    )
     label = _CASELESS.fullmatch(wanted) and (len(wanted) > 1 or wanted.isupper())
     return "".join(said.split()) == "".join(wanted.split()) or bool(label)
 
@@ -80,21 +82,15 @@ def denies(text: str) -> bool:
     return bool(DENIES.search(SENTENCES.split(text.strip())[-1]))
 
 
-def readings(answer: str) -> list[str]:
-    """What an answer may mean: all of it, and what follows its last "answer is". Normalised, not blank."""
-    return [text for text in dict.fromkeys(normalize(plain_latex(text)) for text in _texts(answer)) if text]
-
-
-def _texts(answer: str) -> list[str]:
-    inner = unwrap(innermost(answer))
-    phrase = final_phrase(inner)
-    return [inner] if phrase is None else [inner, unwrap(phrase)]
+def plain_readings(answer: str) -> list[str]:
+    """`extract.readings`, normalised, those left out of which nothing is left."""
+    return [text for text in dict.fromkeys(normalize(plain_latex(text)) for text in readings(answer)) if text]
 
 
 def exact_match(answer: str, references: Sequence[str]) -> bool:
     """Whether the answer, normalised, is one of the references, normalised. A ratio "5:0" is "5 to 0", too."""
     names = {normalize(plain_latex(name)) for reference in references for name in _spellings(reference)}
-    return any(text in names for text in readings(answer))
+    return any(text in names for text in plain_readings(answer))
 
 
 def _spellings(reference: str) -> list[str]:
@@ -116,7 +112,7 @@ def _squad_words(text: str) -> list[str]:
 
 def best_f1(answer: str, references: Sequence[str]) -> float:
     """The highest F1 of the answer, or of what follows its last "answer is", with any reference, 0-1."""
-    pairs = [token_f1(text, reference) for text in _texts(answer) for reference in references]
+    pairs = [token_f1(text, reference) for text in readings(answer) for reference in references]
     return max(pairs, default=0.0)
 
 
