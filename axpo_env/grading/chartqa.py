@@ -75,10 +75,14 @@ def grade_chartqa(answer: str | None, references: Sequence[str]) -> Grade:
 
 
 def _readings(answer: str) -> list[str]:
-    """The answer as its wrapping comes off: "**U.S.**" is "U.S.", though "U.S" is what is barest."""
+    """The answer as its wrapping comes off: "**U.S.**" is "U.S.", though "U.S" is what is barest.
+
+    A dash is a hyphen: "25–34" is "25-34".
+    """
     inner = innermost(answer)
     phrase = final_phrase(unwrap(inner))
-    return [answer, *layers(inner), *([] if phrase is None else layers(phrase))]
+    found = [answer, *layers(inner), *([] if phrase is None else layers(phrase))]
+    return [*found, *map(plain_dashes, found)]
 
 
 def _list_items(reference: str) -> list[str] | None:

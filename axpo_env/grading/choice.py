@@ -121,6 +121,12 @@ def _named(text: str, options: Sequence[str], letters: str) -> str | None:
     if lone:
         letter = lone.group(1).upper()
         return letter if letter in letters else None
+    labelled = _LABELLED.fullmatch(text)
+    written = _equal(text, options, letters), _equal(labelled.group(3), options, letters) if labelled else []
+    if len(written[0]) == 1:  # "None of (A) to (D)" may be an option
+        return written[0][0]
+    if labelled and (letter := (labelled.group(1) or labelled.group(2)).upper()) in written[1]:
+        return letter
     instead = _NOT_BUT.fullmatch(text)
     if instead and instead.group(1).upper() != instead.group(2).upper():
         return letter if (letter := instead.group(2).upper()) in letters else None
@@ -139,7 +145,6 @@ def _named(text: str, options: Sequence[str], letters: str) -> str | None:
     meant = _equal(beside.group(2), options, letters) if beside else []
     if beside and meant:
         return beside.group(1) if beside.group(1) in meant else ""
-    labelled = _LABELLED.fullmatch(text)
     if labelled is None:
         return None
     letter = (labelled.group(1) or labelled.group(2)).upper()
@@ -147,10 +152,10 @@ def _named(text: str, options: Sequence[str], letters: str) -> str | None:
         return None
     rest = labelled.group(3)
     if (other := _LONE.fullmatch(rest)) and other.group(1).upper() != letter:
-        return "" if not _equal(rest, options, letters) else letter
+        return ""
     if any(re.search(rf"[(\[]{other}[)\]]", rest) for other in letters if other != letter):
         return ""  # "(A) or (B)"
-    return letter if letter in (meant := _equal(rest, options, letters)) or not meant else ""
+    return "" if written[1] else letter
 
 
 def _last_letter(text: str, letters: str) -> str | None:

@@ -48,7 +48,7 @@ _FONT = re.compile(
     r"\\(?:text(?:bf|it|rm)?|math(?:rm|bf|it)|rm|bf|it)(?:\s+|(?=\d))"
 )  # "\mathrm e", "{\rm e}"
 _LOOKS = re.compile(r"\\(?:left|right|displaystyle|textstyle|limits|[bB]igg?[lr]?)(?![A-Za-z])")
-_SPACES = re.compile(r"\\[,;:! ]|~|\\q?quad(?![A-Za-z])")
+_SPACES = re.compile(r"(?<!\\)\\[,;:! ]|~|\\q?quad(?![A-Za-z])")
 _DASHES = re.compile("[\u2010-\u2015\N{MINUS SIGN}\ufe58\ufe63\uff0d]")
 _SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻", "0123456789+-")
 _RAISED = re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻]+")
