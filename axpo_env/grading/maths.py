@@ -31,7 +31,7 @@ from axpo_env.grading.numeric import (
 from axpo_env.grading.text import same_formula
 from axpo_env.grading.units import is_known_unit, is_unit, other_unit, same_compound
 
-MAX_CHARS = 400  # longer answers are not parsed
+MAX_CHARS = shapes.MAX_CHARS  # longer answers are not parsed
 TOLERANCE = shapes.TOLERANCE
 _EXACT = 2**53  # larger whole numbers are not all floats: the worker compares them
 _CLOSED = re.compile(
