@@ -20,6 +20,7 @@ _MATRIX = re.compile(
     r"[(\[]?\s*\\*begin\s*\{(?P<kind>[pbB]?matrix|array)\}\s*(?:\{[^{}]*\})?(?P<body>.*?)\\*end\s*\{(?P=kind)\}\s*[)\]]?",
     re.DOTALL,
 )
+_CASES = re.compile(r"\\*begin\s*\{cases\}(.*?)\\*end\s*\{cases\}", re.DOTALL)
 _NAMED = re.compile(r"([A-Za-z\\α-ωΑ-Ω∠][^=<>+*/;-]{0,20}?)\s*=\s*([^=<>]+)")
 _WORDS_BETWEEN = re.compile(r",?\s+(and|or)\s+")
 _SIGNS = re.compile(r"\\pm(?![A-Za-z])|±")
@@ -50,6 +51,8 @@ class Items:
 
 def read_items(text: str) -> Items | None:
     """Items between commas, semicolons, "and", "or"; also "x = ±2" and "(x, y) = (2, 3)". None for a single thing."""
+    if cases := _CASES.fullmatch(text):
+        text = ", ".join(filter(None, (row.strip(" ,;&") for row in re.split(r"\\{2,}", cases[1]))))
     sides = [side.strip() for side in text.split("=")]
     if len(sides) == 2 and sides[0].startswith("("):
         names, values = map(read_items, sides)

@@ -13,6 +13,8 @@ from axpo_env.grading.numeric import read_number, without_periods
 from axpo_env.grading.units import is_known_unit
 
 _FUNCTIONS = "sin|cos|tan|cot|sec|csc|ln|log|exp|gcd|lcm|max|min"
+_TRIGONOMETRY = re.compile(r"\\(?:arc)?(?:sin|cos|tan|cot|sec|csc)")
+_DEGREES = re.compile(r"(?<=[\d)}])\s*°(?!\s*[A-Za-z'\d])")
 _COMMAND = re.compile(r"\\(frac|binom|sqrt)(?![A-Za-z])")
 _REFUSED = re.compile(
     r"['\"`′″:&°∠$#?;@]|\.\.|…|\\[lcv]?dots[bcim]?(?![A-Za-z])|\\\\|≈|\\approx|\\sim(?![A-Za-z])|\\(?:equiv|not)(?![A-Za-z])"
@@ -33,6 +35,7 @@ _TYPED = (
         re.compile(r"\\(sin|cos|tan|cot|sec|csc)\s*(?:\(\s*([\d.]+)\s*°\s*\)|\{?\s*([\d.]+)\s*°\s*\}?)"),
         r"\\\1(\\frac{\2\3\\pi}{180})",
     ),
+    (re.compile(r"\\log\s*_\s*(?:(\d+)(?=[\s(])|(\d))"), r"\\log_{\1\2} "),
     (re.compile(r"\*\*"), "^"),
     (re.compile(r"\^\s*\(([^()]*)\)"), r"^{\1}"),
     (re.compile(r"\^\s*([+-]?\d+(?:\.\d+)?|-[A-Za-z])"), r"^{\1}"),
@@ -88,6 +91,8 @@ def typed(text: str) -> str | None:
     text = braced(re.sub(r"\\frac(?=\d\s+\d)", r"\\frac ", text))
     for pattern, latex in _TYPED:
         text = pattern.sub(latex, text)
+    if not _TRIGONOMETRY.search(text):  # there it would be another number
+        text = _DEGREES.sub("", text)
     if _REFUSED.search(text):
         return None
     return _NAME.sub(_as_name, text)

@@ -104,6 +104,8 @@ def _is_product(text: str, unit: str) -> bool:
 def _same_as_formula(reference: str, answer: str) -> bool | None:
     """Whether the worker finds two formulas equal; None if it cannot read the reference, or their units differ."""
     (formula, unit), (text, other) = split_unit(unwrap(reference)), split_unit(unwrap(answer))
+    if (unit or other) and _verify(reference, answer):  # what looks like units may be unknowns
+        return True
     return None if other_unit(unit, other) else _verify(formula, text)
 
 

@@ -40,6 +40,7 @@ from sympy import (
     Rational,
     S,
     Set,
+    Symbol,
     Tuple,
     Union,
     nan,
@@ -117,6 +118,9 @@ def read(text: str) -> Any:
     if isinstance(found, MatrixBase) or not isinstance(found, Basic) or found.has(nan, zoo):
         return None  # matrices are read row by row elsewhere
     named = {symbol: _SYMBOLS[symbol.name] for symbol in found.free_symbols if symbol.name in _SYMBOLS}
+    named |= {
+        call: Symbol(str(call)) for call in found.atoms(AppliedUndef)
+    }  # f(x) is a number like any other
     return found.xreplace(named) if named else found
 
 
@@ -156,7 +160,7 @@ def _chained(found: Any) -> Any:
 
 
 def _assigns(found: Any) -> bool:
-    return isinstance(found, Eq) and (found.lhs.is_Symbol or isinstance(found.lhs, AppliedUndef))
+    return isinstance(found, Eq) and bool(found.lhs.is_Symbol)
 
 
 def _in_any_order(gold: Any, said: Any) -> bool:

@@ -34,10 +34,8 @@ _CLOCK = re.compile(
 )
 _BEARING = re.compile(r"([NSEW])?\s*(\d[\d.]*\s*°(?:\s*\d+\s*')?)\s*([NSEW])?")
 _NUMERAL = re.compile(r"\(?\s*([0-9A-Fa-f]+)\s*\)?\s*_\s*\{?\s*(\d{1,2})\s*\}?")
-_CONGRUENCE = re.compile(
-    r"(?:(?P<name>[^=]{1,20}?)\s*(?:\\equiv|≡|=)\s*)?(?P<rest>[^=]+?)\s*[,(]*\s*\\?[pb]?mod(?:ulo)?(?![a-z])\s*[{(]*\s*"
-    r"(?P<modulus>[^{}()=]+?)\s*[)}]*"
-)
+_MODULO = re.compile(r"\\?[pb]?mod(?:ulo)?(?![a-z])")
+_CONGRUENT = re.compile(r"\\equiv(?![A-Za-z])|≡|=")
 
 
 def compare(reference: str, answer: str, same: Compare, *, depth: int = 0) -> bool | None:
@@ -141,8 +139,13 @@ def _same_numeral(
 
 
 def _read_congruence(text: str) -> tuple[str, str, str] | None:
-    match = _CONGRUENCE.fullmatch(text)
-    return None if match is None else (match["name"] or "", match["rest"], match["modulus"])
+    r"""The left side, "" without, what it is congruent to, and the modulus: "x \equiv 2 \pmod 7", "2 mod 7"."""
+    parts = _MODULO.split(text)
+    sides = [side.strip() for side in _CONGRUENT.split(parts[0].rstrip(" ,({"))]
+    modulus = parts[-1].strip(" {}()")
+    if len(parts) != 2 or len(sides) > 2 or not all((*sides, modulus)):
+        return None
+    return sides[0] if len(sides) == 2 else "", sides[-1], modulus
 
 
 def _same_congruence(
