@@ -4,7 +4,7 @@ import math
 import re
 from collections.abc import Callable, Sequence
 
-from axpo_env.grading.extract import final_phrase, innermost, unwrap
+from axpo_env.grading.extract import final_phrase, innermost, layers, plain_dashes, unwrap
 from axpo_env.grading.grade import Grade, make_grade
 
 _NUMBER = re.compile(r"[+-]?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d*)?(?:[eE][+-]?\d{1,3})?")
@@ -15,7 +15,7 @@ def to_number(text: str) -> float | None:
 
     "1,234" is 1234, "5%" is 0.05 as in the published metric, "1,2" is none.
     """
-    text = text.strip().replace("\N{MINUS SIGN}", "-")
+    text = plain_dashes(text.strip())
     percent = text.endswith("%")
     digits = text[:-1].rstrip() if percent else text
     if not _NUMBER.fullmatch(digits) or not any(char.isdigit() for char in digits):
@@ -75,9 +75,14 @@ def grade_chartqa(answer: str | None, references: Sequence[str]) -> Grade:
 
 
 def _readings(answer: str) -> list[str]:
-    inner = unwrap(innermost(answer))
-    phrase = final_phrase(inner)
-    return [answer, inner] + ([] if phrase is None else [unwrap(phrase)])
+    """The answer as its wrapping comes off: "**U.S.**" is "U.S.", though "U.S" is what is barest.
+
+    A dash is a hyphen: "25–34" is "25-34".
+    """
+    inner = innermost(answer)
+    phrase = final_phrase(unwrap(inner))
+    found = [answer, *layers(inner), *([] if phrase is None else layers(phrase))]
+    return [*found, *map(plain_dashes, found)]
 
 
 def _list_items(reference: str) -> list[str] | None:

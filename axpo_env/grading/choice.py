@@ -1,7 +1,8 @@
 r"""Multiple choice: which option an answer names. Never guesses: what names none, or two, is None.
 
-The order: what stands in the answer tag, else in `\boxed{}`; there a letter; else what follows "answer is";
-else the one option whose text, or number, it is; else a lone letter at the end; else the one option that is chosen in
+The order: what stands in the answer tag, else in `\boxed{}`; there a letter alone; else the text of an option, with its
+letter or without, whatever letters stand in it; else a letter; else what follows "answer is"; else the one option whose
+text, or number, it is; else a lone letter at the end; else the one option that is chosen in
 so many words ("I pick option A"), or mentioned, once clauses that deny one are left out ("red, not green"). The letters
 shown with the question come before the options' texts, since options may be letters themselves. Of options that hold
 each other ("red", "dark red") the longest that is mentioned counts.
@@ -12,9 +13,10 @@ from collections.abc import Callable, Sequence
 
 from axpo_env.grading.extract import DENIES, final_phrase, innermost, plain_latex, plain_unicode, unwrap
 from axpo_env.grading.grade import Grade, make_grade
-from axpo_env.grading.numeric import other_unit, read_quantity
+from axpo_env.grading.numeric import read_quantity
 from axpo_env.grading.options import LETTERS
 from axpo_env.grading.text import SENTENCES, denies, normalize, squash
+from axpo_env.grading.units import other_unit
 
 _WORDS = r"(?:the\s+)?(?:correct\s+|right\s+|final\s+)?(?:option|choice|answer|letter)?\s*(?:is\s*)?"
 _LONE = re.compile(_WORDS + r"[(\[{<]*\s*([A-Za-z])\s*[)\]}>.:,;]*", re.IGNORECASE)
@@ -119,6 +121,12 @@ def _named(text: str, options: Sequence[str], letters: str) -> str | None:
     if lone:
         letter = lone.group(1).upper()
         return letter if letter in letters else None
+    labelled = _LABELLED.fullmatch(text)
+    written = _equal(text, options, letters), _equal(labelled.group(3), options, letters) if labelled else []
+    if len(written[0]) == 1:  # "None of (A) to (D)" may be an option
+        return written[0][0]
+    if labelled and (letter := (labelled.group(1) or labelled.group(2)).upper()) in written[1]:
+        return letter
     instead = _NOT_BUT.fullmatch(text)
     if instead and instead.group(1).upper() != instead.group(2).upper():
         return letter if (letter := instead.group(2).upper()) in letters else None
@@ -137,7 +145,6 @@ def _named(text: str, options: Sequence[str], letters: str) -> str | None:
     meant = _equal(beside.group(2), options, letters) if beside else []
     if beside and meant:
         return beside.group(1) if beside.group(1) in meant else ""
-    labelled = _LABELLED.fullmatch(text)
     if labelled is None:
         return None
     letter = (labelled.group(1) or labelled.group(2)).upper()
@@ -145,10 +152,10 @@ def _named(text: str, options: Sequence[str], letters: str) -> str | None:
         return None
     rest = labelled.group(3)
     if (other := _LONE.fullmatch(rest)) and other.group(1).upper() != letter:
-        return "" if not _equal(rest, options, letters) else letter
+        return ""
     if any(re.search(rf"[(\[]{other}[)\]]", rest) for other in letters if other != letter):
         return ""  # "(A) or (B)"
-    return letter if letter in (meant := _equal(rest, options, letters)) or not meant else ""
+    return "" if written[1] else letter
 
 
 def _last_letter(text: str, letters: str) -> str | None:

@@ -7,12 +7,13 @@ import dataclasses
 import re
 from collections.abc import Sequence
 
-from axpo_env.grading.extract import final_phrase, innermost, unwrap
+from axpo_env.grading.extract import innermost, readings, unwrap
 from axpo_env.grading.grade import Grade, make_grade
 from axpo_env.grading.judge import Judge
 from axpo_env.grading.maths import is_maths, maths_match
-from axpo_env.grading.numeric import number_match, other_unit, read_quantity
-from axpo_env.grading.text import best_f1, exact_match, readings, squash
+from axpo_env.grading.numeric import number_match, read_quantity
+from axpo_env.grading.text import best_f1, exact_match, plain_readings, same_formula
+from axpo_env.grading.units import is_known_unit, other_unit, read_compound, same_compound
 
 # "(1) 5", "2. x", "(ii) y", "Part 1: z" at the start of a part; a bare number is the part itself.
 _LABEL = re.compile(
@@ -24,6 +25,9 @@ _ORDER = {
     for names in ("i ii iii iv v vi vii viii ix x", "a b c d e f g h")
     for place, name in enumerate(names.split(), 1)
 }
+_MONTHS = re.compile(
+    r"\b(?:january|february|march|april|may|june|july|august|(?:septem|octo|novem|decem)ber)\b"
+)
 _BETWEEN_PARTS = re.compile(r"\s*[;；\n]\s*")
 _BETWEEN_FEW = re.compile(r"\s*,\s+|\s+and\s+")
 
@@ -36,7 +40,7 @@ def grade_free(
         return make_grade(None, references, correct=False)
     exact = exact_match(answer, references)
     correct: bool | None = exact or _by_number(answer, references)
-    if not readings(answer):
+    if not plain_readings(answer):
         correct = False  # nothing but punctuation
     if correct is None and judge is not None:
         correct = judge.verdict(question, references, answer)
@@ -46,7 +50,7 @@ def grade_free(
 def grade_f1(
     answer: str | None, references: Sequence[str], *, question: str, judge: Judge | None = None
 ) -> Grade:
-    """`grade_free` whose `score` is the best token F1 with a reference, also where the answer is ungraded.
+    """`grade_free` whose `score` is the best token F1 (SQuAD's) with a reference, also where the answer is ungraded.
 
     F1 is a published metric, but no verdict: "not guilty" shares most of its words with "guilty", "USA" none with
     "United States of America". So it never makes an answer right or wrong.
@@ -54,19 +58,41 @@ def grade_f1(
     grade = grade_free(answer, references, question=question, judge=judge)
     if answer is None:
         return grade
-    return dataclasses.replace(grade, score=1.0 if grade.strict else best_f1(answer, references))
+    return dataclasses.replace(grade, score=best_f1(answer, references))
 
 
 def _by_number(answer: str, references: Sequence[str]) -> bool | None:
-    """Equality where the answer and all references are numbers, else None; also if they have different units."""
-    inner = unwrap(innermost(answer))
-    said, unit = max(map(read_quantity, (inner, final_phrase(inner) or "")), key=lambda found: len(found[0]))
-    wanted = [read_quantity(reference) for reference in references]
-    if not said or not all(values for values, _ in wanted):
+    """Equality where the answer and all references are numbers and nothing else, else None.
+
+    None, too, where both have units, and not the same: "5 km" may be 5000 m.
+    """
+    texts = readings(answer)
+    if all(map(read_compound, references)):
+        same = [same_compound(text, reference) for text in texts for reference in references]
+        return True if True in same else (False if any(map(read_compound, texts)) else None)
+    wanted = [_lone_number(reference) for reference in references]
+    units = [read(text) for read in (_lone_number, _count) for text in texts]
+    said = next((unit for unit in units if unit is not None), None)
+    if said is None or None in wanted or any(other_unit(said, unit or "") for unit in wanted):
         return None
-    if any(other_unit(unit, other) for _, other in wanted):
-        return None  # "5 km" may be 5000 m
     return any(number_match(answer, reference, tolerance=0.0) for reference in references)
+
+
+def _lone_number(text: str) -> str | None:
+    """The unit of a number beside which nothing stands but a unit that is known, "" without one; else None.
+
+    "45G1", "49ers", "1990s", "4K" and "12 Angry Men" are names that begin with a number.
+    """
+    values, unit = read_quantity(text)
+    name = re.search(r"\d(?:s|[A-Z])$", unwrap(text)) is not None
+    return unit if values and not name and (not unit or is_known_unit(unit)) else None
+
+
+def _count(text: str) -> str | None:
+    """What is counted in "29 apples" or "There are 6 dots", in lower case as no name is; None if that is not it."""
+    values, unit = read_quantity(text)
+    counted = re.fullmatch(r"[a-z]{3,}(?: [a-z]{3,}){0,2}", unit) is not None and not _MONTHS.search(unit)
+    return unit if values and counted else None
 
 
 def grade_parts(
@@ -85,10 +111,9 @@ def grade_parts(
     """
     if answer is None:
         return make_grade(None, references, correct=False)
-    whole = squash(innermost(answer))
-    if whole and whole in {squash(text) for text in (*references, "; ".join(parts))}:
+    if any(same_formula(innermost(answer), text) for text in (*references, "; ".join(parts))):
         return make_grade(answer, references, correct=True, strict=True)
-    if not readings(answer):
+    if not plain_readings(answer):
         return make_grade(answer, references, correct=False)
     wanted, said = list(parts), split_parts(answer, len(parts))
     if len(said) != len(wanted):  # a part may hold a semicolon itself

@@ -12,13 +12,59 @@ Errors while reading or comparing the answer are false (or null).
 import contextlib
 import json
 import logging
+import math
 import os
 import resource
 import signal
 import socket
 import sys
+from collections.abc import Iterator
 from typing import Any
 
+from antlr4 import Token
+from latex2sympy2_extended import latex2sympy2
+from sympy import (
+    And as SympyAnd,
+)
+from sympy import (
+    Basic,
+    Eq,
+    Expr,
+    FiniteSet,
+    Float,
+    I,
+    Intersection,
+    Interval,
+    MatrixBase,
+    Ne,
+    Rational,
+    S,
+    Set,
+    Symbol,
+    Tuple,
+    Union,
+    nan,
+    oo,
+    simplify,
+    zoo,
+)
+from sympy.core.function import AppliedUndef
+from sympy.core.relational import Relational
+
+TOLERANCE = Rational(1, 10**6)  # relative, of a decimal; `maths.TOLERANCE` says why
+_SLACK = TOLERANCE * (1 + Rational(1, 10**9))  # a difference of exactly the tolerance is inside
+_DIGITS = 50  # of values that are compared
+_EQUAL = Rational(
+    1, 10**30
+)  # relative: what two exact formulas of the same value may differ by in so many digits
+# The first symbol's value and what each later one's is greater by.
+_POINTS = tuple(
+    (Rational(first, 10**4), Rational(step, 10**4))
+    for first, step in ((7321, 3779), (26183, 9697), (1373, 641), (-13721, -4451))
+)
+# Capitals stay capitals, and "2(3)" is a product.
+_CONVERSION = latex2sympy2.ConversionConfig(interpret_as_mixed_fractions=False, lowercase_symbols=False)
+_SYMBOLS = {"i": I, "varnothing": S.EmptySet}
 MAX_REQUEST_BYTES = 2**16
 MEMORY_BYTES = 3 * 2**28  # of one fork, what it shares included
 NICENESS = 10  # of a fork that has more time than SLOW_S: who needs little goes first
@@ -36,34 +82,161 @@ _WARM_UP = (
 
 
 def compare(reference: str, answer: str, pipe: int | None = None) -> bool | None:
-    """Whether math-verify finds the two equal; None where it cannot read the reference."""
-    from math_verify import verify
-
-    gold = _parse(reference)
-    if not gold:
+    """Whether the two are equal; None where the reference cannot be read."""
+    gold = read(reference)
+    if gold is None:
         return None
-    said = _parse(answer)
+    said = read(answer)
     if pipe is not None:
         os.write(pipe, b"a")
-    # The reference first: math-verify is not symmetric.
-    return bool(said) and bool(verify(gold, said, timeout_seconds=None))
+    return said is not None and equal(gold, said)
 
 
 def value(answer: str) -> float | None:
     """The real number that `answer` stands for, to 15 digits; None if it is none, or more than one."""
-    said = _parse(answer)
-    if len(said) != 1 or not getattr(said[0], "is_number", False):
+    said = read(answer)
+    if said is None or not getattr(said, "is_number", False):
         return None
-    number = complex(said[0].evalf(15))
-    return number.real if number.imag == 0 else None
+    number = complex(said.doit().evalf(15))
+    return number.real if number.imag == 0 and math.isfinite(number.real) else None
 
 
-def _parse(text: str) -> list[Any]:
-    """What `text`, all of it, says as a formula: SymPy objects, [] if it cannot be read."""
-    from math_verify import parse
+def read(text: str) -> Any:
+    """What `text`, all of it, says as a formula, decimals as exact fractions; None if it cannot be read.
 
-    parsed = parse(f"${text}$", fallback_mode="no_fallback", parsing_timeout=None)
-    return [item for item in parsed if not isinstance(item, str)]
+    The grammar stops without a word where it knows no further, so the end of the text is looked for.
+    """
+    converter = latex2sympy2._Latex2Sympy(config=_CONVERSION)
+    try:
+        parser = converter.create_parser(text)
+        parser.math()
+        if parser.getCurrentToken().type != Token.EOF:
+            return None
+        found = converter.parse(text)
+    except Exception:  # whatever the grammar or SymPy raises
+        return None
+    if isinstance(found, MatrixBase) or not isinstance(found, Basic) or found.has(nan, zoo):
+        return None  # matrices are read row by row elsewhere
+    named = {symbol: _SYMBOLS[symbol.name] for symbol in found.free_symbols if symbol.name in _SYMBOLS}
+    named |= {
+        call: Symbol(str(call)) for call in found.atoms(AppliedUndef)
+    }  # f(x) is a number like any other
+    return found.xreplace(named) if named else found
+
+
+def equal(gold: Any, said: Any) -> bool:
+    """Whether two things that were read are the same: formulas, equations, inequalities, sets, tuples."""
+    gold, said = _chained(gold), _chained(said)
+    if _assigns(said) and not isinstance(gold, Eq):
+        said = said.rhs  # "y = 2x" is 2x
+    elif _assigns(gold) and not isinstance(said, Relational | SympyAnd):
+        gold = gold.rhs
+    if isinstance(gold, Relational | SympyAnd) and isinstance(said, Set):
+        gold = gold.as_set()
+    if isinstance(gold, SympyAnd) and isinstance(said, SympyAnd):
+        return _in_any_order(gold.args, said.args)
+    if isinstance(gold, Relational) and isinstance(said, Relational):
+        return _same_relation(gold, said)
+    if isinstance(gold, Interval) and isinstance(said, Interval):
+        ends = (gold.left_open, gold.right_open) == (said.left_open, said.right_open)
+        return ends and equal(gold.start, said.start) and equal(gold.end, said.end)
+    if isinstance(gold, Tuple) and isinstance(said, Tuple):
+        return len(gold) == len(said) and all(map(equal, gold, said))
+    if isinstance(gold, Set) and isinstance(said, Set):
+        together = (FiniteSet, Union, Intersection)
+        kind = next((kind for kind in together if isinstance(gold, kind) and isinstance(said, kind)), None)
+        return gold == said if kind is None else _in_any_order(gold.args, said.args)
+    if isinstance(gold, Expr) and isinstance(said, Expr):
+        return _same_formula(gold, said)
+    return bool(gold == said)
+
+
+def _chained(found: Any) -> Any:
+    """ "x = 1 + 1 = 2", read as a chain of equations, is "x = 2"."""
+    links = getattr(found, "_unsorted_args", ()) if isinstance(found, SympyAnd) else ()
+    if links and all(isinstance(link, Eq) for link in links):
+        return Eq(links[0].lhs, links[-1].rhs, evaluate=False)
+    return found
+
+
+def _assigns(found: Any) -> bool:
+    return isinstance(found, Eq) and bool(found.lhs.is_Symbol)
+
+
+def _in_any_order(gold: Any, said: Any) -> bool:
+    left = list(said)
+    if len(gold) != len(left):
+        return False
+    for item in gold:
+        twin = next((place for place, other in enumerate(left) if equal(item, other)), None)
+        if twin is None:
+            return False
+        left.pop(twin)
+    return True
+
+
+def _same_relation(gold: Any, said: Any) -> bool:
+    """Whether one is the other times a number: "2x < 6" is "3 > x"; of inequalities a negative one turns the sign."""
+    said = said if type(gold) is type(said) else said.reversed
+    if type(gold) is not type(said):
+        return False
+    ratio, found = None, 0
+    for one, other in _probe(gold.lhs - gold.rhs, said.lhs - said.rhs):
+        if abs(other) == 0 or abs(one) == 0:
+            return False
+        ratio = one / other if ratio is None else ratio
+        if not _near(one / other, ratio, _EQUAL):
+            return False
+        found += 1
+    if ratio is None or found < 2:
+        return False
+    return isinstance(gold, Eq | Ne) or bool(ratio.is_real and ratio > 0)
+
+
+def _same_formula(gold: Any, said: Any) -> bool:
+    """Whether two formulas have the same value: to `TOLERANCE` if one of them is a decimal number, else exactly."""
+    if gold == said:
+        return True
+    decimal = gold.has(Float) or said.has(Float)
+    gold, said = _exact(gold).doit(), _exact(said).doit()
+    if gold == said:
+        return True
+    if gold.is_Rational and said.is_Rational:
+        return bool(decimal and abs(gold - said) <= _SLACK * abs(gold))
+    numbers = not gold.free_symbols | said.free_symbols
+    if numbers and (gold.is_infinite or said.is_infinite):
+        return False
+    tolerance = _SLACK if numbers and decimal else _EQUAL
+    verdicts = [_near(one, other, tolerance) for one, other in _probe(gold, said)]
+    if not verdicts or (len(verdicts) < 2 and not numbers):
+        return bool(simplify(gold - said) == 0)
+    return all(verdicts)
+
+
+def _probe(gold: Any, said: Any) -> Iterator[tuple[Any, Any]]:
+    """The values of two formulas at a few points, those left out where one of them has none.
+
+    Where no imaginary unit stands in them, they are compared as functions of real numbers: a value that is none, as
+    of the logarithm of a negative number, is outside.
+    """
+    gold, said = _exact(gold), _exact(said)
+    symbols = sorted(gold.free_symbols | said.free_symbols, key=str)
+    imaginary = gold.has(I) or said.has(I)
+    for first, step in _POINTS if symbols else _POINTS[:1]:
+        point = {symbol: first + step * place for place, symbol in enumerate(symbols)}
+        pair = [side.xreplace(point).doit().evalf(_DIGITS) for side in (gold, said)]
+        if all(side.is_number and side.is_finite and not side.has(nan, zoo, oo) for side in pair) and (
+            imaginary or not symbols or all(side.is_real for side in pair)
+        ):
+            yield pair[0], pair[1]
+
+
+def _near(one: Any, other: Any, tolerance: Any) -> bool:
+    return bool(abs(one - other) <= tolerance * max(abs(one), abs(other)))
+
+
+def _exact(found: Any) -> Any:
+    return found.xreplace({number: Rational(str(number)) for number in found.atoms(Float)})
 
 
 def work(request: dict[str, Any], pipe: int) -> None:
@@ -88,7 +261,7 @@ def main(number: int) -> None:
     """Answer the requests of socket `number` until it is closed."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
-    logging.disable(logging.CRITICAL)  # math-verify logs every answer that it cannot read
+    logging.disable(logging.CRITICAL)
     for reference, answer in _WARM_UP:
         compare(reference, answer)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the forks

@@ -8,9 +8,9 @@ import math
 import re
 
 from axpo_env.grading.chartqa import to_number
-from axpo_env.grading.extract import DENIES, final_phrase, innermost, plain_latex, plain_unicode, unwrap
+from axpo_env.grading.extract import DENIES, innermost, plain_latex, plain_unicode, readings, unwrap
 from axpo_env.grading.grade import Grade, make_grade
-from axpo_env.grading.text import normalize
+from axpo_env.grading.units import is_unit, read_compound
 
 _UNITS_IN_WORDS = (
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
@@ -42,31 +42,20 @@ _NUMBER = r"[+-]?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d*)?"
 _LEADING = re.compile(rf"({_NUMBER}(?:[eE][+-]?\d{{1,3}}(?!\d))?)\s*(.*)", re.DOTALL)
 _FRACTION = re.compile(r"([+-]?)\s*(?:(\d+)\s+)?(\d+(?:\.\d+)?)\s*/\s*(\d+(?:\.\d+)?)\s*(.*)", re.DOTALL)
 _LATEX_FRACTION = re.compile(
-    r"([+-]?)\s*(\d*)\s*\\frac\s*\{?\s*(\d+)\s*\}?\s*\{?\s*(\d+)\s*\}?\s*(.*)", re.DOTALL
+    r"([+-]?)\s*(\d*)\s*\\frac\s*(\{\s*\d+\s*\}|\d)\s*(\{\s*\d+\s*\}|\d)\s*(.*)", re.DOTALL
+)
+# 0.1\overline{6}, 0.1\dot6, 0.1(6): the places before the period, and the period.
+_PERIODIC = re.compile(
+    r"(?<![\d.])(\d*)\.(\d*?)(?:\\(?:overline|bar)\s*(?:\{\s*(\d+)\s*\}|(\d))"
+    r"|\\dot\s*(?:\{(?P<first>\d)\}|(?P<bare>\d))(?:(?P<between>\d*)\\dot\s*(?:\{(?P<last>\d)\}|(?P<end>\d)))?"
+    r"|\((\d+)\)|(?P<marked>(?:\d\u0305)+))(?!\d)"
 )
 _POWER = re.compile(
     rf"({_NUMBER})\s*(?:\\times|\\cdot|×|·|\*|x)\s*10\s*(?:\^|\*\*)\s*\{{?\s*([+-]?\d{{1,3}})\s*\}}?\s*(.*)",
     re.DOTALL,
 )
-_WORD, _EXPONENT = r"(?:[A-Za-zµΩÅÀ-ÿ]+|[%°])", r"(?:\s*\^?\{?-?[123]\}?|[²³])?"
-_UNIT = re.compile(rf"(?:{_WORD}|[$€£¥]){_EXPONENT}(?:\s*[/·*]?\s*{_WORD}{_EXPONENT}){{0,3}}\.?")
 _PERCENT = re.compile(r"%|\bper\s?cent(?:age)?s?\b", re.IGNORECASE)
-_MONEY = re.compile(r"^([+-]?)\s*[$€£¥]\s*")
-_SPELLED = {
-    "degree": "°", "deg": "°", "metre": "m", "meter": "m", "gram": "g", "litre": "l", "liter": "l", "second": "s",
-    "sec": "s", "minute": "min", "hour": "h", "hr": "h", "inche": "in", "inch": "in", "foot": "ft", "feet": "ft",
-    "mile": "mi", "yard": "yd", "dollar": "$", "euro": "€",
-    **{f"{name}{unit}": f"{letter}{short}" for name, letter in (("kilo", "k"), ("centi", "c"), ("milli", "m"))
-       for unit, short in (("metre", "m"), ("meter", "m"), ("gram", "g"), ("litre", "l"), ("liter", "l"))},
-}  # fmt: skip
-# Words after a number that make it another number, or not an answer.
-_NO_UNITS = {
-    "or", "and", "to", "not", "but", "is", "are", "was", "minus", "plus", "times", "over", "than", "if", "then",
-    "pi", "squared", "cubed", "factorial", "root", "sqrt", "half", "halves", "third", "thirds", "quarter", "quarters",
-    "fourths", "fifths", "frac", "i", "x", "y", "z", "e", "n", "k", "p", "q", "r", "u", "v", "w", "a", "b",
-    "percentage", "more", "less", "mod", "st", "nd", "rd", "th",
-    *_SCALES, *_WORDS,
-}  # fmt: skip
+_MONEY = re.compile(r"^([+-]?)\s*([$€£¥])\s*")
 
 
 def read_number(text: str) -> list[float]:
@@ -76,6 +65,8 @@ def read_number(text: str) -> list[float]:
 
 def read_quantity(text: str) -> tuple[list[float], str]:
     """`read_number`, and the unit that stands with it, "" if none does: "about 6 km" is ([6.0], "km")."""
+    if read_compound(text) is not None:
+        return [], ""  # "2 h 3 min" is no number, see `units.same_compound`
     text = _spell(text)
     twice = _TWICE.fullmatch(text)
     if twice:  # "3 (three)"
@@ -87,12 +78,14 @@ def read_quantity(text: str) -> tuple[list[float], str]:
         name = _NAME.match(text)
         if name and not DENIES.search(name.group()):
             text = _ABOUT.sub("", text[name.end() :]).strip()
-    text = re.sub(r"^(?:minus\s+|negative\s+|[-–]\s+(?=\d))", "-", text, flags=re.IGNORECASE)
-    text = _MONEY.sub(r"\1", re.sub(r"^the\s+", "", text, flags=re.IGNORECASE))
+    text = re.sub(r"^(?:minus\s+|negative\s+|-\s+(?=\d))", "-", text, flags=re.IGNORECASE)
+    text = re.sub(r"^the\s+", "", text, flags=re.IGNORECASE)
+    money, text = _MONEY.match(text), _MONEY.sub(r"\1", text)
     for reader in (_read_power, _read_fraction, _read_digits, _read_words):
         found = reader(text)
         if found is not None:
             values, unit = _with_unit(*found)
+            unit = unit or (money.group(2) if money else "")
             return (values, unit) if all(map(math.isfinite, values)) else ([], "")
     return [], ""
 
@@ -100,8 +93,22 @@ def read_quantity(text: str) -> tuple[list[float], str]:
 def _spell(text: str) -> str:
     """`text` without looks, and thousands set apart by spaces or LaTeX commas joined: "1 000" is 1000."""
     text = unwrap(plain_latex(unwrap(text).replace("{,}", ",")))
-    text = plain_unicode(text)
+    text = without_periods(plain_unicode(text))
     return _SPACED.sub(lambda match: "".join(match.group().split()), text)
+
+
+def without_periods(text: str) -> str:
+    r"""`text` with fractions for periodic decimals: "0.\overline{3}", "0.\dot3" and "0.(3)" are "\frac{3}{9}"."""
+    return _PERIODIC.sub(_as_fraction, text)
+
+
+def _as_fraction(match: re.Match[str]) -> str:
+    whole, places, *periods = (group or "" for group in match.groups())
+    period = re.sub(r"\D", "", "".join(periods))
+    if len(whole + places + period) > 15:
+        return match.group()
+    count = int(whole + places + period) - int(whole + places or "0")
+    return rf"\frac{{{count}}}{{{10 ** len(places) * (10 ** len(period) - 1)}}}"
 
 
 def _read_digits(text: str) -> tuple[float, str] | None:
@@ -118,9 +125,12 @@ def _read_power(text: str) -> tuple[float, str] | None:
 
 def _read_fraction(text: str) -> tuple[float, str] | None:
     match = _FRACTION.fullmatch(text) or _LATEX_FRACTION.fullmatch(text)
-    if match is None or float(match.group(4)) == 0:
+    if match is None:
         return None
-    value = float(match.group(2) or 0) + float(match.group(3)) / float(match.group(4))
+    above, below = (float(match.group(part).strip("{} ")) for part in (3, 4))
+    if below == 0:
+        return None
+    value = float(match.group(2) or 0) + above / below
     return (-value if match.group(1) == "-" else value), match.group(5)
 
 
@@ -181,30 +191,9 @@ def _with_unit(value: float, rest: str) -> tuple[list[float], str]:
     return ([value], unit) if is_unit(unit) else ([], "")
 
 
-def is_unit(text: str) -> bool:
-    """Whether `text` looks like a unit, or like what is counted: "cm^2", "red apples"; not "or", "pi", "squared"."""
-    if len(text) > 60 or not _UNIT.fullmatch(text):
-        return False
-    return not any(word in _NO_UNITS for word in re.findall(r"[^\W\d_]+", text.lower()))
-
-
-def other_unit(one: str, other: str) -> bool:
-    """Whether both are units, and not the same one, so that equal numbers with them may not be equal."""
-    return bool(one and other) and _plain_unit(one) != _plain_unit(other)
-
-
-def _plain_unit(unit: str) -> str:
-    unit = re.sub(r"\bsq(?:uare|\.)? (\w+)", r"\1^2", unit.rstrip("."))
-    unit = re.sub(r"\bcu(?:bic|\.)? (\w+)", r"\1^3", unit)
-    words = normalize(re.sub(r"[{}]", "", unit).replace("²", "^2").replace("³", "^3")).split()
-    return " ".join(_SPELLED.get(word.removesuffix("s"), word.removesuffix("s")) for word in words)
-
-
 def numbers_in(answer: str) -> list[float]:
     """`read_number` of an answer, or of what follows its last "answer is"."""
-    inner = unwrap(innermost(answer))
-    phrase = final_phrase(inner)
-    return read_number(inner) or ([] if phrase is None else read_number(phrase))
+    return next(filter(None, map(read_number, readings(answer))), [])
 
 
 def other_name(answer: str, reference: str) -> bool:
