@@ -78,7 +78,7 @@ def _make_env(config: EnvConfig, *, split_key: str, max_turns: int, **overrides:
         with checking("env"):
             env = make_env(config, split=split, max_turns=max_turns, **overrides)
     except ConfigError as error:
-        if "split" not in str(error):
+        if not any(words in str(error) for words in (f"unknown split {split!r}", f"no {split} split")):
             raise
         raise ConfigError(f"env.{split_key}{str(error).removeprefix('env')}") from error.__cause__
     if env.num_tasks < 1:
@@ -98,7 +98,7 @@ def _check_sandbox(env: Any) -> None:
         name = (
             env.config.sandbox if isinstance(env.config.sandbox, str) else type(env.config.sandbox).__name__
         )
-        outage = " ".join(info["outage"].split())
+        outage = " ".join(info["outage"].split()).rstrip(".")
         raise ConfigError(
             f"env.kwargs.sandbox: the python tool needs the sandbox {name!r}, which does not work here: {outage}. "
             "Mend it, name another (env.kwargs.sandbox), or leave python out of env.kwargs.tools"

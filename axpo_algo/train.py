@@ -37,6 +37,7 @@ from axpo_algo.run.transcripts import transcripts
 from axpo_algo.sft import cold_start
 from axpo_algo.trainer import StepResult, Trainer
 from axpo_algo.ungraded import UngradedWatch, ungraded_in_words
+from axpo_sandbox.names import nearest_name
 
 __all__ = ["main", "train"]
 
@@ -100,7 +101,10 @@ def _open(config: TrainConfig, num_steps: int | None = None) -> tuple[RunFolder,
         return RunFolder.create(path, to_yaml(config)), config
     path = Path(config.run_dir) if config.run_dir else latest_run_path("runs", config.algorithm)
     if not (path / "config.yaml").exists():
-        raise FileNotFoundError(f"{path} holds no run to resume")
+        beside = [str(entry.parent) for entry in path.parent.glob("*/config.yaml")]
+        nearest = nearest_name(str(path), beside)
+        also = f"; nearest: {nearest}" if nearest else ""
+        raise FileNotFoundError(f"{str(path)!r} holds no run to resume{also}")
     config = config_from_file(path / "config.yaml", TrainConfig)
     check_training(config, has_start=(path / "start").exists())
     if num_steps is not None:

@@ -55,13 +55,13 @@ def load_config(
     values = defaults(wider or cls)
     for layer in (base or {}, *map(read_yaml, files)):
         values = merge(values, layer)
-    if wider is not None:
-        values = merge(defaults(cls), split_keys(values, cls, wider))
     for key, text in overrides:
         annotation = annotation_of(cls, key)
-        if annotation is None and wider is not None and annotation_of(wider, key) is not None:
-            continue
+        if annotation is None and wider is not None:
+            annotation = annotation_of(wider, key)
         _set(values, key, text, annotation)
+    if wider is not None:
+        values = merge(defaults(cls), split_keys(values, cls, wider))
     return config_from_mapping(values, cls)
 
 
