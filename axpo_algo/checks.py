@@ -7,7 +7,7 @@ checked by the settings themselves, unknown keys as they are read.
 import errno
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -65,22 +65,21 @@ def check_env(config: EnvConfig, *, split_key: str, max_turns: int) -> None:
 
     split_key: the field of `config` that names the split.
     """
-    env = _make_env(config, split_key=split_key, max_turns=max_turns)
-    try:
+    with closing(_make_env(config, split_key=split_key, max_turns=max_turns)) as env:
         _check_sandbox(env)
-    finally:
-        env.close()
 
 
-def _make_env(config: EnvConfig, *, split_key: str, max_turns: int, **overrides: Any) -> Any:
+def _make_env(
+    config: EnvConfig, *, split_key: str, max_turns: int, where: str = "env", **overrides: Any
+) -> Any:
     split = getattr(config, split_key)
     try:
-        with checking("env"):
+        with checking(where):
             env = make_env(config, split=split, max_turns=max_turns, **overrides)
     except ConfigError as error:
         if not any(words in str(error) for words in (f"unknown split {split!r}", f"no {split} split")):
             raise
-        raise ConfigError(f"env.{split_key}{str(error).removeprefix('env')}") from error.__cause__
+        raise ConfigError(f"env.{split_key}{str(error).removeprefix(where)}") from error.__cause__
     if env.num_tasks < 1:
         raise ConfigError(f"env.{split_key}: there is no task in {config.id} {split!r}")
     return env
@@ -113,14 +112,16 @@ def _check_demonstrations(config: SFTConfig, env_config: EnvConfig, *, max_turns
             if source.env_kwargs in seen:
                 continue
             seen.append(source.env_kwargs)
-            with checking(f"sft.phases.{number}"):
-                env = _make_env(env_config, split_key="split", max_turns=max_turns, **source.env_kwargs)
+            where = f"sft.phases.{number}"
+            env = _make_env(
+                env_config, split_key="split", max_turns=max_turns, where=where, **source.env_kwargs
+            )
+            with checking(where), closing(env):
                 env.reset(options={"index": 0})
                 demonstrator = getattr(getattr(env, "task", None), "demonstrator", None)
-                env.close()
             if demonstrator is None:
                 raise ConfigError(
-                    f"sft.phases.{number}: the tasks of {env_config.id} with {dict(env_config.kwargs)} have no "
+                    f"{where}: the tasks of {env_config.id} with {dict(env_config.kwargs)} have no "
                     "demonstrations to learn from; leave the cold start out (sft.phases=[])"
                 )
 

@@ -17,23 +17,14 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from axpo_algo.config import (
-    EnvConfig,
-    EvaluationConfig,
-    PolicyConfig,
-    RolloutConfig,
-    TrainConfig,
-    load_config,
-)
-from axpo_algo.config.loading import given_values, print_help, read_yaml
-from axpo_algo.config.schema import annotation_of, plain
-from axpo_algo.config.settings import check_seed
+from axpo_algo.config import EnvConfig, EvaluationConfig, RolloutConfig
+from axpo_algo.config.evaluation import EvaluateConfig, load_settings, unused_keys
+from axpo_algo.config.schema import plain
 from axpo_algo.run.metrics import summarize_groups
 from axpo_algo.run.tables import format_value, markdown_table, write_json
 from axpo_algo.ungraded import UngradedWatch, count_ungraded, ungraded_in_words
@@ -44,9 +35,7 @@ __all__ = [
     "EvaluateConfig",
     "evaluate_policy",
     "evaluate_scripted",
-    "load_settings",
     "main",
-    "run_config",
     "summarize",
 ]
 
@@ -63,60 +52,7 @@ TABLE_COLUMNS = (
     "all_wrong_no_tool",
     "ungraded",
 )
-# The paper's budget of a whole response, which is that of one turn too; the rest of its sampling are the defaults.
-PAPER_TOKENS = {"evaluation": {"max_new_tokens": 32768, "max_response_tokens": 32768}}
 _EVALUATION = 3  # names this purpose's random numbers, see `trainer`
-
-
-@dataclass(frozen=True, kw_only=True)
-class EvaluateConfig:
-    """One evaluation."""
-
-    seed: int = 0
-    """of sampling"""
-    json: str | None = None
-    """file to write: the settings, the numbers and every rollout, as one JSON document"""
-    env: EnvConfig = field(default_factory=EnvConfig)
-    """the environment; evaluation_split is used"""
-    policy: PolicyConfig = field(default_factory=PolicyConfig)
-    """the policy, or "oracle" or "blank" as its path"""
-    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
-    """how it is measured"""
-    rollout: RolloutConfig = field(default_factory=RolloutConfig)
-    """engine, workers and max_ungraded_share; lengths, turns and temperature are the evaluation's"""
-
-    def __post_init__(self) -> None:
-        check_seed(self)
-
-
-def load_settings(argv: Sequence[str]) -> tuple[EvaluateConfig, str]:
-    """The settings of an evaluation from command-line arguments, and where they come from, in words.
-
-    Keys of `TrainConfig` that evaluation has no use for may be given, and are left out. Raises ConfigError.
-    """
-    print_help(argv, EvaluateConfig)
-    given = given_values(argv, EvaluateConfig)
-    path = given.get("policy.path", PolicyConfig().path)
-    run = run_config(path)
-    arguments, base = list(argv), {}
-    if "recipe" in given or "config" in given:
-        origin = " and ".join(given[key] for key in ("recipe", "config") if key in given)
-    elif run is not None:
-        base, origin = read_yaml(run), str(run)
-    elif path == "nano":
-        arguments, origin = ["recipe=nano", *argv], "nano"
-    else:
-        base, origin = PAPER_TOKENS, "the environment's defaults and the paper's sampling"
-    return load_config(arguments, EvaluateConfig, base=base, wider=TrainConfig), origin
-
-
-def run_config(path: str) -> Path | None:
-    """The config.yaml of the run that the checkpoint at `path` lies in: RUN/policy, RUN/start, or
-    RUN/checkpoints/step-NNNNNN/policy; None where it lies in no run."""
-    folder = Path(path).absolute()
-    run = folder.parents[2] if folder.match("checkpoints/step-*/policy") else folder.parent
-    config = run / "config.yaml"
-    return config if folder.is_dir() and folder.name in ("policy", "start") and config.is_file() else None
 
 
 def evaluate_policy(
@@ -352,12 +288,8 @@ def _settings_in_words(config: EvaluateConfig, origin: str, arguments: Sequence[
         f"policy: {config.policy.path}, at most {how.num_questions} questions, {how.max_turns} turns"
         + ("" if config.policy.path in SCRIPTED else sampling),
     ]
-    unused = [key for key in given_values(arguments, EvaluateConfig) if _is_unused(key)]
+    unused = unused_keys(arguments)
     return lines + ([f"not used by evaluation: {', '.join(unused)}"] if unused else [])
-
-
-def _is_unused(key: str) -> bool:
-    return key not in ("recipe", "config") and annotation_of(EvaluateConfig, key) is None
 
 
 def _described(config: EvaluateConfig, origin: str) -> dict[str, Any]:

@@ -10,21 +10,25 @@ import runpy
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
+from axpo_algo.checks import check_new_file, check_new_folder
 from axpo_algo.commands import CtrlC, RunFailed, command
 from axpo_algo.config import ConfigError, load_config
-from axpo_algo.evaluate import EvaluateConfig, load_settings, run_config
+from axpo_algo.config.evaluation import EvaluateConfig, load_settings, run_config
 from axpo_algo.evaluate import main as evaluate
-from axpo_algo.models.nano import build_nano
 from axpo_algo.run.folder import read_jsonl
 from axpo_algo.sft import main as sft
 from axpo_algo.train import main as train
+from axpo_algo.trainer import Trainer
 from axpo_algo.types import Trajectory
 from axpo_algo.ungraded import UngradedWatch, count_ungraded, ungraded_in_words
+from axpo_env.tasks.synthetic.charts import ChartSource
 from axpo_env.tools import register_tool, tool_names
 from axpo_env.tools.base import ToolUnavailable, function_schema
 from axpo_sandbox import SandboxUnavailable
@@ -77,7 +81,7 @@ MISTAKES = {
         "nearest: synthetic; a folder's name will do, but none is called so"
     ),
     "train sft.phases.0.sources=[{env_kwargs: {difficulty: nano-place}}]": (
-        "env: unknown difficulty of charts 'nano-place'; known: easy, hard, medium, nano, nano-places; "
+        "sft.phases.0: unknown difficulty of charts 'nano-place'; known: easy, hard, medium, nano, nano-places; "
         "nearest: nano-places"
     ),
     # settings of their own
@@ -212,6 +216,19 @@ def test_a_gpu_that_is_not_here_is_refused(
     )
 
 
+def test_places_that_may_not_be_written_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    with pytest.raises(ConfigError) as stop:
+        check_new_folder(tmp_path / "a" / "b", "run_dir")
+    assert str(stop.value) == (f"run_dir: '{tmp_path}/a/b' cannot be made: '{tmp_path}' is not writable")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError) as stop:
+        check_new_file(tmp_path / "file", "json")
+    assert str(stop.value) == f"json: '{tmp_path}/file' is not writable"
+    with pytest.raises(ConfigError, match=r"cannot be made: .* is a file"):
+        check_new_file(tmp_path / "file" / "numbers.json", "json")
+
+
 @pytest.mark.parametrize("name", ["train", "sft", "evaluate"])
 def test_a_missing_extra_is_named(
     name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -271,7 +288,7 @@ class FragileTool:
     schema = function_schema(name, "", {"label": {"type": "string"}, "bbox_2d": {}}, required=())
     num_calls = 0
 
-    def run(self, arguments, state, interpreter):
+    def run(self, arguments: Any, state: Any, interpreter: Any) -> Any:
         FragileTool.num_calls += 1
         if FragileTool.num_calls > 1:
             raise ToolUnavailable("the cable\nis cut")
@@ -353,6 +370,22 @@ def test_reasons_are_counted_and_the_first_outage_is_said_once() -> None:
         "5 of 8 rollouts are ungraded (2 needs a judge, 2 infrastructure, 1 timeout), more than "
         "rollout.max_ungraded_share = 0.5 allows; the first outage: down; env.kwargs.judge names a judge"
     )
+
+
+def test_training_says_an_outage_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    step_of = Trainer.step
+
+    def step(self: Trainer, number: int) -> Any:
+        result = step_of(self, number)
+        lost = result.groups[0].trajectories[0]
+        lost.reward, lost.status, lost.info["outage"] = float("nan"), "infrastructure", "the cable is cut"
+        return result
+
+    monkeypatch.setattr(Trainer, "step", step)
+    run(tmp_path / "run", "training.num_steps=2")
+    assert capsys.readouterr().out.count("ungraded, infrastructure: the cable is cut\n") == 1
 
 
 # What evaluation is given
@@ -439,11 +472,25 @@ def test_training_files_are_taken_by_evaluate(tmp_path: Path, capsys: pytest.Cap
     assert evaluate([*arguments, "--config", str(path), "loss.clip_low=0.1"])["pass@1"] == 1.0
     assert "not used by evaluation: loss.clip_low\n" in capsys.readouterr().out
     path.write_text("training: {num_stepz: 3}\n")
-    with pytest.raises(ConfigError, match="unknown key 'training.num_stepz'; known under 'training'"):
+    with pytest.raises(ConfigError, match=r"unknown key 'training\.num_stepz'"):
         load_settings(["--config", str(path)])
     path.write_text("trainin: 3\n")
     with pytest.raises(ConfigError, match="unknown key 'trainin'"):
         load_settings(["--config", str(path)])
+
+
+def test_a_source_without_demonstrations_teaches_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    get = ChartSource.get
+    monkeypatch.setattr(ChartSource, "get", lambda self, index: replace(get(self, index), demonstrator=None))
+    with pytest.raises(SystemExit) as stop:
+        train([f"run_dir={tmp_path / 'run'}", "env.kwargs={source: charts, difficulty: nano}"])
+    assert stop.value.code == 2 and not (tmp_path / "run").exists()
+    assert capsys.readouterr().err == (
+        "error: sft.phases.0: the tasks of AXPO/ChartQA-Tools-v0 with {'source': 'charts', 'difficulty': 'nano'} have "
+        "no demonstrations to learn from; leave the cold start out (sft.phases=[])\n"
+    )
 
 
 def test_help_says_what_the_json_holds(capsys: pytest.CaptureFixture[str]) -> None:
@@ -542,7 +589,8 @@ def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path: Path) -> None:
 
 
 def test_ctrl_c_waits_for_a_step_that_is_half_done_and_not_twice() -> None:
-    half_done, said = [True], []
+    half_done = [True]
+    said: list[str] = []
     old = signal.getsignal(signal.SIGINT)
     with CtrlC(lambda: half_done[0], said.append) as ctrl_c:
         ctrl_c.check()
