@@ -275,9 +275,8 @@ def _settings_in_words(config: EvaluateConfig, origin: str, arguments: Sequence[
     """What is measured and how, for the console; and which arguments evaluation has no use for."""
     env, how = config.env, config.evaluation
     kwargs = ", ".join(f"{name}={value}" for name, value in env.kwargs.items())
-    tokens = f"{how.max_new_tokens} tokens a turn"
-    if how.max_response_tokens is not None:
-        tokens += f", {how.max_response_tokens} a response"
+    limits = {"turn": how.max_new_tokens, "response": how.max_response_tokens}
+    tokens = ", ".join(f"{limit} tokens a {name}" for name, limit in limits.items() if limit is not None)
     sampling = (
         f", {how.rollouts_per_question} rollouts each, temperature {how.temperature:g}, top-p {how.top_p:g}, "
         f"top-k {how.top_k}, presence penalty {how.presence_penalty:g}, {tokens}, seed {config.seed}"
