@@ -8,6 +8,7 @@ import gymnasium as gym
 
 import axpo_env  # noqa: F401 - registers the suite's ids
 from axpo_algo.config import EnvConfig
+from axpo_env.names import unknown_name
 
 __all__ = ["ENDLESS", "make_env", "step_indices", "task_index"]
 
@@ -18,14 +19,27 @@ ENDLESS = 2**20
 def make_env(config: EnvConfig, *, split: str, max_turns: int, **overrides: Any) -> Any:
     """The unwrapped environment of `config` on `split`.
 
-    Raises TypeError where it cannot be forked: training branches episodes.
+    Raises ValueError for an unknown id, TypeError where it cannot be forked: training branches episodes; and what
+    the environment raises for its keywords.
     """
     keywords = {**config.kwargs, "max_turns": max_turns, **overrides}
-    env = gym.make(config.id, split=split, disable_env_checker=True, **keywords).unwrapped
+    try:
+        env = gym.make(config.id, split=split, disable_env_checker=True, **keywords).unwrapped
+    except gym.error.Error as error:  # of Gymnasium itself: no such id, namespace or version
+        raise ValueError(unknown_name("environment id", config.id, _own_ids())) from error
     missing = [name for name in ("num_tasks", "fork", "snapshot", "restore") if not hasattr(env, name)]
     if missing:
         raise TypeError(f"{config.id!r} cannot be trained on: its environment has no {', '.join(missing)}")
     return env
+
+
+def _own_ids() -> list[str]:
+    """The registered ids, without those that Gymnasium brings along."""
+
+    def module(entry_point: Any) -> str:
+        return str(getattr(entry_point, "__module__", entry_point))
+
+    return [n for n, spec in gym.registry.items() if not module(spec.entry_point).startswith("gymnasium.")]
 
 
 def task_index(num_tasks: int, rng: random.Random) -> int:

@@ -1,24 +1,33 @@
 """Evaluation: `python -m axpo_algo.evaluate policy.path=FOLDER`. Pass@1, unbiased Pass@k, tool use, all-wrong
 rates, tool calls.
 
-The scripted policies "oracle" (is handed the task: the demonstration, or the reference answer) and "blank" measure the
-environment instead of a model.
+A checkpoint is measured as the run it came from measured it, another policy under the recipe or file that is named,
+or else in the environment as it comes with the paper's sampling; overrides win. The scripted policies "oracle" (is
+handed the task: the demonstration, or the reference answer) and "blank" measure the environment instead of a model.
 """
 
+from axpo_algo.commands import command, require_extra
+
+if __name__ == "__main__":
+    require_extra("train")
+
+import importlib.metadata
+import platform
 import sys
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from axpo_algo.config import EnvConfig, EvaluationConfig, PolicyConfig, RolloutConfig, load_config_or_exit
-from axpo_algo.config.loading import with_default_recipe
-from axpo_algo.run.metrics import GroupOutcome, summarize_groups
+from axpo_algo.config import EnvConfig, EvaluationConfig, RolloutConfig
+from axpo_algo.config.evaluation import EvaluateConfig, load_settings, unused_keys
+from axpo_algo.config.schema import plain
+from axpo_algo.run.metrics import summarize_groups
 from axpo_algo.run.tables import format_value, markdown_table, write_json
+from axpo_algo.ungraded import UngradedWatch, count_ungraded, ungraded_in_words
 
 __all__ = [
     "SCRIPTED",
@@ -41,26 +50,9 @@ TABLE_COLUMNS = (
     "pass@1_no_tool",
     "all_wrong_tool",
     "all_wrong_no_tool",
+    "ungraded",
 )
 _EVALUATION = 3  # names this purpose's random numbers, see `trainer`
-
-
-@dataclass(frozen=True, kw_only=True)
-class EvaluateConfig:
-    """One evaluation."""
-
-    seed: int = 0
-    """of sampling"""
-    json: str | None = None
-    """file to write the numbers to, and one line per question"""
-    env: EnvConfig = field(default_factory=EnvConfig)
-    """the environment; evaluation_split is used"""
-    policy: PolicyConfig = field(default_factory=PolicyConfig)
-    """the policy, or "oracle" or "blank" as its path"""
-    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
-    """how it is measured"""
-    rollout: RolloutConfig = field(default_factory=RolloutConfig)
-    """engine and workers; lengths, turns and temperature are the evaluation's"""
 
 
 def evaluate_policy(
@@ -71,10 +63,12 @@ def evaluate_policy(
     *,
     seed: int,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    say: Callable[[str], None] = lambda text: None,
 ) -> list[list[Any]]:
     """Trajectories [questions][rollouts_per_question] of the first questions of the evaluation split.
 
-    `progress` is told how many questions are done and how many there are.
+    `progress` is told how many questions are done and how many there are, `say` of outages. Raises RunFailed where
+    more than `rollout.max_ungraded_share` of them are ungraded.
     """
     from axpo_algo.engines import Sampling, make_engine
     from axpo_algo.environments import make_env
@@ -91,8 +85,11 @@ def evaluate_policy(
     env = make_env(env_config, split=env_config.evaluation_split, max_turns=config.max_turns)
     count = min(config.num_questions, env.num_tasks)
     at_once = max(1, rollout.max_batch_size // config.rollouts_per_question)
+    watch = UngradedWatch(
+        say, num_planned=count * config.rollouts_per_question, max_share=rollout.max_ungraded_share
+    )
     groups: list[list[Any]] = []
-    with ThreadPoolExecutor(rollout.num_workers) as pool:
+    with closing(env), ThreadPoolExecutor(rollout.num_workers) as pool:
         for start in range(0, count, at_once):
             episodes = [
                 start_group(
@@ -110,31 +107,60 @@ def evaluate_policy(
                 groups.append([episode.trajectory for episode in group])
             for episode in flat:
                 episode.close()
+            watch.add([episode.trajectory for episode in flat])
             progress(len(groups), count)
-    env.close()
     return groups
 
 
-def evaluate_scripted(name: str, config: EvaluationConfig, env_config: EnvConfig) -> list[GroupOutcome]:
-    """One episode per question of a scripted policy, by the name it has in SCRIPTED."""
+def evaluate_scripted(
+    name: str,
+    config: EvaluationConfig,
+    env_config: EnvConfig,
+    *,
+    max_ungraded_share: float = 1.0,
+    say: Callable[[str], None] = lambda text: None,
+) -> list[list[Any]]:
+    """One trajectory [questions][1] per question of a scripted policy, by the name it has in SCRIPTED; without tokens.
+
+    Raises RunFailed as `evaluate_policy` does.
+    """
     from axpo_algo.environments import make_env
-    from axpo_algo.rollout import is_graded
-    from axpo_env.scripted import BlankPolicy, OraclePolicy
 
     env = make_env(env_config, split=env_config.evaluation_split, max_turns=config.max_turns)
-    outcomes = []
-    for index in range(min(config.num_questions, env.num_tasks)):
-        _, info = env.reset(seed=index, options={"index": index})
-        policy = OraclePolicy(env.task) if name == "oracle" else BlankPolicy()
-        calls: Counter[str] = Counter()
-        terminated = truncated = False
-        while not (terminated or truncated):
-            _, reward, terminated, truncated, info = env.step(policy.act(info))
-            calls.update(call["name"] for call in info["tool_calls"])
-        rewards = [reward if is_graded(info) else None]
-        outcomes.append(GroupOutcome(rewards=rewards, used_tool=[bool(calls)], tool_calls=calls))
-    env.close()
-    return outcomes
+    count = min(config.num_questions, env.num_tasks)
+    watch = UngradedWatch(say, num_planned=count, max_share=max_ungraded_share)
+    groups = []
+    with closing(env):
+        for index in range(count):
+            trajectory = _play(env, name, index)
+            watch.add([trajectory])
+            groups.append([trajectory])
+    return groups
+
+
+def _play(env: Any, name: str, index: int) -> Any:
+    """One episode of a scripted policy."""
+    from axpo_algo.rollout import is_graded
+    from axpo_algo.types import Trajectory, Turn
+    from axpo_env.scripted import BlankPolicy, OraclePolicy
+
+    _, info = env.reset(seed=index, options={"index": index})
+    policy = OraclePolicy(env.task) if name == "oracle" else BlankPolicy()
+    trajectory = Trajectory(info={"task": info["task"]})
+    while True:
+        action = policy.act(info)
+        trajectory.turns.append(Turn(start=0, end=0, text=action))
+        _, reward, terminated, truncated, info = env.step(action)
+        for call in info["tool_calls"]:
+            called = call["name"] or "malformed"
+            trajectory.tool_counts[called] = trajectory.tool_counts.get(called, 0) + 1
+        if terminated or truncated:
+            break
+    trajectory.used_tool = bool(trajectory.tool_counts)
+    trajectory.status = str(info["stop_reason"])
+    trajectory.reward = float(reward) if is_graded(info) else float("nan")
+    trajectory.info |= {"grade": info["grade"], "outage": info["outage"]}
+    return trajectory
 
 
 def summarize(groups: Sequence[Sequence[Any]], *, k: int) -> dict[str, Any]:
@@ -150,60 +176,158 @@ def summarize(groups: Sequence[Sequence[Any]], *, k: int) -> dict[str, Any]:
         if group[0].info["task"].get("needs_tools")
     ]
     numbers["tool_use_rate_needed"] = summarize_groups(needing).tool_use_rate if needing else None
-    return dict(numbers)
+    reasons = count_ungraded(trajectory for group in groups for trajectory in group)
+    return {**numbers, **{f"ungraded/{reason}": count for reason, count in reasons.items()}}
 
 
 def in_short(numbers: Mapping[str, Any]) -> str:
     """One line of `summarize`'s numbers, those of the Thinking-Acting Gap included."""
     names = ("pass@1", "tool_use_rate", "all_wrong_tool", "all_wrong_no_tool")
-    return ", ".join(f"{name} {format_value(numbers[name])}" for name in names)
+    shown = [f"{name} {format_value(numbers[name])}" for name in names]
+    if numbers["num_ungraded"]:
+        shown.append(f"ungraded {ungraded_in_words(numbers)} of {numbers['num_rollouts']}")
+    return ", ".join(shown)
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
-    """Evaluates, prints a table, and returns its numbers."""
-    arguments = with_default_recipe(sys.argv[1:] if argv is None else argv, "nano-evaluation")
-    config = load_config_or_exit(arguments, EvaluateConfig)
+    """Evaluates, prints the settings and a table, and returns its numbers."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
     console = Console()
-    rows: list[dict[str, Any]] = []
-    if config.policy.path in SCRIPTED:
-        outcomes = evaluate_scripted(config.policy.path, config.evaluation, config.env)
-        numbers: dict[str, Any] = dict(summarize_groups(outcomes, ks=(1,)).as_dict())
+
+    def say(text: str) -> None:
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    with command():
+        config, origin = load_settings(arguments)
+        _check(config)
+        for line in _settings_in_words(config, origin, arguments):
+            say(line)
+        return _evaluate(config, origin, say)
+
+
+def _check(config: EvaluateConfig) -> None:
+    """Raises ConfigError for what would stop the evaluation."""
+    from axpo_algo.checks import check_engine, check_env, check_new_file, checking
+    from axpo_algo.policies import check_policy
+
+    check_engine(config.rollout.engine)
+    with checking("policy"):
+        check_policy(config.policy, names=("nano", *SCRIPTED))
+    if config.json is not None:
+        check_new_file(Path(config.json), "json")
+    check_env(config.env, split_key="evaluation_split", max_turns=config.evaluation.max_turns)
+
+
+def _evaluate(config: EvaluateConfig, origin: str, say: Callable[[str], None]) -> dict[str, Any]:
+    path, is_scripted = config.policy.path, config.policy.path in SCRIPTED
+    if is_scripted:
+        share = config.rollout.max_ungraded_share
+        groups = evaluate_scripted(path, config.evaluation, config.env, max_ungraded_share=share, say=say)
     else:
         from axpo_algo.policies import load_policy
 
-        policy = load_policy(config.policy, seed=config.seed)
         groups = evaluate_policy(
-            policy,
+            load_policy(config.policy, seed=config.seed),
             config.evaluation,
             config.env,
             config.rollout,
             seed=config.seed,
-            progress=lambda done, total: console.print(f"{done}/{total} questions", highlight=False),
+            progress=lambda done, total: say(f"{done}/{total} questions"),
+            say=say,
         )
-        numbers = summarize(groups, k=config.evaluation.rollouts_per_question)
-        rows = [
-            {
-                "task": trajectory.info["task"]["id"],
-                "reward": None if trajectory.reward != trajectory.reward else trajectory.reward,
-                "status": trajectory.status,
-                "used_tool": trajectory.used_tool,
-                "actions": [turn.text for turn in trajectory.turns],
-            }
-            for group in groups
-            for trajectory in group
-        ]
+    numbers = summarize(groups, k=1 if is_scripted else config.evaluation.rollouts_per_question)
+    row = {"policy": path, **numbers, "ungraded": ungraded_in_words(numbers)}
+    say(markdown_table([row], columns=_columns(numbers)))
     graded = numbers["num_rollouts"] - numbers["num_ungraded"]
-    table = markdown_table([{"policy": config.policy.path, **numbers}], columns=_columns(numbers))
-    console.print(table, markup=False, highlight=False, soft_wrap=True)
     calls = ", ".join(f"{name[6:]} {count}" for name, count in numbers.items() if name.startswith("calls/"))
-    console.print(
-        f"{numbers['num_groups']} questions, {graded} graded answers, {numbers['num_ungraded']} ungraded; "
-        f"tool calls: {calls or 'none'}",
-        highlight=False,
+    say(
+        f"{numbers['num_groups']} questions, {graded} graded answers, {ungraded_in_words(numbers)} ungraded; "
+        f"tool calls: {calls or 'none'}"
     )
+    constant = _best_constant(config, len(groups))
+    if constant is not None:
+        say(
+            f"the best constant answer, {constant['answer']!r}, would score {format_value(constant['score'])}"
+        )
     if config.json is not None:
-        write_json(Path(config.json), {"policy": config.policy.path, **_plain(numbers), "rollouts": rows})
+        document = {**_described(config, origin), "best_constant_answer": constant, **_plain(numbers)}
+        write_json(Path(config.json), {**document, "rollouts": [_rollout(t) for g in groups for t in g]})
     return numbers
+
+
+def _best_constant(config: EvaluateConfig, num_questions: int) -> dict[str, Any] | None:
+    """What always giving one answer would score on the questions at hand; None where that cannot be told."""
+    try:
+        from axpo_env.tasks.constant import best_constant_answer
+    except ImportError:
+        return None
+    from axpo_algo.environments import make_env
+
+    split, max_turns = config.env.evaluation_split, config.evaluation.max_turns
+    with closing(make_env(config.env, split=split, max_turns=max_turns)) as env:
+        if not hasattr(env, "source"):
+            return None
+        answer, score = best_constant_answer(env, range(num_questions))
+    return {"answer": answer, "score": score}
+
+
+def _settings_in_words(config: EvaluateConfig, origin: str, arguments: Sequence[str]) -> list[str]:
+    """What is measured and how, for the console; and which arguments evaluation has no use for."""
+    env, how = config.env, config.evaluation
+    kwargs = ", ".join(f"{name}={value}" for name, value in env.kwargs.items())
+    limits = {"turn": how.max_new_tokens, "response": how.max_response_tokens}
+    tokens = ", ".join(f"{limit} tokens a {name}" for name, limit in limits.items() if limit is not None)
+    sampling = (
+        f", {how.rollouts_per_question} rollouts each, temperature {how.temperature:g}, top-p {how.top_p:g}, "
+        f"top-k {how.top_k}, presence penalty {how.presence_penalty:g}, {tokens}, seed {config.seed}"
+    )
+    lines = [
+        f"settings from: {origin}",
+        f"environment: {env.id}, split {env.evaluation_split}" + (f", {kwargs}" if kwargs else ""),
+        f"policy: {config.policy.path}, at most {how.num_questions} questions, {how.max_turns} turns"
+        + ("" if config.policy.path in SCRIPTED else sampling),
+    ]
+    unused = unused_keys(arguments)
+    return lines + ([f"not used by evaluation: {', '.join(unused)}"] if unused else [])
+
+
+def _described(config: EvaluateConfig, origin: str) -> dict[str, Any]:
+    """What was measured, with what, for the JSON document."""
+    env = config.env
+    return {
+        "policy": config.policy.path,
+        "env": {
+            "id": env.id,
+            "kwargs": plain(env.kwargs),
+            "split": env.evaluation_split,
+            "source": plain(env.kwargs).get("source", "synthetic"),
+        },
+        "seed": config.seed,
+        "settings_from": origin,
+        "settings": plain(config),
+        "versions": _versions(),
+    }
+
+
+def _versions() -> dict[str, str | None]:
+    found: dict[str, str | None] = {"python": platform.python_version()}
+    for package in ("axpo", "gymnasium", "numpy", "pillow", "torch", "transformers"):
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = None
+    return found
+
+
+def _rollout(trajectory: Any) -> dict[str, Any]:
+    return {
+        "task": trajectory.info["task"]["id"],
+        "reward": None if trajectory.reward != trajectory.reward else trajectory.reward,
+        "status": trajectory.status,
+        "used_tool": trajectory.used_tool,
+        "outage": trajectory.info.get("outage"),
+        "actions": [turn.text for turn in trajectory.turns],
+    }
 
 
 def _columns(numbers: Mapping[str, Any]) -> list[str]:

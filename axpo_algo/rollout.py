@@ -208,6 +208,8 @@ def _observe(episode: Episode, result: tuple[Any, ...], chat: Chat) -> None:
         trajectory.status = str(info["stop_reason"])
         trajectory.reward = float(reward) if is_graded(info) else float("nan")
         trajectory.info["grade"] = info["grade"]
+        if info.get("outage") is not None:
+            trajectory.info["outage"] = info["outage"]
         episode.env.close()
     else:
         trajectory.append_observation(*chat.observation(info["new_messages"]))

@@ -5,6 +5,11 @@ real ones; only its own tokens carry loss. Phases run in order and may differ in
 and carelessness of aim.
 """
 
+from axpo_algo.commands import command, require_extra
+
+if __name__ == "__main__":
+    require_extra("train")
+
 import dataclasses
 import json
 import random
@@ -17,7 +22,8 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from axpo_algo.config import EnvConfig, SFTConfig, SFTPhase, TrainConfig, load_config_or_exit, to_yaml
+from axpo_algo.checks import check_new_folder, check_training, checking
+from axpo_algo.config import EnvConfig, SFTConfig, SFTPhase, TrainConfig, load_config, to_yaml
 from axpo_algo.config.loading import with_default_recipe
 from axpo_algo.environments import make_env, task_index
 from axpo_algo.learner import supervised_loss
@@ -172,20 +178,34 @@ def _fine_tune(config: TrainConfig, policy: Qwen3VLPolicy, path: Path, console: 
 
 def main(argv: Sequence[str] | None = None) -> Path:
     """The cold start alone, measured on held-out questions; returns the run's folder, `start/` in it the checkpoint."""
+    arguments = with_default_recipe(sys.argv[1:] if argv is None else argv, "nano")
+    with command():
+        config = load_config(arguments, TrainConfig)
+        path = Path(config.run_dir) if config.run_dir else next_run_path("runs", "sft")
+        check_new_folder(path, "run_dir")
+        check_training(config)
+        with checking("run_dir"):
+            folder = RunFolder.create(path, to_yaml(config))
+        _run(config, folder, Console())
+    return path
+
+
+def _run(config: TrainConfig, folder: RunFolder, console: Console) -> None:
+    """The cold start in its folder, and a line of what it can do."""
     from axpo_algo.evaluate import evaluate_policy, in_short, summarize
 
-    arguments = with_default_recipe(sys.argv[1:] if argv is None else argv, "nano")
-    config = load_config_or_exit(arguments, TrainConfig)
+    def say(text: str) -> None:
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
+
     if config.training.num_threads:
         torch.set_num_threads(config.training.num_threads)
-    console = Console()
-    path = Path(config.run_dir) if config.run_dir else next_run_path("runs", "sft")
-    with RunFolder.create(path, to_yaml(config)):
-        policy = cold_start(config, path, console)
-        groups = evaluate_policy(policy, config.evaluation, config.env, config.rollout, seed=config.seed)
+    with folder:
+        policy = cold_start(config, folder.path, console)
+        groups = evaluate_policy(
+            policy, config.evaluation, config.env, config.rollout, seed=config.seed, say=say
+        )
         numbers = summarize(groups, k=config.evaluation.rollouts_per_question)
-        console.print(f"{path / 'start'}: {in_short(numbers)}", highlight=False)
-    return path
+        say(f"{folder.path / 'start'}: {in_short(numbers)}")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,17 @@
 """Training: `python -m axpo_algo.train`. Cold start, reinforcement learning, evaluation before and after, a run folder.
 
 Without arguments it trains the built-in small policy (recipe `nano`). `algorithm=grpo` is the baseline on the
-same budget; `resume=true` goes on from the newest checkpoint and ends where an unbroken run would have.
+same budget; `--resume` goes on from the newest checkpoint and ends where an unbroken run would have, at another
+number of steps if `training.num_steps` is given with it. Ctrl-C saves the last finished step.
 """
 
+from axpo_algo.commands import CtrlC, command, require_extra
+
+if __name__ == "__main__":
+    require_extra("train")
+
 import dataclasses
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,20 +21,23 @@ import torch
 import yaml
 from rich.console import Console
 
-from axpo_algo.algorithms import get_algorithm
-from axpo_algo.config import TrainConfig, load_config_or_exit, to_yaml
-from axpo_algo.config.loading import config_from_file, with_default_recipe
+from axpo_algo.checks import check_new_folder, check_training, checking
+from axpo_algo.config import ConfigError, TrainConfig, load_config, to_yaml
+from axpo_algo.config.loading import config_from_file, given_keys, print_help, with_default_recipe
 from axpo_algo.evaluate import TABLE_COLUMNS, evaluate_policy, in_short, summarize
 from axpo_algo.models.qwen3_vl import Qwen3VLPolicy
 from axpo_algo.run.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint, save_policy
 from axpo_algo.run.curves import draw_curves
+from axpo_algo.run.extend import change_num_steps, is_evaluated, set_evaluation
 from axpo_algo.run.folder import RunFolder, latest_run_path, next_run_path
 from axpo_algo.run.progress import Progress
 from axpo_algo.run.sinks import open_sinks
 from axpo_algo.run.tables import markdown_table, write_json
 from axpo_algo.run.transcripts import transcripts
 from axpo_algo.sft import cold_start
-from axpo_algo.trainer import Trainer
+from axpo_algo.trainer import StepResult, Trainer
+from axpo_algo.ungraded import UngradedWatch, ungraded_in_words
+from axpo_sandbox.names import nearest_name
 
 __all__ = ["main", "train"]
 
@@ -44,24 +54,25 @@ SHOWN = (
 def train(config: TrainConfig, console: Console | None = None) -> Path:
     """Runs the whole chain and returns the run's folder; `policy/` in it is the trained checkpoint.
 
-    Raises ValueError for an unknown algorithm, FileExistsError where `run_dir` holds a run and `resume` is not set,
-    FileNotFoundError where there is none to resume.
+    Raises ConfigError, a ValueError, for what `axpo_algo.checks` refuses before anything is made, FileExistsError where
+    `run_dir` holds a run and `resume` is not set, FileNotFoundError where there is none to resume.
     """
-    console = console or Console()
-    for name in filter(None, (config.algorithm, config.baseline)):
-        get_algorithm(name)  # an unknown one is refused before anything is made
+    folder, config = _open(config)
+    return _run(config, folder, console or Console())
+
+
+def _run(config: TrainConfig, folder: RunFolder, console: Console) -> Path:
     if config.training.num_threads:
         torch.set_num_threads(config.training.num_threads)
-    folder, config = _open(config)
     with folder:
         console.print(f"run folder: {folder.path}", highlight=False)
-        policy = cold_start(config, folder.path, console)
+        policy = _cold_start(config, folder.path, console)
         rows = _reinforce(config, folder, policy, None, console)
         runs = {config.algorithm: folder.read_metrics()}
         if config.baseline not in (None, config.algorithm):
             other = dataclasses.replace(config, algorithm=str(config.baseline), baseline=None)
             with _open_baseline(folder, other) as second:
-                policy = cold_start(config, folder.path, console)
+                policy = _cold_start(config, folder.path, console)
                 rows += _reinforce(other, second, policy, rows[0], console)[1:]
                 runs[other.algorithm] = second.read_metrics()
         draw_curves(runs, folder.curves_path)
@@ -71,14 +82,44 @@ def train(config: TrainConfig, console: Console | None = None) -> Path:
     return folder.path
 
 
-def _open(config: TrainConfig) -> tuple[RunFolder, TrainConfig]:
-    """The run's folder: a new one, or the one to resume, whose own configuration then holds."""
+def _cold_start(config: TrainConfig, folder: Path, console: Console) -> Qwen3VLPolicy:
+    try:
+        return cold_start(config, folder, console)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("in the cold start, which will begin anew") from None
+
+
+def _open(config: TrainConfig, num_steps: int | None = None) -> tuple[RunFolder, TrainConfig]:
+    """The run's folder: a new one, or the one to resume, whose own configuration then holds, but for `num_steps`.
+
+    Everything is checked before the folder is made or changed.
+    """
     if not config.resume:
         path = Path(config.run_dir) if config.run_dir else next_run_path("runs", config.algorithm)
+        check_new_folder(path, "run_dir")
+        check_training(config)
         return RunFolder.create(path, to_yaml(config)), config
     path = Path(config.run_dir) if config.run_dir else latest_run_path("runs", config.algorithm)
-    folder = RunFolder.resume(path, _last_step(path))
-    return folder, dataclasses.replace(config_from_file(folder.config_path, TrainConfig), resume=True)
+    if not (path / "config.yaml").exists():
+        beside = [str(entry.parent) for entry in path.parent.glob("*/config.yaml")]
+        nearest = nearest_name(str(path), beside)
+        also = f"; nearest: {nearest}" if nearest else ""
+        raise FileNotFoundError(f"{str(path)!r} holds no run to resume{also}")
+    config = config_from_file(path / "config.yaml", TrainConfig)
+    check_training(config, has_start=(path / "start").exists())
+    if num_steps is not None:
+        config = _change_num_steps(path, config, num_steps)
+    return RunFolder.resume(path, _last_step(path)), dataclasses.replace(config, resume=True)
+
+
+def _change_num_steps(path: Path, config: TrainConfig, num_steps: int) -> TrainConfig:
+    """`change_num_steps` of the run and of its baseline inside it."""
+    num_done = max(_last_step(folder) or 0 for folder in (path, path / str(config.baseline)))
+    inside = path / str(config.baseline) / "config.yaml"
+    if inside.exists():
+        other = config_from_file(inside, TrainConfig)
+        change_num_steps(inside.parent, other, num_steps=num_steps, num_done=num_done)
+    return change_num_steps(path, config, num_steps=num_steps, num_done=num_done)
 
 
 def _open_baseline(folder: RunFolder, config: TrainConfig) -> RunFolder:
@@ -124,7 +165,13 @@ def _reinforce(
             console.print(f"{config.algorithm}: going on after step {start}", highlight=False)
         else:
             numbers = start_row or _evaluate(config, folder, policy, "start", console)
-            folder.log(0, {f"eval/{key}": value for key, value in numbers.items() if key != "policy"})
+            folder.log(
+                0,
+                {f"eval/{key}": value for key, value in numbers.items() if key not in ("policy", "ungraded")},
+            )
+        if start == config.training.num_steps > 0 and "eval/pass@1" not in folder.read_metrics()[-1]:
+            # Its end is where it stopped once: no line follows that one.
+            set_evaluation(folder.metrics_path, start, _evaluate(config, folder, policy, "end", console))
         _loop(config, folder, trainer, policy, start, console)
     while folder.sinks:
         folder.sinks.pop().close()
@@ -134,7 +181,8 @@ def _reinforce(
     for record in folder.read_metrics():
         if "eval/pass@1" in record:
             name = "start" if record["step"] == 0 else f"{config.algorithm}, {record['step']} steps"
-            rows.append({"policy": name, **{k[5:]: v for k, v in record.items() if k.startswith("eval/")}})
+            numbers = {key[5:]: value for key, value in record.items() if key.startswith("eval/")}
+            rows.append({"policy": name, **numbers, "ungraded": ungraded_in_words(numbers)})
     return rows
 
 
@@ -146,34 +194,59 @@ def _loop(
     start: int,
     console: Console,
 ) -> None:
-    """Steps from `start` on, with evaluations, pages, curves and checkpoints as often as configured."""
-    num_steps, logging = config.training.num_steps, config.logging
-    with Progress(
-        num_steps, start_step=start, title=config.algorithm, show=SHOWN, console=console
-    ) as progress:
-        for step in range(start + 1, num_steps + 1):
-            result = trainer.step(step - 1)
-            metrics: dict[str, Any] = dict(result.metrics)
-            if step == num_steps or _due(step, config.evaluation.every_num_steps):
-                name = "end" if step == num_steps else f"step-{step:06d}"
-                numbers = _evaluate(config, folder, policy, name, console)
-                metrics |= {f"eval/{key}": value for key, value in numbers.items()}
-            folder.log(step, metrics, result.timings)
-            progress.update(step, metrics)
-            if _due(step, logging.trajectories_every_num_steps) or step == 1:
-                folder.write_trajectories(
-                    step, transcripts(result.groups, policy.chat, num_shown=logging.num_trajectories)
-                )
-            if _due(step, logging.curves_every_num_steps):
-                folder.write_curves()
-            if step == num_steps or _due(step, config.checkpoint.every_num_steps):
-                save_checkpoint(
-                    folder.checkpoints_path,
-                    step,
-                    policy,
-                    trainer.learner.state_dict(),
-                    keep=config.checkpoint.keep,
-                )
+    """Steps from `start` on, with evaluations, pages, curves and checkpoints as often as configured.
+
+    Ctrl-C saves the last finished step; the KeyboardInterrupt that is raised then says so.
+    """
+    num_steps, done = config.training.num_steps, start
+
+    def save(step: int) -> None:
+        state = trainer.learner.state_dict()
+        save_checkpoint(folder.checkpoints_path, step, policy, state, keep=config.checkpoint.keep)
+
+    with (
+        Progress(
+            num_steps, start_step=start, title=config.algorithm, show=SHOWN, console=console
+        ) as progress,
+        CtrlC(lambda: trainer.has_begun_update, progress.say) as ctrl_c,
+    ):
+        watch = UngradedWatch(progress.say)
+        try:
+            for step in range(start + 1, num_steps + 1):
+                result = trainer.step(step - 1)
+                metrics: dict[str, Any] = dict(result.metrics)
+                watch.add(trajectory for group in result.groups for trajectory in group.trajectories)
+                if is_evaluated(config, step):
+                    name = "end" if step == num_steps else f"step-{step:06d}"
+                    numbers = _evaluate(config, folder, policy, name, console)
+                    metrics |= {f"eval/{key}": value for key, value in numbers.items()}
+                folder.log(step, metrics, result.timings)
+                progress.update(step, metrics)
+                _write_views(config, folder, policy, step, result)
+                if step == num_steps or _due(step, config.checkpoint.every_num_steps):
+                    save(step)
+                trainer.has_begun_update, done = False, step
+                ctrl_c.check()
+        except KeyboardInterrupt:
+            saved = _last_step(folder.path) or 0
+            if saved < done and not trainer.has_begun_update:
+                save(done)
+                saved = done
+            what = f"saved as {folder.checkpoints_path}/step-{saved:06d}" if saved else "no step is finished"
+            raise KeyboardInterrupt(f"after step {saved} of {num_steps}, {what}") from None
+
+
+def _write_views(
+    config: TrainConfig, folder: RunFolder, policy: Qwen3VLPolicy, step: int, result: StepResult
+) -> None:
+    """A page of trajectories and the curves, where they are due."""
+    logging = config.logging
+    if _due(step, logging.trajectories_every_num_steps) or step == 1:
+        folder.write_trajectories(
+            step, transcripts(result.groups, policy.chat, num_shown=logging.num_trajectories)
+        )
+    if _due(step, logging.curves_every_num_steps):
+        folder.write_curves()
 
 
 def _due(step: int, every: int) -> bool:
@@ -184,29 +257,43 @@ def _evaluate(
     config: TrainConfig, folder: RunFolder, policy: Qwen3VLPolicy, name: str, console: Console
 ) -> dict[str, Any]:
     """Measures the policy on the held-out split, writes evaluation-NAME.json, returns the numbers."""
-    groups = evaluate_policy(policy, config.evaluation, config.env, config.rollout, seed=config.seed)
+    groups = evaluate_policy(
+        policy,
+        config.evaluation,
+        config.env,
+        config.rollout,
+        seed=config.seed,
+        say=lambda text: console.print(text, markup=False, highlight=False, soft_wrap=True),
+    )
     numbers = summarize(groups, k=config.evaluation.rollouts_per_question)
     write_json(folder.path / f"evaluation-{name}.json", numbers)
-    console.print(f"held-out questions, {name}: {in_short(numbers)}", highlight=False)
+    console.print(f"held-out questions, {name}: {in_short(numbers)}", highlight=False, soft_wrap=True)
     return numbers
 
 
+# What a resumed run may be given: which run it is, and how long it shall be.
+_WITH_RESUME = ("resume", "run_dir", "algorithm", "training.num_steps")
+
+
 def main(argv: Sequence[str] | None = None) -> Path:
-    """The command. `--resume` is short for `resume=true`; a resumed run keeps its own configuration."""
+    """The command. A resumed run (`--resume`) keeps its own configuration, but for `training.num_steps`."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    arguments = ["resume=true" if argument == "--resume" else argument for argument in arguments]
-    config = load_config_or_exit(with_default_recipe(arguments, "nano"), TrainConfig)
-    if config.resume:
-        given = [a.lstrip("-").partition("=")[0] for a in arguments if "=" in a or a.startswith("-")]
-        refused = [key for key in given if key not in ("resume", "run_dir", "algorithm")]
-        if refused:
-            print(
-                f"error: a resumed run keeps its own configuration; {', '.join(refused)} cannot be changed. "
-                "Allowed beside resume: run_dir, algorithm (which run to find)",
-                file=sys.stderr,
+    with command() as ending:
+        print_help(arguments, TrainConfig)
+        given = given_keys(arguments, TrainConfig)
+        config = load_config(with_default_recipe(arguments, "nano"), TrainConfig)
+        refused = [key for key in given if key not in _WITH_RESUME]
+        if config.resume and refused:
+            raise ConfigError(
+                f"a resumed run keeps its own configuration; {', '.join(refused)} cannot be changed. Allowed beside "
+                "resume: run_dir, algorithm (which run to find), training.num_steps (how long it shall be)"
             )
-            raise SystemExit(2)
-    return train(config)
+        num_steps = config.training.num_steps if "training.num_steps" in given else None
+        with checking("run_dir"):
+            folder, config = _open(config, num_steps)
+        resume = f"python -m axpo_algo.train --resume run_dir={shlex.quote(str(folder.path))}"
+        ending.how_to_go_on = f"go on with: {resume}"
+        return _run(config, folder, Console())
 
 
 if __name__ == "__main__":

@@ -64,6 +64,8 @@ class Trainer:
         self.sampling = Sampling(
             max_new_tokens=config.rollout.max_new_tokens, temperature=config.rollout.temperature
         )
+        self.has_begun_update = False
+        """whether a step has begun to change weights; whoever has recorded the step sets it back"""
 
     def step(self, step: int) -> StepResult:
         """Step number `step`, counted from 0: a function of the policy, the configuration and nothing else."""
@@ -97,6 +99,7 @@ class Trainer:
         samples = [s for group in groups for s in self.algorithm.make_samples(group, self.config.axpo.std)]
         for sample in samples:
             check_prefix(sample.trajectory, self.policy.chat.image_token_id)
+        self.has_begun_update = True
         learned = self.learner.update(samples, num_trajectories=len(indices) * self.group_size)
         self.engine.sync_weights()
         clock.lap("update_s")

@@ -17,7 +17,8 @@ from axpo_algo.config import (
     recipe_names,
     to_yaml,
 )
-from axpo_algo.config.loading import describe
+from axpo_algo.config.loading import describe, given_keys
+from axpo_algo.config.schema import annotation_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +47,12 @@ class Engine:
     """kW"""
     fuel: Literal["petrol", "none"] = "none"
     """what it burns"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Motor:
+    engine: Engine = field(default_factory=Engine)
+    """out of the car"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,6 +121,75 @@ def test_a_list_of_dataclasses_is_read_from_text() -> None:
     assert load_config(argv, Car).wheels == (Wheel(size=0.01, bolts=(Bolt(grade=8), Bolt(grade=9))), Wheel())
 
 
+@pytest.mark.parametrize("text", ["#x", "a #b", "x # y", "~/cars", "1: 2", "[a", "- b", "yes", "1e3"])
+def test_a_text_is_taken_as_it_stands(text: str) -> None:
+    car = load_config([f"name={text}", f"owner={text}"], Car)
+    assert (car.name, car.owner) == (text, text)
+
+
+def test_no_owner_is_said_in_two_ways() -> None:
+    assert load_config(["name=x", "owner=null"], Car).owner is None
+    assert load_config(["name=x", "owner="], Car).owner is None
+
+
+def test_nothing_of_an_override_is_a_comment() -> None:
+    car = load_config(["name=x", "extras.radio=#1", "extras.colour=red #2", "extras.quoted='#3'"], Car)
+    assert car.extras == {"radio": "#1", "colour": "red #2", "quoted": "#3"}
+
+
+def test_a_text_in_a_file_is_not_parsed_again(tmp_path: Path) -> None:
+    path = tmp_path / "car.yaml"
+    path.write_text("name: '#x'\nowner: '#y'\nextras: {radio: '#z'}\n")
+    car = load_config(["--config", str(path)], Car)
+    assert (car.name, car.owner, car.extras) == ("#x", "#y", {"radio": "#z"})
+
+
+def test_lists_behind_an_index_are_read_from_text() -> None:
+    argv = ["name=x", "wheels=[{}, {}]", "wheels.1.bolts=[{grade: 7}, {}]", "wheels.0.holes=[3, 4]"]
+    assert load_config(argv, Car).wheels == (
+        Wheel(holes=(3, 4)),
+        Wheel(bolts=(Bolt(grade=7), Bolt())),
+    )
+    argv = ["recipe=nano", "sft.phases.2.sources=[{tool_fraction: 0.3, aim_noise: [0.2, 0.8]}]"]
+    (source,) = load_config(argv, TrainConfig).sft.phases[2].sources
+    assert (source.tool_fraction, source.aim_noise) == (0.3, (0.2, 0.8))
+
+
+@pytest.mark.parametrize(
+    ("key", "annotation"),
+    [
+        ("engine.power", int),
+        ("wheels.7.bolts.0.grade", int),
+        ("wheels.0.holes", tuple[int, ...]),
+        ("extras.a.b", Any),
+        ("owner", str | None),
+        ("engine.pwer", None),
+        ("wheels.first", None),
+        ("fast.er", None),
+    ],
+)
+def test_the_annotation_of_a_key(key: str, annotation: Any) -> None:
+    assert annotation_of(Car, key) == annotation
+
+
+def test_wider_settings_are_left_out_and_checked(tmp_path: Path) -> None:
+    path = tmp_path / "car.yaml"
+    path.write_text("name: x\nengine: {power: 3}\nwheels: [{size: 2}]\n")
+    argv = ["--config", str(path), "wheels.0.size=3", "engine.power=4"]
+    assert load_config(argv, Motor, wider=Car) == Motor(engine=Engine(power=4))
+    base = {"engine": {"power": 1, "fuel": "petrol"}}
+    assert load_config(argv[:2], Motor, base=base, wider=Car) == Motor(engine=Engine(power=3, fuel="petrol"))
+    with pytest.raises(ConfigError, match=r"unknown key 'wheels\.0\.sise'; known under 'wheels\.0'"):
+        load_config([*argv, "wheels.0.sise=3"], Motor, wider=Car)
+    with pytest.raises(ConfigError, match="unknown key 'colour'"):
+        load_config([*argv, "colour=red"], Motor, wider=Car)
+
+
+def test_the_keys_that_arguments_set() -> None:
+    argv = ["recipe=nano", "--fast", "--owner", "me", "name=x", "--config=file"]
+    assert given_keys(argv, Car) == ["recipe", "fast", "owner", "name", "config"]
+
+
 def test_an_unknown_key_is_refused_with_the_known_and_the_nearest() -> None:
     assert refusal("engine.pwer=1") == (
         "unknown key 'engine.pwer'; known under 'engine': fuel, power; nearest: engine.power"
@@ -174,6 +250,10 @@ def test_a_file_that_is_not_a_mapping_or_not_yaml_is_refused(tmp_path: Path) -> 
     assert refusal("--config", str(path)) == f"{path} must hold a mapping of keys, not a list"
     path.write_text("a: [1\n")
     assert refusal("--config", str(path)).startswith(f"{path} is not YAML: ")
+    path.write_bytes("name: x\n".encode("utf-16"))
+    assert refusal("--config", str(path)) == f"{path} is not UTF-8 text (byte 0): save it as UTF-8"
+    path.write_text("1: 2\n")
+    assert refusal("--config", str(path)) == f"{path} must hold keys that are texts, not 1"
 
 
 def test_every_recipe_loads_and_an_unknown_one_lists_them() -> None:

@@ -263,10 +263,10 @@ def test_an_answer_that_only_a_judge_could_grade_is_masked_not_wrong(env, chat, 
     assert answered.info["grade"]["correct"] is None
     assert (silent.status, silent.reward) == ("malformed", 0.0)  # never having answered needs no judge
     scripted = EvaluationConfig(num_questions=3, max_turns=3)
-    outcomes = evaluate_scripted(
+    groups = evaluate_scripted(
         "blank", scripted, EnvConfig(kwargs={"difficulty": "nano", "tools": ["image_zoom_in"]})
     )
-    assert [outcome.rewards for outcome in outcomes] == [[None]] * 3
+    assert [math.isnan(trajectory.reward) for (trajectory,) in groups] == [True] * 3
 
 
 def test_a_finite_source_is_gone_through_in_shuffled_passes():

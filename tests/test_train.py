@@ -202,7 +202,7 @@ def test_killed_and_resumed_it_ends_where_an_unbroken_run_does(taught, tmp_path)
     steps = len(read_jsonl(metrics)) - 1
     assert 3 <= steps < 6, "killed in the middle"
     with pytest.raises(SystemExit):
-        train_main(["--resume", f"run_dir={broken}", "training.num_steps=9"])
+        train_main(["--resume", f"run_dir={broken}", "rollout.group_size=9"])
     assert train_main(["--resume", f"run_dir={broken}"]) == broken
     assert metrics.read_bytes() == (whole / "metrics.jsonl").read_bytes()
     for name in ("model.safetensors", "tokenizer.json"):
@@ -243,6 +243,7 @@ def test_evaluation_on_real_chart_questions(taught, shared_data, tmp_path):
     numbers = evaluate_main(
         [
             f"policy.path={taught}",
+            "recipe=nano",
             source,
             "env.kwargs.max_pixels=2304",
             "evaluation.num_questions=300",

@@ -5,6 +5,7 @@ Refuses unknown names. Types, files and command lines are left to `axpo_algo.con
 
 import re
 import typing
+from collections import abc
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, asdict, fields, is_dataclass
 from types import UnionType
@@ -30,6 +31,26 @@ def known_keys(cls: type, prefix: str = "") -> dict[str, Any]:
     return known
 
 
+def annotation_of(cls: type, key: str) -> Any:
+    """The annotation of what the dotted `key` names, items of lists included (`sft.phases.2.sources`).
+
+    Any below a free mapping; None where `cls` has no such key.
+    """
+    annotation: Any = cls
+    for name in key.split("."):
+        inner = dataclass_in(annotation)
+        if _is_sequence(annotation):
+            annotation = _item(annotation) if name.isdecimal() else None
+        elif inner is not None:
+            annotation = typing.get_type_hints(inner).get(name)
+        else:
+            free = annotation is Any or typing.get_origin(annotation) in (dict, Mapping, abc.Mapping)
+            annotation = Any if free else None
+        if annotation is None:
+            return None
+    return annotation
+
+
 def defaults(cls: type) -> dict[str, Any]:
     """Defaults of `cls` as nested plain values; fields without a default are absent."""
     found: dict[str, Any] = {}
@@ -47,6 +68,15 @@ def complete(values: Mapping[str, Any], cls: type) -> dict[str, Any]:
     Raises ConfigError for a key, at any depth, that is not a field, and for a group that is not a mapping.
     """
     return _complete(values, cls, "", known_keys(cls))
+
+
+def split_keys(values: Mapping[str, Any], cls: type, wider: type) -> dict[str, Any]:
+    """The part of `values` that `cls` takes; the rest must be keys of `wider`, else ConfigError, and is left out."""
+    own, known = typing.get_type_hints(cls), typing.get_type_hints(wider)
+    _complete(
+        {key: value for key, value in values.items() if key in known and key not in own}, wider, "", known
+    )
+    return {key: value for key, value in values.items() if key in own or key not in known}
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
@@ -140,3 +170,8 @@ def _unknown_key(key: str, prefix: str, names: Sequence[str], known: Sequence[st
 
 def _is_sequence(annotation: Any) -> bool:
     return typing.get_origin(annotation) in (list, tuple)
+
+
+def _item(annotation: Any) -> Any:
+    """The annotation of a list's or tuple's first item; those of the settings are all alike."""
+    return next(iter(typing.get_args(annotation)), None)

@@ -1,19 +1,20 @@
 """The settings of a training run: nested, frozen, keyword-only dataclasses, a unit under each field.
 
 Loading them from YAML and the command line is left to `axpo_algo.config.loading`; ready YAML files lie in `recipes`.
-Names of algorithms, engines and environments are checked where used.
+Names of algorithms, engines and environments, paths and devices are checked by `axpo_algo.checks`.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 
 def _at_least(config: object, minimum: float, *names: str) -> None:
-    """Raises ValueError for a field below `minimum`, naming class, field and value."""
+    """Raises ValueError for a field below `minimum`, or no number at all, naming class, field and value."""
     for name in names:
         value = getattr(config, name)
-        if value < minimum:
+        if not value >= minimum:
             raise ValueError(f"{type(config).__name__}.{name} must be at least {minimum:g}, got {value:g}")
 
 
@@ -25,6 +26,42 @@ def _within(config: object, low: float, high: float, *names: str) -> None:
             raise ValueError(f"{type(config).__name__}.{name} must lie in [{low:g}, {high:g}], got {value:g}")
 
 
+def _finite(config: object, *names: str) -> None:
+    """Raises ValueError for a field that is infinite or no number, naming class, field and value."""
+    for name in names:
+        value = getattr(config, name)
+        if not math.isfinite(value):
+            raise ValueError(f"{type(config).__name__}.{name} must be finite, got {value:g}")
+
+
+def _betas(config: object) -> None:
+    """Raises ValueError for moments that never decay, or that AdamW does not know."""
+    betas = config.betas  # type: ignore[attr-defined]
+    if not all(0 <= beta < 1 for beta in betas):
+        raise ValueError(f"{type(config).__name__}.betas must lie in [0, 1), got {list(betas)}")
+
+
+def check_seed(config: object) -> None:
+    """Raises ValueError for a seed that torch does not take."""
+    seed = config.seed  # type: ignore[attr-defined]
+    if not 0 <= seed < 2**64:
+        raise ValueError(f"{type(config).__name__}.seed must lie in [0, 2^64), got {seed}")
+
+
+# Keywords of an environment that have settings of their own, and which.
+_SET_ELSEWHERE = {
+    "split": "env.split for training, env.evaluation_split for evaluation",
+    "max_turns": "rollout.max_turns for training, evaluation.max_turns for evaluation",
+}
+
+
+def _no_keyword_of_ours(where: str, kwargs: Mapping[str, Any]) -> None:
+    """Raises ValueError for a keyword that the commands set from another setting."""
+    for name, setting in _SET_ELSEWHERE.items():
+        if name in kwargs:
+            raise ValueError(f"{where}.{name} is not taken (got {kwargs[name]!r}): set {setting}")
+
+
 @dataclass(frozen=True, kw_only=True)
 class EnvConfig:
     """The environment to train in."""
@@ -32,11 +69,15 @@ class EnvConfig:
     id: str = "AXPO/ChartQA-Tools-v0"
     """a registered Gymnasium id"""
     kwargs: Mapping[str, Any] = field(default_factory=dict)
-    """passed to gymnasium.make: source, tools, max_turns, max_pixels (px), sandbox, ..."""
+    """passed to gymnasium.make: source, tools, max_pixels (px), sandbox, ...; not split and max_turns, which have
+    settings of their own"""
     split: str = "train"
     """split that training draws from"""
     evaluation_split: str = "test"
     """split that evaluation draws from"""
+
+    def __post_init__(self) -> None:
+        _no_keyword_of_ours("env.kwargs", self.kwargs)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +107,13 @@ class SFTSource:
 
     def __post_init__(self) -> None:
         _at_least(self, 0, "share")
+        _finite(self, "share")
         _within(self, 0, 1, "tool_fraction")
+        _no_keyword_of_ours("sft.phases.sources.env_kwargs", self.env_kwargs)
+        if not (all(0 <= p < math.inf for p in self.aim_noise) and sum(self.aim_noise) > 0):
+            raise ValueError(
+                f"SFTSource.aim_noise must be probabilities, one above 0, got {list(self.aim_noise)}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +134,10 @@ class SFTPhase:
     def __post_init__(self) -> None:
         _at_least(self, 0, "num_steps", "learning_rate")
         _at_least(self, 1, "batch_size")
+        _finite(self, "learning_rate")
+        if self.final_learning_rate is not None:
+            _at_least(self, 0, "final_learning_rate")
+            _finite(self, "final_learning_rate")
         if not sum(source.share for source in self.sources) > 0:
             raise ValueError("SFTPhase.sources must have a share above 0")
 
@@ -105,6 +156,11 @@ class SFTConfig:
     """per step, times the learning rate"""
     max_grad_norm: float = 1.0
     """gradients with a larger L2 norm are scaled down to it"""
+
+    def __post_init__(self) -> None:
+        _at_least(self, 0, "warmup_steps", "weight_decay", "max_grad_norm")
+        _finite(self, "weight_decay")
+        _betas(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,10 +200,15 @@ class RolloutConfig:
     """the engine waits for every running episode: a seeded run repeats itself; false: it batches whoever waits"""
     max_batch_size: int = 256
     """sequences decoded together"""
+    max_ungraded_share: float = 0.25
+    """share of ungraded rollouts above which training, or an evaluation, stops, 0-1"""
 
     def __post_init__(self) -> None:
         _at_least(self, 1, "group_size", "questions_per_step", "max_new_tokens", "max_turns", "num_workers")
-        _within(self, 1e-6, float("inf"), "temperature")
+        _at_least(self, 1, "max_batch_size")
+        _at_least(self, 1e-6, "temperature")
+        _finite(self, "temperature")
+        _within(self, 0, 1, "max_ungraded_share")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,6 +226,7 @@ class AxpoConfig:
 
     def __post_init__(self) -> None:
         _at_least(self, 0, "extra_budget")
+        _finite(self, "extra_budget")
         _at_least(self, 1, "continuations")
 
 
@@ -186,7 +248,9 @@ class OptimizerConfig:
     """gradients with a larger L2 norm are scaled down to it"""
 
     def __post_init__(self) -> None:
-        _at_least(self, 0, "learning_rate", "weight_decay", "warmup_steps", "max_grad_norm")
+        _at_least(self, 0, "learning_rate", "eps", "weight_decay", "warmup_steps", "max_grad_norm")
+        _finite(self, "learning_rate", "eps", "weight_decay")
+        _betas(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -206,6 +270,7 @@ class LossConfig:
 
     def __post_init__(self) -> None:
         _at_least(self, 0, "clip_low", "clip_high", "kl_coefficient")
+        _finite(self, "kl_coefficient")
         _at_least(self, 1, "updates_per_step", "max_tokens_per_micro_batch")
 
 
@@ -227,6 +292,8 @@ class EvaluationConfig:
     """taken off the logit of every token already written"""
     max_new_tokens: int = 128
     """tokens per turn"""
+    max_response_tokens: int | None = None
+    """sampled tokens of a whole response over all its turns"""
     max_turns: int = 5
     """turns per trajectory"""
     every_num_steps: int = 50
@@ -235,7 +302,11 @@ class EvaluationConfig:
     def __post_init__(self) -> None:
         _at_least(self, 1, "num_questions", "rollouts_per_question", "max_new_tokens", "max_turns")
         _at_least(self, 0, "temperature", "top_k", "every_num_steps")
-        _within(self, 0, 1, "top_p")
+        _finite(self, "temperature", "presence_penalty")
+        if not 0 < self.top_p <= 1:
+            raise ValueError(f"EvaluationConfig.top_p must lie in (0, 1], got {self.top_p:g}")
+        if self.max_response_tokens is not None:
+            _at_least(self, 1, "max_response_tokens")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -308,3 +379,6 @@ class TrainConfig:
     """records"""
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     """training state"""
+
+    def __post_init__(self) -> None:
+        check_seed(self)

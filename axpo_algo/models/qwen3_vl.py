@@ -27,7 +27,7 @@ from transformers.utils import logging as transformers_logging
 from axpo_algo.models.chat import Chat
 from axpo_algo.types import ProcessedImage
 
-__all__ = ["PolicyError", "Qwen3VLPolicy", "SequenceBatch", "mrope_positions"]
+__all__ = ["PolicyError", "Qwen3VLPolicy", "SequenceBatch", "mrope_positions", "require_qwen3_vl"]
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -117,7 +117,7 @@ class Qwen3VLPolicy:
         another architecture."""
         if dtype not in DTYPES:
             raise PolicyError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
-        _require_qwen3_vl(path)
+        require_qwen3_vl(path)
         transformers_logging.disable_progress_bar()
         try:
             tokenizer = AutoTokenizer.from_pretrained(path)
@@ -262,7 +262,7 @@ def _load_image_processor(path: str) -> Any:
         return Qwen2VLImageProcessorPil.from_pretrained(path)
 
 
-def _require_qwen3_vl(path: str) -> None:
+def require_qwen3_vl(path: str) -> None:
     """Raises PolicyError for what is neither a folder of such a checkpoint nor could be a hub id."""
     folder = Path(path)
     if not folder.is_dir():
