@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from axpo_algo.engines import GenerationRequest, Sampling, make_engine
+from axpo_algo.engines import GenerationRequest, Sampling, generate, make_engine
 from axpo_algo.engines.transformers import TransformersEngine, filter_logits, sample_tokens
 from axpo_algo.models.nano import NanoConfig, build_nano
 
@@ -28,7 +28,7 @@ def test_sampled_logprobs_are_those_of_a_full_forward_pass(policy):
     """Images or none, ragged prompts, rows that leave the batch early: cached decoding against one pass
     over everything."""
     requests = [request(policy, seed, tail=3 + seed, image=seed % 3 != 0) for seed in range(8)]
-    generations = TransformersEngine(policy).generate(requests, Sampling(max_new_tokens=12))
+    generations = generate(TransformersEngine(policy), requests, Sampling(max_new_tokens=12))
     for given, generation in zip(requests, generations, strict=True):
         ids = [*given.token_ids, *generation.token_ids]
         batch = policy.batch([(ids, given.images)])
@@ -43,9 +43,9 @@ def test_sampled_logprobs_are_those_of_a_full_forward_pass(policy):
 def test_a_request_samples_the_same_whoever_shares_its_batch(policy):
     requests = [request(policy, seed, tail=4 + seed % 3) for seed in range(6)]
     engine = TransformersEngine(policy)
-    together = engine.generate(requests, Sampling(max_new_tokens=8))
-    alone = [engine.generate([r], Sampling(max_new_tokens=8))[0] for r in requests]
-    split = TransformersEngine(policy, max_batch_size=2).generate(requests, Sampling(max_new_tokens=8))
+    together = generate(engine, requests, Sampling(max_new_tokens=8))
+    alone = [generate(engine, [r], Sampling(max_new_tokens=8))[0] for r in requests]
+    split = generate(TransformersEngine(policy, max_batch_size=2), requests, Sampling(max_new_tokens=8))
     assert [g.token_ids for g in together] == [g.token_ids for g in alone] == [g.token_ids for g in split]
 
 
@@ -55,10 +55,10 @@ def test_equal_prompts_are_prefilled_once_and_sampled_apart(policy):
         GenerationRequest(token_ids=base.token_ids, images=base.images, seed=(3, k)) for k in range(4)
     ]
     engine = TransformersEngine(policy)
-    generations = engine.generate(requests, Sampling(max_new_tokens=6))
+    generations = generate(engine, requests, Sampling(max_new_tokens=6))
     assert engine.num_prefilled_tokens == len(base.token_ids)
     assert len({tuple(g.token_ids) for g in generations}) > 1
-    fresh = engine.generate([requests[2]], Sampling(max_new_tokens=6))[0]
+    fresh = generate(engine, [requests[2]], Sampling(max_new_tokens=6))[0]
     assert fresh.token_ids == generations[2].token_ids
     assert fresh.logprobs == pytest.approx(generations[2].logprobs, abs=1e-5)
 
@@ -70,7 +70,7 @@ def test_generation_stops_at_the_end_of_turn(policy):
         weights[policy.chat.end_of_turn_id] *= 20
     try:
         requests = [request(policy, seed) for seed in range(40)]
-        generations = TransformersEngine(policy).generate(requests, Sampling(max_new_tokens=30))
+        generations = generate(TransformersEngine(policy), requests, Sampling(max_new_tokens=30))
         assert any(g.finished and len(g.token_ids) < 30 for g in generations)
         for generation in generations:
             assert policy.chat.end_of_turn_id not in generation.token_ids[:-1]
@@ -81,7 +81,7 @@ def test_generation_stops_at_the_end_of_turn(policy):
 
 def test_banned_tokens_are_never_sampled(policy):
     requests = [request(policy, seed) for seed in range(16)]
-    for generation in TransformersEngine(policy).generate(requests, Sampling(max_new_tokens=20)):
+    for generation in generate(TransformersEngine(policy), requests, Sampling(max_new_tokens=20)):
         assert not set(generation.token_ids) & set(policy.chat.banned_token_ids)
 
 
@@ -115,7 +115,7 @@ def test_filters():
 
 def test_temperature_zero_takes_the_likeliest(policy):
     requests = [request(policy, 1), GenerationRequest(**{**vars(request(policy, 1)), "seed": (99,)})]
-    first, second = TransformersEngine(policy).generate(requests, Sampling(max_new_tokens=6, temperature=0))
+    first, second = generate(TransformersEngine(policy), requests, Sampling(max_new_tokens=6, temperature=0))
     assert first.token_ids == second.token_ids
 
 
