@@ -1,8 +1,8 @@
 """Rollouts: many episodes in flight, one engine, tools running meanwhile, and nobody waits for who hangs.
 
 `run_episodes` is one loop over an engine that takes requests one by one and hands each back when it is done, and
-workers that step environments and can be abandoned. What an episode records is `episodes`, whose names are also
-found here.
+workers that step environments and can be abandoned. What an episode records is `episodes`, how it begins
+`forking`; their names are also found here.
 """
 
 import math
@@ -18,19 +18,15 @@ from axpo_algo.episodes import (
     CUT,
     UNGRADED,
     Episode,
-    GroupStarter,
     Held,
     Hung,
-    PrefixMismatch,
     as_exception,
-    branch,
-    check_prefix,
     close_env,
     is_graded,
     observe,
-    start_group,
     take_turn,
 )
+from axpo_algo.forking import GroupStarter, PrefixMismatch, branch, check_prefix, start_group
 from axpo_algo.models.chat import Chat
 from axpo_algo.types import Generation, Trajectory
 from axpo_env.workers import Crew, Failure, Job
