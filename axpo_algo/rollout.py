@@ -75,7 +75,7 @@ def check_graded(trajectories: Sequence[Trajectory], max_ungraded_share: float) 
     ungraded = [t for t in trajectories if math.isnan(t.reward) and t.status not in CUT]
     if len(ungraded) <= max_ungraded_share * len(trajectories):
         return
-    reasons = Counter(t.status for t in ungraded).most_common()
+    reasons = Counter("needs a judge" if t.status == "answer" else t.status for t in ungraded).most_common()
     first = next((t.info["outage"] for t in ungraded if "outage" in t.info), None)
     raise TooManyUngraded(
         f"{len(ungraded)} of {len(trajectories)} trajectories ended ungraded, more than max_ungraded_share = "
