@@ -15,8 +15,8 @@ import importlib.metadata
 import platform
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -72,9 +72,18 @@ def evaluate_policy(
     """
     from axpo_algo.engines import Sampling, make_engine
     from axpo_algo.environments import make_env
-    from axpo_algo.rollout import run_episodes, start_group
+    from axpo_algo.rollout import GroupStarter, run_episodes
 
-    engine = make_engine(rollout.engine, policy, max_batch_size=rollout.max_batch_size)
+    engine = make_engine(
+        rollout.engine, policy, max_batch_size=rollout.max_batch_size, lockstep=rollout.lockstep
+    )
+    rollout = replace(
+        rollout,
+        max_new_tokens=config.max_new_tokens,
+        max_response_tokens=config.max_response_tokens,
+        max_turns=config.max_turns,
+        cut_response="wrong",
+    )
     sampling = Sampling(
         max_new_tokens=config.max_new_tokens,
         temperature=config.temperature,
@@ -82,27 +91,27 @@ def evaluate_policy(
         top_k=config.top_k,
         presence_penalty=config.presence_penalty,
     )
-    env = make_env(env_config, split=env_config.evaluation_split, max_turns=config.max_turns)
-    count = min(config.num_questions, env.num_tasks)
+    starter = GroupStarter(
+        lambda: make_env(env_config, split=env_config.evaluation_split, max_turns=config.max_turns),
+        policy.chat,
+        time_limit_s=rollout.call_time_limit_s,
+    )
+    count = min(config.num_questions, starter.env.num_tasks)
     at_once = max(1, rollout.max_batch_size // config.rollouts_per_question)
     watch = UngradedWatch(
         say, num_planned=count * config.rollouts_per_question, max_share=rollout.max_ungraded_share
     )
     groups: list[list[Any]] = []
-    with closing(env), ThreadPoolExecutor(rollout.num_workers) as pool:
+    with closing(starter):
         for start in range(0, count, at_once):
             episodes = [
-                start_group(
-                    env,
-                    policy.chat,
-                    index=index,
-                    num_episodes=config.rollouts_per_question,
-                    seed=(seed, _EVALUATION, index),
+                starter.start(
+                    index=index, num_episodes=config.rollouts_per_question, seed=(seed, _EVALUATION, index)
                 )
                 for index in range(start, min(start + at_once, count))
             ]
             flat = [episode for group in episodes for episode in group]
-            run_episodes(flat, engine, policy.chat, sampling, pool=pool, lockstep=rollout.lockstep)
+            run_episodes(flat, engine, policy.chat, sampling, rollout)
             for group in episodes:
                 groups.append([episode.trajectory for episode in group])
             for episode in flat:

@@ -1,215 +1,247 @@
-"""Rollouts: many episodes in flight, one engine, tools running meanwhile; and branches from a kept prefix.
+"""Rollouts: many episodes in flight, one engine, tools running meanwhile, and nobody waits for who hangs.
 
-An `Episode` pairs a forkable environment with its append-only `Trajectory`. `run_episodes` drives any number of
-them to their end: whoever waits for tokens goes to the engine in one batch while environments step on threads.
-`branch` makes the K continuations of a source: its environment as it was before the first tool call, forked, and
-its tokens up to and including the opening tag, copied. Who is branched is `selection`; what branches are worth is
-`advantage`.
+`run_episodes` is one loop over an engine that takes requests one by one and hands each back when it is done, and
+workers that step environments and can be abandoned. What an episode records is `episodes`, how it begins
+`forking`; their names are also found here.
 """
 
-from collections.abc import Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+import math
+import time
+from collections import Counter, deque
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
-from axpo_algo.engines.base import Engine, GenerationRequest, Sampling
+from axpo_algo.commands import RunFailed
+from axpo_algo.config import RolloutConfig
+from axpo_algo.engines.base import Engine, GenerationRequest, Sampling, Ticket
+from axpo_algo.episodes import (
+    CUT,
+    UNGRADED,
+    Episode,
+    Held,
+    Hung,
+    as_exception,
+    close_env,
+    is_graded,
+    observe,
+    take_turn,
+)
+from axpo_algo.forking import GroupStarter, PrefixMismatch, branch, check_prefix, start_group
 from axpo_algo.models.chat import Chat
 from axpo_algo.types import Generation, Trajectory
+from axpo_env.workers import Crew, Failure, Job
 
 __all__ = [
+    "CUT",
     "UNGRADED",
     "Episode",
+    "GroupStarter",
     "PrefixMismatch",
+    "TooManyUngraded",
     "branch",
+    "check_graded",
     "check_prefix",
     "is_graded",
     "run_episodes",
     "start_group",
 ]
 
-UNGRADED = ("infrastructure", "timeout")
-"""Stop reasons that say nothing of the policy: such a trajectory's reward stays NaN and it is masked."""
+POLL_S = 0.02
+"""seconds that an engine elsewhere is waited for while tools run"""
 
 
-class PrefixMismatch(AssertionError):
-    """A branch's first tokens or images differ from its source's: credit would land on the wrong tokens."""
-
-
-@dataclass(kw_only=True, eq=False)
-class Episode:
-    """One environment and what the policy has seen and written in it."""
-
-    env: Any
-    """steps and forks as `axpo_env.env.ToolEnv` does"""
-    trajectory: Trajectory
-    seed: tuple[int, ...]
-    """names the episode's random numbers; each turn adds its number"""
-    forced: list[int]
-    """tokens that the coming turn already begins with: a branch's share of that turn"""
-    keep_fork: bool = False
-    """keep a fork of the environment from before the first tool call, to branch from"""
-    fork: Any = None
-    """that fork, once there is a call"""
-    fork_turns: int = 0
-    """turns that were finished when it was made"""
-
-    @property
-    def done(self) -> bool:
-        return self.trajectory.status != "running"
-
-    def close(self) -> None:
-        """Releases the environment and the kept fork."""
-        self.env.close()
-        if self.fork is not None:
-            self.fork.close()
-            self.fork = None
-
-
-def start_group(
-    env: Any, chat: Chat, *, index: int, num_episodes: int, seed: tuple[int, ...], keep_forks: bool = False
-) -> list[Episode]:
-    """`num_episodes` episodes of task `index`: the environment is reset once and forked, the prompt rendered once.
-
-    env: the unwrapped environment, left at the start of the task and free to be reset again.
-    """
-    _, info = env.reset(seed=index, options={"index": index})
-    token_ids, images = chat.prompt(info["new_messages"], info["tools"])
-    episodes = []
-    for number, copy in enumerate(env.fork(num_episodes)):
-        trajectory = Trajectory(info={"task": info["task"]})
-        trajectory.append_observation(token_ids, images)
-        episodes.append(
-            Episode(env=copy, trajectory=trajectory, seed=(*seed, number), forced=[], keep_fork=keep_forks)
-        )
-    return episodes
-
-
-def branch(
-    source: Episode, num_branches: int, *, seed: tuple[int, ...], image_token_id: int
-) -> list[Episode]:
-    """Episodes that share the source's tokens up to its branch point and its environment's state before that turn.
-
-    Nothing of the shared prefix is trained in them. Raises ValueError where the source made no tool call or kept
-    no fork.
-    """
-    kept = source.trajectory
-    if kept.branch_point is None or source.fork is None:
-        raise ValueError("only an episode that made a tool call and ran with keep_fork can be branched")
-    start = kept.turns[source.fork_turns].start
-    episodes = []
-    for number, env in enumerate(source.fork.fork(num_branches)):
-        trajectory = Trajectory(
-            source=kept, prefix_length=kept.branch_point, info={"task": kept.info["task"]}
-        )
-        images = kept.images[: kept.num_images_before(start, image_token_id)]
-        trajectory.append_observation(kept.token_ids[:start], images)
-        trajectory.turns = kept.turns[: source.fork_turns]
-        forced = kept.token_ids[start : kept.branch_point]
-        episodes.append(Episode(env=env, trajectory=trajectory, seed=(*seed, number), forced=forced))
-    return episodes
+class TooManyUngraded(RunFailed):
+    """More trajectories ended without a grade than `max_ungraded_share` allows."""
 
 
 def run_episodes(
-    episodes: Sequence[Episode],
-    engine: Engine,
-    chat: Chat,
-    sampling: Sampling,
-    *,
-    pool: ThreadPoolExecutor,
-    lockstep: bool = True,
+    episodes: Sequence[Episode], engine: Engine, chat: Chat, sampling: Sampling, config: RolloutConfig
 ) -> None:
     """Drives all episodes to their end; each episode's trajectory then has its status and reward.
 
-    lockstep: whether the engine waits until every running episode is ready. True makes the batches, and so the
-    last digit of every log-prob, independent of how long tools take; False keeps engine and slow tools busy at
-    once.
+    sampling: its `max_new_tokens` is a turn's. config: workers, limits and lockstep; with `lockstep` no turn begins
+    before every running episode is ready for it, which makes the batches, and so the last digit of every log-prob,
+    independent of how long tools take.
+
+    A step that raises ends its own episode as "infrastructure", one that takes longer than `call_time_limit_s`, or an
+    episode longer than `episode_time_limit_s`, as "timeout"; such a reward is NaN. What the engine raises, or an
+    interrupt, closes all episodes and is raised.
     """
-    waiting = [episode for episode in episodes if not episode.done]
-    stepping: dict[Future[tuple[Any, ...]], Episode] = {}
-    order = {id(episode): position for position, episode in enumerate(episodes)}
-    while waiting or stepping:
-        if waiting and not (lockstep and stepping):
-            requests = [
-                GenerationRequest(
-                    token_ids=episode.trajectory.token_ids + episode.forced,
-                    images=episode.trajectory.images,
-                    seed=(*episode.seed, len(episode.trajectory.turns)),
-                )
-                for episode in waiting
-            ]
-            for episode, generation in zip(waiting, engine.generate(requests, sampling), strict=True):
-                action = _take_turn(episode, generation, chat)
-                if action is not None:
-                    stepping[pool.submit(episode.env.step, action)] = episode
-            waiting = []
-        if stepping:
-            finished, _ = wait(stepping, return_when=FIRST_COMPLETED)
-            for future in finished:
-                episode = stepping.pop(future)
-                _observe(episode, future.result(), chat)
-                if not episode.done:
-                    waiting.append(episode)
-            waiting.sort(key=lambda episode: order[id(episode)])
+    _Rollout(episodes, engine, chat, sampling, config).run()
 
 
-def check_prefix(trajectory: Trajectory, image_token_id: int) -> None:
-    """Raises PrefixMismatch unless a branch repeats its source's prefix token by token and image by image,
-    untrained."""
-    source, length = trajectory.source, trajectory.prefix_length
-    if source is None:
+def check_graded(trajectories: Sequence[Trajectory], max_ungraded_share: float) -> None:
+    """Raises TooManyUngraded where more than this share has no grade; masked cut responses are not counted."""
+    ungraded = [t for t in trajectories if math.isnan(t.reward) and t.status not in CUT]
+    if len(ungraded) <= max_ungraded_share * len(trajectories):
         return
-    if length != source.branch_point or trajectory.token_ids[:length] != source.token_ids[:length]:
-        raise PrefixMismatch(f"the first {length} tokens of a branch differ from its source's prefix")
-    if any(trajectory.loss_mask[:length]):
-        raise PrefixMismatch("a branch would train its repeated prefix")
-    count = source.num_images_before(length, image_token_id)
-    if [i.digest for i in trajectory.images[:count]] != [i.digest for i in source.images[:count]]:
-        raise PrefixMismatch("a branch shows other images than its source's prefix")
+    reasons = Counter("needs a judge" if t.status == "answer" else t.status for t in ungraded).most_common()
+    first = next((t.info["outage"] for t in ungraded if "outage" in t.info), None)
+    raise TooManyUngraded(
+        f"{len(ungraded)} of {len(trajectories)} trajectories ended ungraded, more than max_ungraded_share = "
+        f"{max_ungraded_share:g} allows: {', '.join(f'{count} {status}' for status, count in reasons)}"
+        + (f"; the first: {first}" if first is not None else "")
+    )
 
 
-def _take_turn(episode: Episode, generation: Generation, chat: Chat) -> str | None:
-    """Records what was sampled; returns the action's text, or None where the turn ran into the limit of new tokens."""
-    trajectory, forced = episode.trajectory, episode.forced
-    turn_ids = forced + generation.token_ids
-    start = len(trajectory.token_ids)
-    text = chat.decode(turn_ids)
-    trajectory.append_action(turn_ids, [0.0] * len(forced) + generation.logprobs, text, num_given=len(forced))
-    episode.forced = []
-    if trajectory.branch_point is None:
-        call = chat.first_call(turn_ids)
-        if call is not None:
-            trajectory.used_tool = True
-            trajectory.branch_point, trajectory.call_end = start + call[0], start + call[1]
-            if episode.keep_fork:
-                episode.fork, episode.fork_turns = episode.env.fork(1)[0], len(trajectory.turns) - 1
-    if not generation.finished:
-        trajectory.status, trajectory.reward = "max_new_tokens", 0.0
-        episode.env.close()
-        return None
-    return chat.as_action(text)
+class _Rollout:
+    """One run of `run_episodes`. Episodes are known by their position."""
+
+    def __init__(
+        self,
+        episodes: Sequence[Episode],
+        engine: Engine,
+        chat: Chat,
+        sampling: Sampling,
+        config: RolloutConfig,
+    ) -> None:
+        self.episodes, self.engine, self.chat, self.config = episodes, engine, chat, config
+        self.max_new_tokens = sampling.max_new_tokens
+        self.sampling = replace(sampling, max_new_tokens=None)  # each request names what is left
+        self.crew = Crew()
+        self.running = {position for position, episode in enumerate(episodes) if not episode.done}
+        # A running episode is in exactly one of these: ready for its next turn, at the engine, or stepping.
+        self.ready = sorted(self.running)
+        self.generating: dict[Ticket, int] = {}
+        self.jobs: deque[tuple[int, Job]] = deque()  # waiting for one of `num_workers`
+        self.until_s: dict[int, float] = {}  # deadlines of the jobs in flight, by time.monotonic()
+        limit_s = config.episode_time_limit_s
+        self.end_s = math.inf if limit_s is None else time.monotonic() + limit_s
+        for position, episode in enumerate(episodes):
+            episode.worker.number = position
+
+    def run(self) -> None:
+        try:
+            while self.running or self.jobs or self.crew.in_flight:
+                self._submit_turns()
+                self._start_jobs()
+                if self.generating:
+                    self._poll_engine()
+                self._take_results()
+                self._end_late()
+        except BaseException:
+            for position in list(self.crew.in_flight):
+                self.crew.abandon(position)
+            for episode in self.episodes:
+                episode.close()
+            raise
+        finally:
+            self.engine.cancel(self.generating)
+            self.crew.dismiss(until_s=time.monotonic())
+
+    def _submit_turns(self) -> None:
+        """Asks the engine for the turns of all who are ready; in lockstep once everyone is."""
+        if self.config.lockstep and len(self.ready) < len(self.running):
+            return
+        ready, self.ready = sorted(self.ready), []
+        for position in ready:
+            episode = self.episodes[position]
+            left, cut_status = episode.tokens_left(self.max_new_tokens, self.config.max_response_tokens)
+            if left is not None and left < 1:
+                episode.cut(cut_status, self.config)
+                self._end(position)
+                continue
+            request = GenerationRequest(
+                token_ids=episode.trajectory.token_ids + episode.forced,
+                images=list(episode.trajectory.images),
+                seed=(*episode.seed, len(episode.trajectory.turns)),
+                max_new_tokens=left,
+            )
+            self.generating[self.engine.submit(request, self.sampling)] = position
+
+    def _start_jobs(self) -> None:
+        while self.jobs and len(self.crew.in_flight) < self.config.num_workers:
+            position, job = self.jobs.popleft()
+            self.until_s[position] = time.monotonic() + self.config.call_time_limit_s
+            self.crew.submit(self.episodes[position].worker, job)
+
+    def _poll_engine(self) -> None:
+        """Lets the engine go on, and sends whoever finished a turn to step."""
+        for ticket, generation in self.engine.poll(timeout_s=POLL_S if self.crew.in_flight else 1.0):
+            position = self.generating.pop(ticket)
+            try:
+                self._take_turn(position, generation)
+            except Exception as error:
+                self._lose(position, error)
+
+    def _take_turn(self, position: int, generation: Generation) -> None:
+        episode = self.episodes[position]
+        forks = take_turn(episode, generation, self.chat, self.config, self.max_new_tokens)
+        if episode.done:
+            self._end(position, forks=forks)
+        else:
+            action = self.chat.as_action(episode.trajectory.turns[-1].text)
+            self.jobs.append((position, _job(action, forks=forks)))
+
+    def _take_results(self) -> None:
+        """Records what the environments answered. Waits for one of them only where the engine has nothing to do."""
+        if self.crew.in_flight:
+            until_s = min(self.end_s, *(self.until_s[position] for position in self.crew.in_flight))
+            self.crew.wait(1, until_s=time.monotonic() if self.generating else until_s)
+        for position in list(self.crew.results):
+            episode, result = self.episodes[position], self.crew.results.pop(position)
+            try:
+                if isinstance(result, Failure):
+                    raise as_exception(result.error)
+                if episode.done:
+                    continue
+                observe(episode, result, self.chat)
+            except Exception as error:
+                self._lose(position, error)
+                continue
+            if episode.done:
+                self._end(position)
+            else:
+                self.ready.append(position)
+
+    def _end_late(self) -> None:
+        """Abandons the steps, and ends the episodes, that have had their time."""
+        now_s = time.monotonic()
+        late = [position for position in self.crew.in_flight if self.until_s[position] <= now_s]
+        for position in late:
+            self._abandon(
+                position, f"a step took longer than call_time_limit_s = {self.config.call_time_limit_s:g}"
+            )
+        if now_s < self.end_s or not self.running:
+            return
+        reason = f"the episode took longer than episode_time_limit_s = {self.config.episode_time_limit_s:g}"
+        self.engine.cancel(self.generating)
+        self.generating.clear()
+        self.ready.clear()
+        self.jobs = deque((position, job) for position, job in self.jobs if position not in self.running)
+        for position in sorted(self.running):
+            if position in self.crew.in_flight:
+                self._abandon(position, reason)
+            else:
+                self._lose(position, Hung(reason))
+
+    def _abandon(self, position: int, reason: str) -> None:
+        self.crew.abandon(position)
+        self._lose(position, Hung(reason))
+
+    def _lose(self, position: int, error: Exception) -> None:
+        """Ends an episode for what its environment raised; one that has already ended keeps its verdict."""
+        episode = self.episodes[position]
+        if episode.done:
+            episode.lose_fork(error)
+        else:
+            episode.lose(error)
+            self._end(position)
+
+    def _end(self, position: int, *, forks: bool = False) -> None:
+        """An ended episode's environment is closed at once, its fork is kept."""
+        self.running.remove(position)
+        if not self.episodes[position].worker.has_ended:
+            self.jobs.append((position, _job(None, forks=forks)))
 
 
-def is_graded(info: Mapping[str, Any]) -> bool:
-    """Whether a finished episode's reward means something: no outage, and no answer only a judge could grade."""
-    grade = info["grade"]
-    return info["stop_reason"] not in UNGRADED and (grade is None or grade["correct"] is not None)
+def _job(action: str | None, *, forks: bool = False) -> Job:
+    """What a worker does with an environment: steps it, or closes it where there is no action; `forks` it before."""
 
+    def job(held: Held) -> Any:
+        if forks:
+            held.fork = held.env.fork(1)[0]
+        return held.env.step(action) if action is not None else close_env(held.env)
 
-def _observe(episode: Episode, result: tuple[Any, ...], chat: Chat) -> None:
-    """Records an environment's answer: more tokens to read, or the end."""
-    _, reward, terminated, truncated, info = result
-    trajectory = episode.trajectory
-    for call in info["tool_calls"]:
-        trajectory.used_tool = True
-        trajectory.aim = trajectory.aim or call.get("aim")
-        name = call["name"] or "malformed"
-        trajectory.tool_counts[name] = trajectory.tool_counts.get(name, 0) + 1
-    if terminated or truncated:
-        trajectory.status = str(info["stop_reason"])
-        trajectory.reward = float(reward) if is_graded(info) else float("nan")
-        trajectory.info["grade"] = info["grade"]
-        if info.get("outage") is not None:
-            trajectory.info["outage"] = info["outage"]
-        episode.env.close()
-    else:
-        trajectory.append_observation(*chat.observation(info["new_messages"]))
+    return job

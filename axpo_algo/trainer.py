@@ -4,11 +4,12 @@ Reads top to bottom as the method does (arXiv 2605.28774). Commands, run folders
 stage is a module of its own: `rollout`, `selection`, `algorithms`, `learner`.
 """
 
+import contextlib
 import math
 import random
 import time
+from collections import Counter
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +19,15 @@ from axpo_algo.engines import Sampling, make_engine
 from axpo_algo.environments import make_env, step_indices
 from axpo_algo.learner import Learner
 from axpo_algo.models.qwen3_vl import Qwen3VLPolicy
-from axpo_algo.rollout import Episode, branch, check_prefix, run_episodes, start_group
+from axpo_algo.rollout import (
+    UNGRADED,
+    Episode,
+    GroupStarter,
+    branch,
+    check_graded,
+    check_prefix,
+    run_episodes,
+)
 from axpo_algo.run.metrics import GroupOutcome, summarize_groups
 from axpo_algo.selection import Candidate, choose_prefixes
 from axpo_algo.types import Group, Trajectory
@@ -51,7 +60,12 @@ class Trainer:
         if config.rollout.equal_budget and not self.algorithm.resamples:
             self.group_size += int(config.axpo.extra_budget * self.group_size)
         self.policy = policy
-        self.engine = make_engine(config.rollout.engine, policy, max_batch_size=config.rollout.max_batch_size)
+        self.engine = make_engine(
+            config.rollout.engine,
+            policy,
+            max_batch_size=config.rollout.max_batch_size,
+            lockstep=config.rollout.lockstep,
+        )
         self.learner = Learner(
             policy,
             reference,
@@ -59,8 +73,11 @@ class Trainer:
             optimizer=config.optimizer,
             temperature=config.rollout.temperature,
         )
-        self.env = make_env(config.env, split=config.env.split, max_turns=config.rollout.max_turns)
-        self.pool = ThreadPoolExecutor(config.rollout.num_workers, thread_name_prefix="tools")
+        self.starter = GroupStarter(
+            lambda: make_env(config.env, split=config.env.split, max_turns=config.rollout.max_turns),
+            policy.chat,
+            time_limit_s=config.rollout.call_time_limit_s,
+        )
         self.sampling = Sampling(
             max_new_tokens=config.rollout.max_new_tokens, temperature=config.rollout.temperature
         )
@@ -68,46 +85,70 @@ class Trainer:
         """whether a step has begun to change weights; whoever has recorded the step sets it back"""
 
     def step(self, step: int) -> StepResult:
-        """Step number `step`, counted from 0: a function of the policy, the configuration and nothing else."""
-        rollout = self.config.rollout
+        """Step number `step`, counted from 0: a function of the policy, the configuration and nothing else.
+
+        Raises TooManyUngraded, before the update, where more trajectories than `rollout.max_ungraded_share` have no
+        grade.
+        """
         clock = _Clock()
-        indices = step_indices(
-            self.env.num_tasks, step=step, count=rollout.questions_per_step, seed=self.config.seed
-        )
-        episodes = [
-            start_group(
-                self.env,
-                self.policy.chat,
-                index=index,
-                num_episodes=self.group_size,
-                seed=(self.config.seed, _ROLLOUT, step, question),
-                keep_forks=self.algorithm.resamples,
-            )
-            for question, index in enumerate(indices)
-        ]
-        clock.lap("start_s")
-        self._run([episode for group in episodes for episode in group])
-        groups = [Group(trajectories=[episode.trajectory for episode in group]) for group in episodes]
-        clock.lap("rollout_s")
-        if self.algorithm.resamples:
-            self._resample(step, episodes, groups)
-        for group in episodes:
-            for episode in group:
-                episode.close()
+        steps, tokens = self.engine.num_steps, self.engine.num_sampled_tokens
+        with contextlib.ExitStack() as open_episodes:
+            groups = self._roll_out(step, clock, open_episodes)
         clock.lap("resample_s")
+        trajectories = [t for group in groups for t in _all_trajectories(group)]
+        check_graded(trajectories, self.config.rollout.max_ungraded_share)
 
         samples = [s for group in groups for s in self.algorithm.make_samples(group, self.config.axpo.std)]
         for sample in samples:
             check_prefix(sample.trajectory, self.policy.chat.image_token_id)
         self.has_begun_update = True
-        learned = self.learner.update(samples, num_trajectories=len(indices) * self.group_size)
+        learned = self.learner.update(samples, num_trajectories=len(groups) * self.group_size)
         self.engine.sync_weights()
         clock.lap("update_s")
-        sampled = sum(sum(t.loss_mask) for group in groups for t in _all_trajectories(group))
-        timings = {**clock.laps, "sampled_tokens_per_s": sampled / max(clock.total, 1e-9)}
+        sampled = sum(sum(t.loss_mask) for t in trajectories)
+        steps = self.engine.num_steps - steps
+        timings = {
+            **clock.laps,
+            "sampled_tokens_per_s": sampled / max(clock.total, 1e-9),
+            "num_engine_steps": steps,
+            "mean_batch": (self.engine.num_sampled_tokens - tokens) / max(steps, 1),
+        }
         return StepResult(metrics=self._metrics(groups, learned, sampled), timings=timings, groups=groups)
 
-    def _resample(self, step: int, episodes: Sequence[Sequence[Episode]], groups: Sequence[Group]) -> None:
+    def _roll_out(self, step: int, clock: "_Clock", open_episodes: contextlib.ExitStack) -> list[Group]:
+        """The step's groups, with their continuations. Every episode is put on the stack to be closed."""
+        indices = step_indices(
+            self.starter.env.num_tasks,
+            step=step,
+            count=self.config.rollout.questions_per_step,
+            seed=self.config.seed,
+        )
+        episodes: list[list[Episode]] = []
+        for question, index in enumerate(indices):
+            group = self.starter.start(
+                index=index,
+                num_episodes=self.group_size,
+                seed=(self.config.seed, _ROLLOUT, step, question),
+                keep_forks=self.algorithm.resamples,
+            )
+            for episode in group:
+                open_episodes.callback(episode.close)
+            episodes.append(group)
+        clock.lap("start_s")
+        self._run([episode for group in episodes for episode in group])
+        groups = [Group(trajectories=[episode.trajectory for episode in group]) for group in episodes]
+        clock.lap("rollout_s")
+        if self.algorithm.resamples:
+            self._resample(step, episodes, groups, open_episodes)
+        return groups
+
+    def _resample(
+        self,
+        step: int,
+        episodes: Sequence[Sequence[Episode]],
+        groups: Sequence[Group],
+        open_episodes: contextlib.ExitStack,
+    ) -> None:
         """AXPO's extra rollouts: K continuations of each chosen prefix, recorded in the groups."""
         axpo = self.config.axpo
         chosen = choose_prefixes(
@@ -117,30 +158,23 @@ class Trainer:
             ranking=axpo.ranking,
             rng=random.Random(repr((self.config.seed, _BRANCH, step))),
         )
-        branches = {
-            (question, member): branch(
+        branches: list[Episode] = []
+        for question, member in chosen:
+            copies = branch(
                 episodes[question][member],
                 axpo.continuations,
                 seed=(self.config.seed, _BRANCH, step, question, member),
                 image_token_id=self.policy.chat.image_token_id,
+                time_limit_s=self.config.rollout.call_time_limit_s,
             )
-            for question, member in chosen
-        }
-        self._run([episode for copies in branches.values() for episode in copies])
-        for (question, member), copies in branches.items():
-            groups[question].continuations[member] = [copy.trajectory for copy in copies]
             for copy in copies:
-                copy.close()
+                open_episodes.callback(copy.close)
+            groups[question].continuations[member] = [copy.trajectory for copy in copies]
+            branches += copies
+        self._run(branches)
 
     def _run(self, episodes: Sequence[Episode]) -> None:
-        run_episodes(
-            episodes,
-            self.engine,
-            self.policy.chat,
-            self.sampling,
-            pool=self.pool,
-            lockstep=self.config.rollout.lockstep,
-        )
+        run_episodes(episodes, self.engine, self.policy.chat, self.sampling, self.config.rollout)
 
     def _metrics(
         self, groups: Sequence[Group], learned: dict[str, float], sampled: int
@@ -148,6 +182,7 @@ class Trainer:
         summary = summarize_groups([group_outcome(group) for group in groups], ks=(1, 4))
         continuations = [t for group in groups for copies in group.continuations.values() for t in copies]
         graded = [t.reward for t in continuations if not math.isnan(t.reward)]
+        statuses = Counter(t.status for group in groups for t in _all_trajectories(group))
         extra = {
             "num_prefixes": sum(len(group.continuations) for group in groups),
             "num_continuations": len(continuations),
@@ -155,14 +190,15 @@ class Trainer:
             "prefix_recovery_rate": _prefix_recovery(groups),
             "num_sampled_tokens": sampled,
             "mean_turns": _mean_turns(groups),
+            "num_lost": sum(statuses[status] for status in UNGRADED),
+            **{f"status/{status}": count for status, count in sorted(statuses.items())},
             **learned,
         }
         return {**summary.as_dict("train/"), **{f"train/{name}": value for name, value in extra.items()}}
 
     def close(self) -> None:
-        """Ends the tools' threads and the environment."""
-        self.pool.shutdown()
-        self.env.close()
+        """Closes the environment."""
+        self.starter.close()
 
     def __enter__(self) -> "Trainer":
         return self

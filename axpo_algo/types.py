@@ -40,7 +40,7 @@ class Generation:
     logprobs: list[float]
     """of each sampled token, under the distribution it was drawn from"""
     finished: bool
-    """a stop token ended it, rather than the limit of new tokens"""
+    """a stop token ended it, rather than a limit of tokens"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,9 +69,11 @@ class Trajectory:
     reward: float = float("nan")
     """NaN until graded, and for good where grading was impossible (an outage, an answer that needs a judge)"""
     status: str = "running"
-    """the environment's stop reason, or "max_new_tokens" where a turn ran into the sampler's limit"""
+    """the environment's stop reason; "infrastructure" where it raised, "timeout" where it hung; "max_new_tokens" or
+    "max_response_tokens" where a turn, or all turns together, needed more tokens"""
     branch_point: int | None = None
-    """one past the opening tag of the first tool call: the length of the prefix that resampling keeps"""
+    """one past the opening tag of the first tool call: the length of the prefix that resampling keeps; None also
+    where sampling that call again would be no use or no copy, see `episodes.take_turn`"""
     call_end: int | None = None
     """one past the last token of the first tool call"""
     used_tool: bool = False
@@ -83,7 +85,8 @@ class Trajectory:
     prefix_length: int = 0
     """tokens shared with `source`; 0 without one"""
     info: dict[str, Any] = field(default_factory=dict)
-    """the task's description and the grade, as the environment gave them"""
+    """"task", its description, and "grade", as the environment gave them; "outage": what went wrong outside the
+    policy"""
 
     def append_observation(self, token_ids: Sequence[int], images: Sequence[ProcessedImage]) -> None:
         """Adds tokens that the policy reads and is not trained on."""
@@ -108,7 +111,7 @@ class Trajectory:
     @property
     def confidence(self) -> float | None:
         """Mean probability of the first tool call's tokens, both tags included (AXPO's ranking); None
-        without a call."""
+        without a call to branch from."""
         if self.branch_point is None or self.call_end is None:
             return None
         logprobs = self.sampling_logprobs[self.branch_point - 1 : self.call_end]

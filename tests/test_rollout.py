@@ -3,58 +3,19 @@
 import dataclasses
 import functools
 import math
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from scripted_engine import ANSWER, ZOOM, ScriptedEngine, facts
 
 from axpo_algo.algorithms import get_algorithm
-from axpo_algo.config import EnvConfig, EvaluationConfig
+from axpo_algo.config import EnvConfig, EvaluationConfig, RolloutConfig
 from axpo_algo.engines import Sampling
 from axpo_algo.environments import make_env, step_indices
 from axpo_algo.evaluate import evaluate_scripted
 from axpo_algo.models.nano import build_nano
 from axpo_algo.rollout import PrefixMismatch, branch, check_prefix, run_episodes, start_group
-from axpo_algo.types import Generation, Group
+from axpo_algo.types import Group
 from axpo_env.grading import make_grade
-
-ZOOM = (
-    'zoom {c}\n</think>\n\n<tool_call>\n{{"name": "image_zoom_in", "arguments": '
-    '{{"label": "{c}", "bbox_2d": [{x}, 833, {y}, 1000]}}}}\n</tool_call>'
-)
-ANSWER = "{c} {v}\n</think>\n\n<answer>\\boxed{{{v}}}</answer>"
-
-
-class ScriptedEngine:
-    """Writes each request's script, continuing what its last turn already holds; every token at the same log-prob."""
-
-    def __init__(self, chat, script, logprob=-0.5):
-        self.chat, self.script, self.logprob = chat, script, logprob
-        self.batches = []
-
-    def generate(self, requests, sampling):
-        self.batches.append(len(requests))
-        out = []
-        for request in requests:
-            text = self.script(request)
-            ids = self.chat.action(text)
-            opened = request.token_ids[len(request.token_ids) - _given(self.chat, request.token_ids) :]
-            assert list(opened) == ids[: len(opened)]
-            ids = ids[len(opened) :]
-            cut = ids[: sampling.max_new_tokens]
-            out.append(
-                Generation(token_ids=cut, logprobs=[self.logprob] * len(cut), finished=len(cut) == len(ids))
-            )
-        return out
-
-    def sync_weights(self):
-        pass
-
-
-def _given(chat, token_ids):
-    """How many tokens of the last turn stand there already: what follows the opened thinking."""
-    opening = chat.tokenizer.convert_tokens_to_ids("<think>")
-    last = max(i for i, token in enumerate(token_ids) if token == opening)
-    return len(token_ids) - last - 2  # the tag and its line break
 
 
 @pytest.fixture(scope="module")
@@ -73,21 +34,7 @@ def env():
     made.close()
 
 
-@pytest.fixture
-def pool():
-    with ThreadPoolExecutor(2) as threads:
-        yield threads
-
-
-def facts(env, index):
-    """Colour asked for, its box, the right value, and a wrong one, of task `index`."""
-    env.reset(options={"index": index})
-    (box,) = env.task.gold_boxes
-    right = env.task.references[0]
-    return env.task.question.split()[6], box, right, "10" if right != "10" else "20"
-
-
-def test_a_turn_by_turn_record(env, chat, pool):
+def test_a_turn_by_turn_record(env, chat):
     color, box, right, wrong = facts(env, 5)
     zoom = ZOOM.format(c=color, x=box[0], y=box[2])
 
@@ -99,7 +46,7 @@ def test_a_turn_by_turn_record(env, chat, pool):
 
     episodes = start_group(env, chat, index=5, num_episodes=3, seed=(7,), keep_forks=True)
     engine = ScriptedEngine(chat, script)
-    run_episodes(episodes, engine, chat, Sampling(max_new_tokens=64), pool=pool)
+    run_episodes(episodes, engine, chat, Sampling(max_new_tokens=64), RolloutConfig())
     first, second, third = (episode.trajectory for episode in episodes)
     assert engine.batches == [3, 2, 1]  # whoever waits shares a batch
 
@@ -128,10 +75,14 @@ def test_a_turn_by_turn_record(env, chat, pool):
         episode.close()
 
 
-def test_a_turn_without_end_is_cut(env, chat, pool):
+def test_a_turn_without_end_is_cut(env, chat):
     episodes = start_group(env, chat, index=5, num_episodes=1, seed=(7,))
     run_episodes(
-        episodes, ScriptedEngine(chat, lambda r: "x" * 100), chat, Sampling(max_new_tokens=10), pool=pool
+        episodes,
+        ScriptedEngine(chat, lambda r: "x" * 100),
+        chat,
+        Sampling(max_new_tokens=10),
+        RolloutConfig(),
     )
     trajectory = episodes[0].trajectory
     assert (trajectory.status, trajectory.reward) == ("max_new_tokens", 0.0)
@@ -139,7 +90,7 @@ def test_a_turn_without_end_is_cut(env, chat, pool):
 
 
 @pytest.mark.parametrize("lockstep", [True, False])
-def test_branches_share_prefix_and_state_and_go_their_own_ways(env, chat, pool, lockstep):
+def test_branches_share_prefix_and_state_and_go_their_own_ways(env, chat, lockstep):
     color, box, right, _ = facts(env, 6)
     wrong_box = [0, 167] if box[0] else [833, 1000]
 
@@ -155,11 +106,11 @@ def test_branches_share_prefix_and_state_and_go_their_own_ways(env, chat, pool, 
     gold = chat.image(env.step(ZOOM.format(c=color, x=box[0], y=box[2]))[0]["images"][0])
     engine = ScriptedEngine(chat, script)
     (source,) = start_group(env, chat, index=6, num_episodes=1, seed=("source",), keep_forks=True)
-    run_episodes([source], engine, chat, Sampling(max_new_tokens=64), pool=pool, lockstep=lockstep)
+    run_episodes([source], engine, chat, Sampling(max_new_tokens=64), RolloutConfig(lockstep=lockstep))
     kept = source.trajectory
     assert kept.reward == 0.0
     copies = branch(source, 4, seed=("branch",), image_token_id=chat.image_token_id)
-    run_episodes(copies, engine, chat, Sampling(max_new_tokens=64), pool=pool, lockstep=lockstep)
+    run_episodes(copies, engine, chat, Sampling(max_new_tokens=64), RolloutConfig(lockstep=lockstep))
     continuations = [copy.trajectory for copy in copies]
     assert [t.reward for t in continuations] == [0.0, 0.0, 1.0, 0.0]
     for trajectory in continuations:
@@ -189,13 +140,13 @@ def test_branches_share_prefix_and_state_and_go_their_own_ways(env, chat, pool, 
         episode.close()
 
 
-def test_a_branch_that_strays_is_caught(env, chat, pool):
+def test_a_branch_that_strays_is_caught(env, chat):
     color, box, *_ = facts(env, 6)
     engine = ScriptedEngine(chat, lambda r: ZOOM.format(c=color, x=box[0], y=box[2]))
     (source,) = start_group(env, chat, index=6, num_episodes=1, seed=(1,), keep_forks=True)
-    run_episodes([source], engine, chat, Sampling(max_new_tokens=64), pool=pool)
+    run_episodes([source], engine, chat, Sampling(max_new_tokens=64), RolloutConfig())
     (copy,) = branch(source, 1, seed=(2,), image_token_id=chat.image_token_id)
-    run_episodes([copy], engine, chat, Sampling(max_new_tokens=64), pool=pool)
+    run_episodes([copy], engine, chat, Sampling(max_new_tokens=64), RolloutConfig())
     trajectory = copy.trajectory
     trajectory.token_ids[3] += 1
     with pytest.raises(PrefixMismatch, match="differ from its source"):
@@ -210,15 +161,15 @@ def test_a_branch_that_strays_is_caught(env, chat, pool):
         check_prefix(trajectory, chat.image_token_id)
 
 
-def test_what_was_never_a_call_cannot_be_branched(env, chat, pool):
+def test_what_was_never_a_call_cannot_be_branched(env, chat):
     (episode,) = start_group(env, chat, index=6, num_episodes=1, seed=(1,), keep_forks=True)
     engine = ScriptedEngine(chat, lambda r: ANSWER.format(c="red", v=1))
-    run_episodes([episode], engine, chat, Sampling(), pool=pool)
+    run_episodes([episode], engine, chat, Sampling(), RolloutConfig())
     with pytest.raises(ValueError, match="made a tool call"):
         branch(episode, 2, seed=(1,), image_token_id=chat.image_token_id)
 
 
-def test_an_outage_is_masked_not_wrong(env, chat, pool):
+def test_an_outage_is_masked_not_wrong(env, chat):
     from axpo_env.tools.base import ToolUnavailable
 
     color, box, *_ = facts(env, 6)
@@ -239,14 +190,14 @@ def test_an_outage_is_masked_not_wrong(env, chat, pool):
     script = lambda r: (  # noqa: E731
         ZOOM.format(c=color, x=box[0], y=box[2]) if r.seed[-2] == 0 else ANSWER.format(c="red", v="50")
     )
-    run_episodes(episodes, ScriptedEngine(chat, script), chat, Sampling(max_new_tokens=64), pool=pool)
+    run_episodes(episodes, ScriptedEngine(chat, script), chat, Sampling(max_new_tokens=64), RolloutConfig())
     down, fine = (episode.trajectory for episode in episodes)
     assert down.status == "infrastructure" and down.reward != down.reward
     samples = get_algorithm("grpo").make_samples(Group(trajectories=[down, fine]), "population")
     assert [s.trajectory for s in samples] == [fine]
 
 
-def test_an_answer_that_only_a_judge_could_grade_is_masked_not_wrong(env, chat, pool, monkeypatch):
+def test_an_answer_that_only_a_judge_could_grade_is_masked_not_wrong(env, chat, monkeypatch):
     ask = type(env.source).get
     ungraded = functools.partial(make_grade, correct=None)
     monkeypatch.setattr(
@@ -257,7 +208,7 @@ def test_an_answer_that_only_a_judge_could_grade_is_masked_not_wrong(env, chat, 
     scripts = {0: ANSWER.format(c="red", v="5"), 1: "hm"}
     episodes = start_group(env, chat, index=5, num_episodes=2, seed=(7,))
     engine = ScriptedEngine(chat, lambda request: scripts[request.seed[-2]])
-    run_episodes(episodes, engine, chat, Sampling(max_new_tokens=64), pool=pool)
+    run_episodes(episodes, engine, chat, Sampling(max_new_tokens=64), RolloutConfig())
     answered, silent = (episode.trajectory for episode in episodes)
     assert answered.status == "answer" and math.isnan(answered.reward)
     assert answered.info["grade"]["correct"] is None

@@ -11,11 +11,21 @@ from typing import Any, Literal
 
 
 def _at_least(config: object, minimum: float, *names: str) -> None:
-    """Raises ValueError for a field below `minimum`, or no number at all, naming class, field and value."""
+    """Raises ValueError for a field below `minimum`, or no number at all, naming class, field and value; None sets no
+    limit."""
     for name in names:
         value = getattr(config, name)
-        if not value >= minimum:
+        if value is not None and not value >= minimum:
             raise ValueError(f"{type(config).__name__}.{name} must be at least {minimum:g}, got {value:g}")
+
+
+def _bounded(config: Any) -> None:
+    """Raises ValueError where no limit of tokens is set."""
+    if config.max_new_tokens is None and config.max_response_tokens is None:
+        raise ValueError(
+            f"{type(config).__name__}.max_new_tokens and max_response_tokens cannot both be null: "
+            "a response needs a limit"
+        )
 
 
 def _within(config: object, low: float, high: float, *names: str) -> None:
@@ -190,25 +200,36 @@ class RolloutConfig:
     """an algorithm that does not resample spends AXPO's extra budget on larger groups: N + floor(r * N)"""
     temperature: float = 1.0
     """of sampling; training divides its logits by it too"""
-    max_new_tokens: int = 128
-    """tokens per turn"""
+    max_new_tokens: int | None = 128
+    """tokens per turn; null: only the response's limit holds"""
+    max_response_tokens: int | None = None
+    """tokens that the policy writes in all turns of a trajectory together; null: no limit but the turns'"""
+    cut_response: Literal["wrong", "masked"] = "wrong"
+    """a response that a limit of tokens cut counts 0, or is masked; assumed: 0, the paper does not say"""
     max_turns: int = 3
     """turns per trajectory"""
     num_workers: int = 4
-    """tool calls running at a time"""
+    """environment steps, tools included, running at a time"""
+    call_time_limit_s: float = 300.0
+    """seconds that one environment step, tools included, may take; then its episode ends as "timeout", ungraded"""
+    episode_time_limit_s: float | None = None
+    """seconds that an episode may take from the start of its rollout; null: no limit"""
+    max_ungraded_share: float = 0.25
+    """share of a step's trajectories, or an evaluation's, that may end ungraded (outages, time-outs, answers without a
+    judge), 0-1; with more the run ends"""
     lockstep: bool = True
-    """the engine waits for every running episode: a seeded run repeats itself; false: it batches whoever waits"""
+    """a turn begins when all running episodes are ready: a seeded run repeats itself; false: as each gets ready"""
     max_batch_size: int = 256
     """sequences decoded together"""
-    max_ungraded_share: float = 0.25
-    """share of ungraded rollouts above which training, or an evaluation, stops, 0-1"""
 
     def __post_init__(self) -> None:
-        _at_least(self, 1, "group_size", "questions_per_step", "max_new_tokens", "max_turns", "num_workers")
-        _at_least(self, 1, "max_batch_size")
+        _at_least(self, 1, "group_size", "questions_per_step", "max_new_tokens", "max_response_tokens")
+        _at_least(self, 1, "max_turns", "num_workers", "max_batch_size")
+        _at_least(self, 1e-3, "call_time_limit_s", "episode_time_limit_s")
         _at_least(self, 1e-6, "temperature")
         _finite(self, "temperature")
         _within(self, 0, 1, "max_ungraded_share")
+        _bounded(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -290,23 +311,23 @@ class EvaluationConfig:
     """tokens kept; 0 keeps all"""
     presence_penalty: float = 1.5
     """taken off the logit of every token already written"""
-    max_new_tokens: int = 128
-    """tokens per turn"""
+    max_new_tokens: int | None = 128
+    """tokens per turn; null: only the response's limit holds"""
     max_response_tokens: int | None = None
-    """sampled tokens of a whole response over all its turns"""
+    """tokens that the policy writes in all turns of a trajectory together; null: no limit but the turns'"""
     max_turns: int = 5
     """turns per trajectory"""
     every_num_steps: int = 50
     """training steps between two evaluations; 0 evaluates only before and after training"""
 
     def __post_init__(self) -> None:
-        _at_least(self, 1, "num_questions", "rollouts_per_question", "max_new_tokens", "max_turns")
+        _at_least(self, 1, "num_questions", "rollouts_per_question", "max_turns")
+        _at_least(self, 1, "max_new_tokens", "max_response_tokens")
         _at_least(self, 0, "temperature", "top_k", "every_num_steps")
         _finite(self, "temperature", "presence_penalty")
         if not 0 < self.top_p <= 1:
             raise ValueError(f"EvaluationConfig.top_p must lie in (0, 1], got {self.top_p:g}")
-        if self.max_response_tokens is not None:
-            _at_least(self, 1, "max_response_tokens")
+        _bounded(self)
 
 
 @dataclass(frozen=True, kw_only=True)

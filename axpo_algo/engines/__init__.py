@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from axpo_algo.engines.base import Engine, GenerationRequest, Sampling
+from axpo_algo.engines.base import Engine, GenerationRequest, Sampling, Ticket, generate
 from axpo_sandbox.names import unknown_name
 
-__all__ = ["ENGINES", "Engine", "GenerationRequest", "Sampling", "make_engine"]
+__all__ = ["ENGINES", "Engine", "GenerationRequest", "Sampling", "Ticket", "generate", "make_engine"]
 
 ENGINES = ("transformers",)
 
