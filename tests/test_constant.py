@@ -29,6 +29,7 @@ def hrbench_rows(num_questions, *, by_cycle=False):
                     "answer": "ABCD"[cycle],
                     **dict(zip("ABCD", options, strict=True)),
                     "cycle_category": str(cycle),
+                    "D": options[3] + " " * cycle,  # as tables are
                     "image": IMAGE,
                 }
             )

@@ -73,7 +73,7 @@ def _one_cycle_each(rows: Sequence[tuple[Any, ...]]) -> list[int]:
     seen: Counter[tuple[Any, ...]] = Counter()
     questions: dict[tuple[Any, ...], dict[int, int]] = {}  # question -> {cycle's number: row}
     for index, (text, *options, cycle) in enumerate(rows):
-        same = (text, *sorted(map(str, options)))
+        same = (str(text).strip(), *sorted(str(option).strip() for option in options))
         questions.setdefault((same, seen[same, cycle]), {})[cycles.index(cycle)] = index
         seen[same, cycle] += 1
     chosen = []
