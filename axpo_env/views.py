@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image as PILImage
 
 from axpo_env.caches import SizedCache
-from sandbox.pictures import to_rgb
+from axpo_sandbox.pictures import to_rgb
 
 STRIP_PIXELS = 2**18  # of the full image that are averaged at once
 _LARGE_PIXELS = 2**22  # from here on two threads share the strips: Pillow lets others run meanwhile
@@ -61,7 +61,7 @@ def downscale(image: NDArray[np.uint8], max_pixels: int) -> NDArray[np.uint8]:
 
 
 def from_pil(image: PILImage.Image) -> NDArray[np.uint8]:
-    """A read-only array [H, W, 3] of an image of any mode, as `sandbox.pictures.to_rgb` reads it."""
+    """A read-only array [H, W, 3] of an image of any mode, as `axpo_sandbox.pictures.to_rgb` reads it."""
     return freeze(np.array(to_rgb(image), dtype=np.uint8))
 
 

@@ -8,7 +8,7 @@ import io
 import sys
 from typing import Any
 
-from sandbox.pictures import to_rgb
+from axpo_sandbox.pictures import to_rgb
 
 
 class Gallery:
