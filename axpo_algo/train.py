@@ -6,7 +6,7 @@ same budget; `resume=true` goes on from the newest checkpoint and ends where an 
 
 import dataclasses
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +16,15 @@ from rich.console import Console
 
 from axpo_algo.algorithms import get_algorithm
 from axpo_algo.config import TrainConfig, load_config_or_exit, to_yaml
-from axpo_algo.config.loading import config_from_file, with_default_recipe
+from axpo_algo.config.loading import with_default_recipe
 from axpo_algo.evaluate import TABLE_COLUMNS, evaluate_policy, in_short, summarize
+from axpo_algo.learner import DivergedError
 from axpo_algo.models.qwen3_vl import Qwen3VLPolicy
 from axpo_algo.run.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint, save_policy
 from axpo_algo.run.curves import draw_curves
-from axpo_algo.run.folder import RunFolder, latest_run_path, next_run_path
+from axpo_algo.run.folder import RunFolder, RunFolderError
 from axpo_algo.run.progress import Progress
+from axpo_algo.run.resume import open_run, resume_folder
 from axpo_algo.run.sinks import open_sinks
 from axpo_algo.run.tables import markdown_table, write_json
 from axpo_algo.run.transcripts import transcripts
@@ -44,15 +46,20 @@ SHOWN = (
 def train(config: TrainConfig, console: Console | None = None) -> Path:
     """Runs the whole chain and returns the run's folder; `policy/` in it is the trained checkpoint.
 
-    Raises ValueError for an unknown algorithm, FileExistsError where `run_dir` holds a run and `resume` is not set,
-    FileNotFoundError where there is none to resume.
+    Raises ValueError for an unknown algorithm, RunFolderError where `run_dir` holds a run and `resume` is not set
+    (a FileExistsError too), where there is none to resume (a FileNotFoundError too), where another process has it or
+    it is damaged, DivergedError where losses, gradients or weights stop being finite.
     """
     console = console or Console()
+
+    def say(text: str) -> None:
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
+
     for name in filter(None, (config.algorithm, config.baseline)):
         get_algorithm(name)  # an unknown one is refused before anything is made
+    folder, config = open_run(config, config.algorithm, say)
     if config.training.num_threads:
         torch.set_num_threads(config.training.num_threads)
-    folder, config = _open(config)
     with folder:
         console.print(f"run folder: {folder.path}", highlight=False)
         policy = cold_start(config, folder.path, console)
@@ -60,7 +67,7 @@ def train(config: TrainConfig, console: Console | None = None) -> Path:
         runs = {config.algorithm: folder.read_metrics()}
         if config.baseline not in (None, config.algorithm):
             other = dataclasses.replace(config, algorithm=str(config.baseline), baseline=None)
-            with _open_baseline(folder, other) as second:
+            with _open_baseline(folder, other, say) as second:
                 policy = cold_start(config, folder.path, console)
                 rows += _reinforce(other, second, policy, rows[0], console)[1:]
                 runs[other.algorithm] = second.read_metrics()
@@ -71,21 +78,11 @@ def train(config: TrainConfig, console: Console | None = None) -> Path:
     return folder.path
 
 
-def _open(config: TrainConfig) -> tuple[RunFolder, TrainConfig]:
-    """The run's folder: a new one, or the one to resume, whose own configuration then holds."""
-    if not config.resume:
-        path = Path(config.run_dir) if config.run_dir else next_run_path("runs", config.algorithm)
-        return RunFolder.create(path, to_yaml(config)), config
-    path = Path(config.run_dir) if config.run_dir else latest_run_path("runs", config.algorithm)
-    folder = RunFolder.resume(path, _last_step(path))
-    return folder, dataclasses.replace(config_from_file(folder.config_path, TrainConfig), resume=True)
-
-
-def _open_baseline(folder: RunFolder, config: TrainConfig) -> RunFolder:
+def _open_baseline(folder: RunFolder, config: TrainConfig, say: Callable[[str], None]) -> RunFolder:
     """The second algorithm's folder inside the run's, new or gone on with."""
     path = folder.path / config.algorithm
-    if (path / "metrics.jsonl").exists():
-        return RunFolder.resume(path, _last_step(path))
+    if (path / "config.yaml").exists():
+        return resume_folder(path, say)
     return RunFolder.create(path, to_yaml(config))
 
 
@@ -206,7 +203,11 @@ def main(argv: Sequence[str] | None = None) -> Path:
                 file=sys.stderr,
             )
             raise SystemExit(2)
-    return train(config)
+    try:
+        return train(config)
+    except (RunFolderError, DivergedError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(1) from None
 
 
 if __name__ == "__main__":

@@ -58,6 +58,7 @@ class Trainer:
             loss=config.loss,
             optimizer=config.optimizer,
             temperature=config.rollout.temperature,
+            max_skipped_updates=config.training.max_skipped_updates,
         )
         self.env = make_env(config.env, split=config.env.split, max_turns=config.rollout.max_turns)
         self.pool = ThreadPoolExecutor(config.rollout.num_workers, thread_name_prefix="tools")
