@@ -94,7 +94,7 @@ class FiniteUpdates:
         if not torch.stack([p.isfinite().all() for p in self.parameters]).all():
             raise DivergedError(
                 f"weights are no longer finite after an update with learning rate {learning_rate} and gradient norm "
-                f"{norm}. Try a lower learning rate"
+                f"{norm}. Try a lower learning rate or a larger optimizer.eps"
             )
         return norm, True
 

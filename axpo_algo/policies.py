@@ -6,7 +6,7 @@ import torch
 
 from axpo_algo.config import PolicyConfig
 from axpo_algo.models.qwen3_vl import Qwen3VLPolicy
-from axpo_algo.run.checkpoint import check_policy
+from axpo_algo.run.checkpoint import check_policy_folder
 
 __all__ = ["load_policy"]
 
@@ -20,7 +20,7 @@ def load_policy(config: PolicyConfig, *, seed: int) -> Qwen3VLPolicy:
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if config.path != "nano":
-        check_policy(Path(config.path))
+        check_policy_folder(Path(config.path))
         return Qwen3VLPolicy.load(config.path, dtype=config.dtype, device=device)
     from axpo_algo.models.nano import build_nano
 

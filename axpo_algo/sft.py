@@ -175,7 +175,7 @@ def _fine_tune(config: TrainConfig, policy: Qwen3VLPolicy, path: Path, console: 
     shown = ("sft/loss", "sft/tool_use_rate")
     with (
         Progress(num_steps, title="sft", show=shown, console=console) as progress,
-        path.open("w", encoding="utf-8") as lines,
+        path.open("w", encoding="utf-8", buffering=1) as lines,
     ):
 
         def log(step: int, metrics: Mapping[str, float]) -> None:

@@ -26,7 +26,7 @@ from axpo_algo.run.disk import RunFolderError, sync, write_folder
 __all__ = [
     "CheckpointError",
     "check_checkpoint",
-    "check_policy",
+    "check_policy_folder",
     "latest_checkpoint",
     "load_checkpoint",
     "save_checkpoint",
@@ -75,8 +75,10 @@ def save_checkpoint(
 
     write_folder(path, fill)
     older = [entry for entry in _checkpoints(folder) if _step(entry) <= step]
-    for old in [*older[:-keep], *folder.glob(".step-*")]:
-        shutil.rmtree(old)
+    for old in older[:-keep]:  # a kill among the removals leaves nothing that looks like a checkpoint
+        os.replace(old, folder / f".{old.name}.replaced")
+    for rest in folder.glob(".step-*"):
+        shutil.rmtree(rest)
     return path
 
 
@@ -133,7 +135,7 @@ def check_checkpoint(path: Path) -> None:
     _check_weights(path / "policy")
 
 
-def check_policy(folder: Path) -> None:
+def check_policy_folder(folder: Path) -> None:
     """Raises CheckpointError unless a policy's folder is as it was written and finite.
 
     Covers the `policy` inside a checkpoint too. A folder without a manifest comes from elsewhere: nothing is checked.
