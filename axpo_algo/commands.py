@@ -79,9 +79,11 @@ def is_mistake(error: BaseException) -> bool:
 
 def is_failure(error: BaseException) -> bool:
     """Whether the machine failed rather than the program: a full disk, a lost connection, a sandbox that is gone."""
+    from axpo_algo.run.folder import RunFolderError
     from axpo_env.tools.base import ToolUnavailable
 
-    if isinstance(error, RunFailed | SandboxError | ToolUnavailable | ConnectionError | TimeoutError):
+    known = RunFailed | RunFolderError | SandboxError | ToolUnavailable | ConnectionError | TimeoutError
+    if isinstance(error, known):
         return True
     if isinstance(error, OSError):
         return error.errno in _MACHINE

@@ -8,6 +8,7 @@ from transformers import AutoConfig
 
 from axpo_algo.config import PolicyConfig
 from axpo_algo.models.qwen3_vl import PolicyError, Qwen3VLPolicy, require_qwen3_vl
+from axpo_algo.run.checkpoint import check_policy_folder
 from axpo_sandbox.names import nearest_name, unknown_name
 
 __all__ = ["check_policy", "choose_device", "load_policy"]
@@ -16,9 +17,13 @@ DEVICES = ("auto", "cpu", "cuda", "cuda:N", "mps", "xpu")
 
 
 def load_policy(config: PolicyConfig, *, seed: int) -> Qwen3VLPolicy:
-    """The policy that `config` names; `seed` decides nano's weights. Raises PolicyError for what cannot be loaded."""
+    """The policy that `config` names; `seed` decides nano's weights.
+
+    Raises PolicyError for what cannot be loaded, its subclass CheckpointError for a folder of a run that is damaged.
+    """
     device = choose_device(config.device)
     if config.path != "nano":
+        check_policy_folder(Path(config.path))
         return Qwen3VLPolicy.load(config.path, dtype=config.dtype, device=device)
     from axpo_algo.models.nano import build_nano
 

@@ -12,6 +12,7 @@ if __name__ == "__main__":
 
 import dataclasses
 import json
+import os
 import random
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -23,16 +24,17 @@ import torch
 from rich.console import Console
 
 from axpo_algo.checks import check_new_folder, check_training, checking
-from axpo_algo.config import EnvConfig, SFTConfig, SFTPhase, TrainConfig, load_config, to_yaml
+from axpo_algo.config import EnvConfig, SFTConfig, SFTPhase, TrainConfig, load_config
 from axpo_algo.config.loading import with_default_recipe
 from axpo_algo.environments import make_env, task_index
-from axpo_algo.learner import supervised_loss
+from axpo_algo.learner import FiniteUpdates, supervised_loss
 from axpo_algo.models.chat import Chat
 from axpo_algo.models.qwen3_vl import Qwen3VLPolicy
 from axpo_algo.policies import load_policy
-from axpo_algo.run.checkpoint import save_policy
-from axpo_algo.run.folder import RunFolder, next_run_path
+from axpo_algo.run.checkpoint import CheckpointError, save_policy
+from axpo_algo.run.folder import RunFolder
 from axpo_algo.run.progress import Progress
+from axpo_algo.run.resume import open_run
 from axpo_algo.types import Trajectory
 
 __all__ = ["cold_start", "demonstrate", "main", "run_sft"]
@@ -69,10 +71,12 @@ def run_sft(
     max_turns: int,
     seed: int,
     log: Callable[[int, Mapping[str, float]], None],
+    max_skipped_updates: int = 3,
 ) -> None:
     """Trains `policy` in place through all phases; `log` is called with each step, counted from 1, and its metrics.
 
-    While a step trains, the next step's demonstrations are made on another thread.
+    While a step trains, the next step's demonstrations are made on another thread. Raises DivergedError after
+    `max_skipped_updates` steps in a row whose loss or gradient was not finite; each changes nothing.
     """
     schedule = [(phase, number) for phase in config.phases for number in range(phase.num_steps)]
     if not schedule:
@@ -88,6 +92,9 @@ def run_sft(
     optimizer = torch.optim.AdamW(
         policy.model.parameters(), betas=config.betas, weight_decay=config.weight_decay
     )
+    updates = FiniteUpdates(
+        policy, optimizer, max_grad_norm=config.max_grad_norm, max_skipped=max_skipped_updates
+    )
 
     def batch(step: int) -> list[Trajectory]:
         return _batch(policy.chat, envs, schedule[step][0], seed=(seed, step))
@@ -100,15 +107,18 @@ def run_sft(
             if step + 1 < len(schedule):
                 coming = maker.submit(batch, step + 1)
             rate = _learning_rate(phase, number) * min(1.0, (step + 1) / max(1, config.warmup_steps))
-            for group in optimizer.param_groups:
-                group["lr"] = rate
             optimizer.zero_grad(set_to_none=True)
             loss = supervised_loss(policy, trajectories)
             loss.backward()
-            norm = torch.nn.utils.clip_grad_norm_(policy.model.parameters(), config.max_grad_norm)
-            optimizer.step()
+            norm, taken = updates.step(loss.item(), rate)
             used = sum(bool(t.tool_counts) for t in trajectories) / len(trajectories)
-            log(step + 1, {"sft/loss": loss.item(), "sft/grad_norm": norm.item(), "sft/tool_use_rate": used})
+            metrics = {
+                "loss": loss.item(),
+                "grad_norm": norm,
+                "tool_use_rate": used,
+                "skipped_updates": not taken,
+            }
+            log(step + 1, {f"sft/{name}": float(value) for name, value in metrics.items()})
     policy.model.eval()
     for env in envs.values():
         env.close()
@@ -148,7 +158,8 @@ def cold_start(config: TrainConfig, folder: Path, console: Console) -> Qwen3VLPo
     """The policy that reinforcement learning starts from: `config.policy`, fine-tuned where there are phases.
 
     It is kept as `folder/start`, the frozen reference, and read back from there, so that a run, its resumption and its
-    baseline start from the very same bytes. Metrics go to `folder/sft.jsonl`.
+    baseline start from the very same bytes. Metrics go to `folder/sft.jsonl`. A run killed in here begins the cold
+    start anew. Raises CheckpointError if what is kept is damaged.
     """
     kept = folder / "start"
     if not kept.exists():
@@ -156,7 +167,12 @@ def cold_start(config: TrainConfig, folder: Path, console: Console) -> Qwen3VLPo
         if any(phase.num_steps for phase in config.sft.phases):
             _fine_tune(config, policy, folder / "sft.jsonl", console)
         save_policy(kept, policy)
-    return load_policy(dataclasses.replace(config.policy, path=str(kept)), seed=config.seed)
+    try:
+        return load_policy(dataclasses.replace(config.policy, path=str(kept)), seed=config.seed)
+    except CheckpointError as error:
+        raise CheckpointError(
+            f"{error}. It is where the run started from: restore it, or start another run"
+        ) from error
 
 
 def _fine_tune(config: TrainConfig, policy: Qwen3VLPolicy, path: Path, console: Console) -> None:
@@ -165,7 +181,7 @@ def _fine_tune(config: TrainConfig, policy: Qwen3VLPolicy, path: Path, console: 
     shown = ("sft/loss", "sft/tool_use_rate")
     with (
         Progress(num_steps, title="sft", show=shown, console=console) as progress,
-        path.open("w", encoding="utf-8") as lines,
+        path.open("w", encoding="utf-8", buffering=1) as lines,
     ):
 
         def log(step: int, metrics: Mapping[str, float]) -> None:
@@ -173,21 +189,35 @@ def _fine_tune(config: TrainConfig, policy: Qwen3VLPolicy, path: Path, console: 
             if step % 10 == 0 or step == num_steps:
                 progress.update(step, metrics)
 
-        run_sft(policy, config.sft, config.env, max_turns=config.rollout.max_turns, seed=config.seed, log=log)
+        run_sft(
+            policy,
+            config.sft,
+            config.env,
+            max_turns=config.rollout.max_turns,
+            seed=config.seed,
+            log=log,
+            max_skipped_updates=config.training.max_skipped_updates,
+        )
+        lines.flush()
+        os.fsync(lines.fileno())
 
 
 def main(argv: Sequence[str] | None = None) -> Path:
-    """The cold start alone, measured on held-out questions; returns the run's folder, `start/` in it the checkpoint."""
+    """The cold start alone, measured on held-out questions; returns the run's folder, `start/` in it the checkpoint.
+
+    `resume=true` makes a cold start that was killed again; the run keeps its own configuration.
+    """
     arguments = with_default_recipe(sys.argv[1:] if argv is None else argv, "nano")
     with command():
         config = load_config(arguments, TrainConfig)
-        path = Path(config.run_dir) if config.run_dir else next_run_path("runs", "sft")
-        check_new_folder(path, "run_dir")
-        check_training(config)
+        if not config.resume:
+            if config.run_dir:
+                check_new_folder(Path(config.run_dir), "run_dir")
+            check_training(config)
         with checking("run_dir"):
-            folder = RunFolder.create(path, to_yaml(config))
+            folder, config = open_run(config, "sft")
         _run(config, folder, Console())
-    return path
+    return folder.path
 
 
 def _run(config: TrainConfig, folder: RunFolder, console: Console) -> None:

@@ -13,7 +13,7 @@ if __name__ == "__main__":
 import dataclasses
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,15 +29,15 @@ from axpo_algo.models.qwen3_vl import Qwen3VLPolicy
 from axpo_algo.run.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint, save_policy
 from axpo_algo.run.curves import draw_curves
 from axpo_algo.run.extend import change_num_steps, is_evaluated, set_evaluation
-from axpo_algo.run.folder import RunFolder, latest_run_path, next_run_path
+from axpo_algo.run.folder import RunFolder, latest_run_path
 from axpo_algo.run.progress import Progress
+from axpo_algo.run.resume import open_run, read_config, resume_folder
 from axpo_algo.run.sinks import open_sinks
 from axpo_algo.run.tables import markdown_table, write_json
 from axpo_algo.run.transcripts import transcripts
 from axpo_algo.sft import cold_start
 from axpo_algo.trainer import StepResult, Trainer
 from axpo_algo.ungraded import UngradedWatch, ungraded_in_words
-from axpo_sandbox.names import nearest_name
 
 __all__ = ["main", "train"]
 
@@ -54,11 +54,19 @@ SHOWN = (
 def train(config: TrainConfig, console: Console | None = None) -> Path:
     """Runs the whole chain and returns the run's folder; `policy/` in it is the trained checkpoint.
 
-    Raises ConfigError, a ValueError, for what `axpo_algo.checks` refuses before anything is made, FileExistsError where
-    `run_dir` holds a run and `resume` is not set, FileNotFoundError where there is none to resume.
+    Raises ConfigError, a ValueError, for what `axpo_algo.checks` refuses before anything is made, RunFolderError where
+    `run_dir` holds a run and `resume` is not set (a FileExistsError too), where there is none to resume (a
+    FileNotFoundError too), where another process has it or it is damaged, DivergedError where losses, gradients or
+    weights stop being finite.
     """
-    folder, config = _open(config)
-    return _run(config, folder, console or Console())
+    console = console or Console()
+    folder, config = _open(config, _printer(console))
+    return _run(config, folder, console)
+
+
+def _printer(console: Console) -> Callable[[str], None]:
+    """Prints lines as they are, without markup."""
+    return lambda text: console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def _run(config: TrainConfig, folder: RunFolder, console: Console) -> Path:
@@ -71,7 +79,7 @@ def _run(config: TrainConfig, folder: RunFolder, console: Console) -> Path:
         runs = {config.algorithm: folder.read_metrics()}
         if config.baseline not in (None, config.algorithm):
             other = dataclasses.replace(config, algorithm=str(config.baseline), baseline=None)
-            with _open_baseline(folder, other) as second:
+            with _open_baseline(folder, other, _printer(console)) as second:
                 policy = _cold_start(config, folder.path, console)
                 rows += _reinforce(other, second, policy, rows[0], console)[1:]
                 runs[other.algorithm] = second.read_metrics()
@@ -89,27 +97,24 @@ def _cold_start(config: TrainConfig, folder: Path, console: Console) -> Qwen3VLP
         raise KeyboardInterrupt("in the cold start, which will begin anew") from None
 
 
-def _open(config: TrainConfig, num_steps: int | None = None) -> tuple[RunFolder, TrainConfig]:
+def _open(
+    config: TrainConfig, say: Callable[[str], None], num_steps: int | None = None
+) -> tuple[RunFolder, TrainConfig]:
     """The run's folder: a new one, or the one to resume, whose own configuration then holds, but for `num_steps`.
 
     Everything is checked before the folder is made or changed.
     """
     if not config.resume:
-        path = Path(config.run_dir) if config.run_dir else next_run_path("runs", config.algorithm)
-        check_new_folder(path, "run_dir")
+        if config.run_dir:
+            check_new_folder(Path(config.run_dir), "run_dir")
         check_training(config)
-        return RunFolder.create(path, to_yaml(config)), config
+        return open_run(config, config.algorithm, say)
     path = Path(config.run_dir) if config.run_dir else latest_run_path("runs", config.algorithm)
-    if not (path / "config.yaml").exists():
-        beside = [str(entry.parent) for entry in path.parent.glob("*/config.yaml")]
-        nearest = nearest_name(str(path), beside)
-        also = f"; nearest: {nearest}" if nearest else ""
-        raise FileNotFoundError(f"{str(path)!r} holds no run to resume{also}")
-    config = config_from_file(path / "config.yaml", TrainConfig)
+    config = read_config(path)
     check_training(config, has_start=(path / "start").exists())
     if num_steps is not None:
         config = _change_num_steps(path, config, num_steps)
-    return RunFolder.resume(path, _last_step(path)), dataclasses.replace(config, resume=True)
+    return resume_folder(path, say), config
 
 
 def _change_num_steps(path: Path, config: TrainConfig, num_steps: int) -> TrainConfig:
@@ -122,11 +127,11 @@ def _change_num_steps(path: Path, config: TrainConfig, num_steps: int) -> TrainC
     return change_num_steps(path, config, num_steps=num_steps, num_done=num_done)
 
 
-def _open_baseline(folder: RunFolder, config: TrainConfig) -> RunFolder:
+def _open_baseline(folder: RunFolder, config: TrainConfig, say: Callable[[str], None]) -> RunFolder:
     """The second algorithm's folder inside the run's, new or gone on with."""
     path = folder.path / config.algorithm
-    if (path / "metrics.jsonl").exists():
-        return RunFolder.resume(path, _last_step(path))
+    if (path / "config.yaml").exists():
+        return resume_folder(path, say)
     return RunFolder.create(path, to_yaml(config))
 
 
@@ -289,11 +294,12 @@ def main(argv: Sequence[str] | None = None) -> Path:
                 "resume: run_dir, algorithm (which run to find), training.num_steps (how long it shall be)"
             )
         num_steps = config.training.num_steps if "training.num_steps" in given else None
+        console = Console()
         with checking("run_dir"):
-            folder, config = _open(config, num_steps)
+            folder, config = _open(config, _printer(console), num_steps)
         resume = f"python -m axpo_algo.train --resume run_dir={shlex.quote(str(folder.path))}"
         ending.how_to_go_on = f"go on with: {resume}"
-        return _run(config, folder, Console())
+        return _run(config, folder, console)
 
 
 if __name__ == "__main__":

@@ -72,6 +72,7 @@ class Trainer:
             loss=config.loss,
             optimizer=config.optimizer,
             temperature=config.rollout.temperature,
+            max_skipped_updates=config.training.max_skipped_updates,
         )
         self.starter = GroupStarter(
             lambda: make_env(config.env, split=config.env.split, max_turns=config.rollout.max_turns),

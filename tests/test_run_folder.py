@@ -1,8 +1,14 @@
 """Run folders: what is on disk after a step, after a kill and resume; pages, curves, sinks and progress."""
 
+import errno
 import io
 import json
 import math
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +19,15 @@ from PIL import Image
 from rich.console import Console
 
 from axpo_algo.run.curves import PANELS, Panel, draw_curves, trailing_mean
-from axpo_algo.run.folder import RunFolder, latest_run_path, next_run_path, read_jsonl
+from axpo_algo.run.folder import (
+    NoRunError,
+    RunExistsError,
+    RunFolder,
+    RunFolderError,
+    latest_run_path,
+    next_run_path,
+    read_jsonl,
+)
 from axpo_algo.run.metrics import summarize_groups
 from axpo_algo.run.pages import Message, Transcript, write_page
 from axpo_algo.run.progress import Progress
@@ -115,6 +129,202 @@ def test_run_names_count_up(tmp_path: Path) -> None:
         (tmp_path / "runs" / name).mkdir(parents=True)
     assert next_run_path(tmp_path / "runs", "axpo") == tmp_path / "runs" / "axpo-011"
     assert latest_run_path(tmp_path / "runs", "axpo") == tmp_path / "runs" / "axpo-010"
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "timings.jsonl"])
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        (b"garbage", "line 2, is not JSON"),
+        (b"[" * 100_000, "line 2, is not JSON"),
+        (b"\xff\xfe\x00", "line 2, is not JSON"),
+        (b"[1]", "line 2, is not a JSON object"),
+        (b'{"loss": 1}', "line 2: steps must be integers that increase, got None"),
+        (b'{"step": "3"}', "line 2: steps must be integers that increase, got '3'"),
+        (b'{"step": 1}', "line 2: steps must be integers that increase, got 1"),
+    ],
+)
+def test_garbage_among_the_lines_is_named_and_nothing_is_changed(
+    tmp_path: Path, name: str, line: bytes, told: str
+) -> None:
+    with RunFolder.create(tmp_path, "") as run:
+        train(run, range(1, 3))
+    lines = (tmp_path / name).read_bytes().split(b"\n")
+    (tmp_path / name).write_bytes(b"\n".join([lines[0], line, *lines[1:]]))
+    before = {path.name: path.read_bytes() for path in tmp_path.glob("*.jsonl")}
+    with pytest.raises(RunFolderError, match=f"{name}, {told}"):
+        RunFolder.resume(tmp_path, 1)
+    assert before == {path.name: path.read_bytes() for path in tmp_path.glob("*.jsonl")}
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "timings.jsonl"])
+def test_lines_that_are_missing_are_told_where_there_are_checkpoints(tmp_path: Path, name: str) -> None:
+    with RunFolder.create(tmp_path, "") as run:
+        train(run, range(1, 3))
+    (tmp_path / name).unlink()
+    (tmp_path / "checkpoints" / "step-000002").mkdir(parents=True)
+    with pytest.raises(RunFolderError, match=f"{name} is missing; remove .*checkpoints to start over"):
+        RunFolder.resume(tmp_path, 2)
+    (tmp_path / "checkpoints" / "step-000002").rmdir()
+    with RunFolder.resume(tmp_path, None) as run:
+        train(run, range(1, 3))
+
+
+def test_a_step_that_was_not_logged_cannot_be_gone_on_from(tmp_path: Path) -> None:
+    with RunFolder.create(tmp_path, "") as run:
+        train(run, range(1, 3))
+    with pytest.raises(RunFolderError, match=r"metrics\.jsonl has no line of step 3"):
+        RunFolder.resume(tmp_path, 3)
+
+
+def test_a_last_line_that_is_cut_off_is_told(tmp_path: Path) -> None:
+    with RunFolder.create(tmp_path, "") as run:
+        train(run, range(1, 4))
+    os.truncate(run.metrics_path, run.metrics_path.stat().st_size - 1)
+    with pytest.warns(UserWarning, match=r"metrics\.jsonl: the last line is cut off and left out"):
+        assert [record["step"] for record in read_jsonl(run.metrics_path)] == [1, 2]
+    said: list[str] = []
+    given: list[int | None] = []
+    with RunFolder.resume(tmp_path, lambda last: given.append(last) or 2, said.append) as run:  # type: ignore[func-returns-value]
+        train(run, range(3, 4))
+    assert given == [2] and said == [f"{run.metrics_path}: the last line is cut off and left out"]
+    assert [record["step"] for record in read_jsonl(run.metrics_path)] == [1, 2, 3]
+    assert [record["step"] for record in read_jsonl(run.timings_path)] == [1, 2, 3]
+
+
+def test_a_line_is_synced_to_disk_and_a_full_disk_leaves_no_part_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[str] = []
+    with RunFolder.create(tmp_path, "") as run:
+        train(run, range(1, 2))
+        before = run.metrics_path.read_bytes()
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fsync", lambda fd: synced.append(os.readlink(f"/proc/self/fd/{fd}")))
+            run.log(2, {"loss": 1.0}, {"step_s": 1.0})
+        assert synced == [str(run.metrics_path), str(run.timings_path)]
+
+        def full(descriptor: int) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        before = run.metrics_path.read_bytes()
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fsync", full)
+            with pytest.raises(OSError, match=r"No space left on device: '.*metrics\.jsonl'"):
+                run.log(3, {"loss": 1.0})
+        assert run.metrics_path.read_bytes() == before
+
+
+# One process a folder
+
+
+def test_a_folder_in_use_is_refused_naming_the_process_that_has_it(tmp_path: Path) -> None:
+    with RunFolder.create(tmp_path / "run", "first\n") as run:
+        train(run, range(1, 3))
+        for attempt in (
+            lambda: RunFolder.resume(tmp_path / "run", 1),
+            lambda: RunFolder.create(tmp_path / "run", "second\n"),
+        ):
+            with pytest.raises(RunFolderError, match=rf"run is in use by process {os.getpid()} on "):
+                attempt()
+        assert len(run.read_metrics()) == 2 and run.config_path.read_text() == "first\n"
+    RunFolder.resume(tmp_path / "run", 1).close()
+
+
+HOLD = """
+import os, subprocess, sys, time
+from axpo_algo.run.folder import RunFolder
+run = RunFolder.create(sys.argv[1], "")
+run.log(0, {})
+child = os.fork()
+if child == 0:
+    time.sleep(60)
+    os._exit(0)
+other = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], close_fds=False)
+print(child, other.pid, flush=True)
+time.sleep(60)
+"""
+
+
+def test_the_lock_ends_with_its_process_though_its_children_live(tmp_path: Path) -> None:
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(tmp_path / "run")], stdout=subprocess.PIPE, text=True
+    )
+    assert holder.stdout is not None
+    children = [int(pid) for pid in holder.stdout.readline().split()]
+    try:
+        assert len(children) == 2
+        with pytest.raises(RunFolderError, match=f"in use by process {holder.pid} on"):
+            RunFolder.resume(tmp_path / "run", 0)
+        holder.kill()
+        holder.wait()
+        for child in children:
+            os.kill(child, 0)  # it lives
+        RunFolder.resume(tmp_path / "run", 0).close()
+    finally:
+        holder.kill()
+        holder.wait()
+        holder.stdout.close()
+        for child in children:
+            os.kill(child, signal.SIGKILL)
+
+
+def claim(parent: Path, number: int, tries: int, barrier: Any, results: Any) -> None:
+    """Runs in a process of its own: for one name, and for the next free one, whether the folder was got."""
+    got = []
+    for attempt in range(tries):
+        barrier.wait(60)
+        try:
+            with RunFolder.create(parent / f"named-{attempt}", f"by {number}\n"):
+                got.append((f"named-{attempt}", ""))
+        except RunFolderError as error:
+            got.append(("", str(error)))
+        barrier.wait(60)
+        with RunFolder.create_next(parent, "run", f"by {number}\n") as run:
+            got.append((run.path.name, ""))
+    results.put((number, got))
+
+
+def test_of_two_processes_that_start_at_once_each_folder_is_ones(tmp_path: Path) -> None:
+    tries = 60
+    spawn = multiprocessing.get_context("spawn")
+    barrier, results = spawn.Barrier(2), spawn.Queue()
+    processes = [
+        spawn.Process(target=claim, args=(tmp_path, number, tries, barrier, results)) for number in (0, 1)
+    ]
+    for process in processes:
+        process.start()
+    got = dict(results.get(timeout=200) for _ in processes)
+    for process in processes:
+        process.join(60)
+    names = [name for number in (0, 1) for name, _ in got[number] if name]
+    assert len(names) == len(set(names)) == 3 * tries  # of a name one process, and a number for each
+    assert {name for name in names if name.startswith("run")} == {
+        f"run-{n:03d}" for n in range(1, 2 * tries + 1)
+    }
+    refused = [told for number in (0, 1) for name, told in got[number] if not name]
+    assert len(refused) == tries
+    assert all("is in use by" in told or "holds a run already" in told for told in refused)
+    for number in (0, 1):
+        for name, _ in got[number]:
+            assert not name or (tmp_path / name / "config.yaml").read_text() == f"by {number}\n"
+
+
+def test_errors_are_of_one_kind(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(RunFolderError, match="file is a file; a run needs a folder"):
+        RunFolder.create(tmp_path / "file", "")
+    assert issubclass(RunExistsError, RunFolderError) and issubclass(RunExistsError, FileExistsError)
+    assert issubclass(NoRunError, RunFolderError) and issubclass(NoRunError, FileNotFoundError)
+
+
+def test_a_folder_whose_process_was_killed_before_its_configuration_was_written_is_free(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / ".lock").write_text("process 1 on elsewhere")
+    (tmp_path / ".config.yaml.partial").write_text("see")
+    with RunFolder.create(tmp_path, "seed: 1\n") as run:
+        assert run.config_path.read_text() == "seed: 1\n"
 
 
 # Pages

@@ -181,9 +181,12 @@ class TrainingConfig:
     """steps; one is rollouts, advantages and updates"""
     num_threads: int = 0
     """CPU threads for torch; 0 keeps torch's own choice"""
+    max_skipped_updates: int = 3
+    """updates in a row that end the run, in the cold start too; one is skipped if its loss or gradient is not finite"""
 
     def __post_init__(self) -> None:
         _at_least(self, 0, "num_steps", "num_threads")
+        _at_least(self, 1, "max_skipped_updates")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -356,7 +359,7 @@ class CheckpointConfig:
     every_num_steps: int = 50
     """training steps between two checkpoints; 0 writes one at the end only"""
     keep: int = 2
-    """newest checkpoints that stay on disk"""
+    """newest checkpoints that stay on disk; more than one, so that there is another should the newest be damaged"""
 
     def __post_init__(self) -> None:
         _at_least(self, 0, "every_num_steps")

@@ -7,32 +7,49 @@
     curves.png            the metrics, drawn
     checkpoints/          left to `axpo_algo.run.checkpoint`
     tensorboard/          left to `axpo_algo.run.sinks`
+    .lock                 held by the process that writes the folder, whose id is in it
 
-One process writes a folder. Resuming at a step removes what was written after it, so that a run that was
-killed and resumed leaves the same metrics.jsonl as one that was never broken.
+One process writes a folder, from `create` or `resume` to `close` or its end. Resuming at a step removes what was
+written after it, so that a run that was killed and resumed leaves the same metrics.jsonl as one that was never broken.
 """
 
-import json
-import math
-import os
 import re
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
 
 from axpo_algo.run.curves import draw_curves
+from axpo_algo.run.disk import RunFolderError, lock_folder, make_folder, write_whole
+from axpo_algo.run.jsonl import JsonLines, Record, read_jsonl, read_steps, truncate_after
 from axpo_algo.run.pages import Transcript, write_page
 from axpo_algo.run.sinks import Sink
 
-Metrics = Mapping[str, float | int | str | None]
+__all__ = [
+    "NoRunError",
+    "RunExistsError",
+    "RunFolder",
+    "RunFolderError",
+    "latest_run_path",
+    "next_run_path",
+    "read_jsonl",
+    "require_run",
+]
+
+
+class RunExistsError(RunFolderError, FileExistsError):
+    """A new run was to be written where one lies."""
+
+
+class NoRunError(RunFolderError, FileNotFoundError):
+    """There is no run where one was to be found."""
 
 
 class RunFolder:
     """An open run folder. Make one with `create` or `resume`; close it, or use it in a `with` block."""
 
-    def __init__(self, path: Path, last_step: int | None) -> None:
+    def __init__(self, path: Path, last_step: int | None, lock: IO[str]) -> None:
         self.path = path
         self.config_path = path / "config.yaml"
         self.metrics_path = path / "metrics.jsonl"
@@ -43,45 +60,92 @@ class RunFolder:
         self.tensorboard_path = path / "tensorboard"
         self.last_step = last_step
         self.sinks: list[Sink] = []
-        self._metrics_file = self.metrics_path.open("a", encoding="utf-8")
-        self._timings_file = self.timings_path.open("a", encoding="utf-8")
+        self._lock = lock
+        self._metrics = JsonLines(self.metrics_path)
+        self._timings = JsonLines(self.timings_path)
 
     @classmethod
     def create(cls, path: Path | str, config_yaml: str) -> Self:
-        """Opens a new folder and writes config.yaml. Raises FileExistsError if a run lies there already."""
-        path = Path(path)
-        if (path / "metrics.jsonl").exists():
-            raise FileExistsError(f"{path} holds a run already: resume it, or name another folder")
-        path.mkdir(parents=True, exist_ok=True)
-        (path / "config.yaml").write_text(config_yaml, encoding="utf-8")
-        return cls(path, None)
+        """Opens a new folder and writes config.yaml. Of processes that try at once, one succeeds.
 
-    @classmethod
-    def resume(cls, path: Path | str, step: int | None) -> Self:
-        """Opens an old folder to go on after `step`, removing what was written later; None removes all steps.
-
-        Log a step before writing its checkpoint, and nothing is lost. Raises FileNotFoundError if no run lies
-        there.
+        Raises RunExistsError (a FileExistsError) if a run lies there already, RunFolderError if one is being written
+        there or `path` is a file.
         """
         path = Path(path)
-        if not (path / "metrics.jsonl").exists():
-            raise FileNotFoundError(f"{path} holds no run to resume")
-        kept = [_truncate(path / name, step) for name in ("metrics.jsonl", "timings.jsonl")]
-        _remove_later_pages(path / "trajectories", step)
-        return cls(path, kept[0])
+        if path.exists() and not path.is_dir():
+            raise RunFolderError(f"{path} is a file; a run needs a folder")
+        make_folder(path)
+        lock = lock_folder(path)
+        try:
+            if (path / "config.yaml").exists() or (path / "metrics.jsonl").exists():
+                raise RunExistsError(f"{path} holds a run already: resume it, or name another folder")
+            write_whole(path / "config.yaml", config_yaml)
+            return cls(path, None, lock)
+        except BaseException:
+            lock.close()
+            raise
 
-    def log(self, step: int, metrics: Metrics, timings: Metrics | None = None) -> None:
+    @classmethod
+    def create_next(cls, parent: Path | str, name: str, config_yaml: str) -> Self:
+        """`create` in the first free `parent/name-NNN`. Processes that do so at once get one each."""
+        make_folder(Path(parent))
+        while True:
+            path = next_run_path(parent, name)
+            try:
+                path.mkdir()
+            except FileExistsError:  # another process was faster
+                continue
+            return cls.create(path, config_yaml)
+
+    @classmethod
+    def resume(
+        cls,
+        path: Path | str,
+        step: int | Callable[[int | None], int | None] | None,
+        say: Callable[[str], None] = print,
+    ) -> Self:
+        """Opens an old folder to go on after `step`, removing what was written later; None removes all steps.
+
+        step: also a function that is given the last step logged (None: no step was) and returns the step; no other
+        process has the folder while it is called. `say` is told of a last line that was cut off.
+        Log a step before writing its checkpoint, and nothing is lost. Raises NoRunError (a FileNotFoundError) if no
+        run lies there, RunFolderError if another process has it, or where what is to be kept is missing or damaged;
+        nothing is removed then.
+        """
+        path = Path(path)
+        require_run(path)
+        lock = lock_folder(path)
+        try:
+            files = [path / "metrics.jsonl", path / "timings.jsonl"]
+            for file in files:
+                if not file.exists() and any((path / "checkpoints").glob("step-*")):
+                    raise RunFolderError(f"{file} is missing; remove {path / 'checkpoints'} to start over")
+            steps = [read_steps(file, say) for file in files]
+            logged = list(steps[0])
+            if callable(step):
+                step = step(logged[-1] if logged else None)
+            if step is not None and step not in logged:
+                raise RunFolderError(f"{files[0]} has no line of step {step}, after which to go on")
+            for file, ends in zip(files, steps, strict=True):
+                truncate_after(file, ends, step)
+            _remove_later_pages(path / "trajectories", step)
+            return cls(path, step, lock)
+        except BaseException:
+            lock.close()
+            raise
+
+    def log(self, step: int, metrics: Record, timings: Record | None = None) -> None:
         """Appends one line for `step` and hands both mappings to the sinks. On disk when it returns.
 
-        Metrics must be decided by the seed; whatever a clock measures belongs to `timings`. Raises ValueError
-        unless steps increase.
+        Record must be decided by the seed; whatever a clock measures belongs to `timings`. Raises ValueError
+        unless steps increase, OSError naming the file, which keeps no part of the line, if the disk is full.
         """
         if self.last_step is not None and step <= self.last_step:
             raise ValueError(f"step {step} comes after step {self.last_step}; steps must increase")
         self.last_step = step
-        _append(self._metrics_file, step, metrics)
+        self._metrics.append(step, metrics)
         if timings:
-            _append(self._timings_file, step, timings)
+            self._timings.append(step, timings)
         for sink in self.sinks:
             sink.write(step, {**metrics, **(timings or {})})
 
@@ -98,11 +162,12 @@ class RunFolder:
         return draw_curves({self.path.name: self.read_metrics()}, self.curves_path)
 
     def close(self) -> None:
-        """Closes the files and the sinks. May be called twice."""
-        self._metrics_file.close()
-        self._timings_file.close()
+        """Closes the files and the sinks, and gives the folder up. May be called twice."""
+        self._metrics.close()
+        self._timings.close()
         while self.sinks:
             self.sinks.pop().close()
+        self._lock.close()
 
     def __enter__(self) -> Self:
         return self
@@ -113,6 +178,12 @@ class RunFolder:
         self.close()
 
 
+def require_run(path: Path) -> None:
+    """Raises NoRunError (a FileNotFoundError) unless a run lies at `path`."""
+    if not (path / "config.yaml").exists() and not (path / "metrics.jsonl").exists():
+        raise NoRunError(f"{path} holds no run to resume")
+
+
 def next_run_path(parent: Path | str, name: str) -> Path:
     """The first free `parent/name-NNN`, counted up from the highest taken number; not created."""
     taken = _numbered(Path(parent), name)
@@ -120,59 +191,11 @@ def next_run_path(parent: Path | str, name: str) -> Path:
 
 
 def latest_run_path(parent: Path | str, name: str) -> Path:
-    """The `parent/name-NNN` with the highest number. Raises FileNotFoundError if there is none."""
+    """The `parent/name-NNN` with the highest number. Raises NoRunError (a FileNotFoundError) if there is none."""
     taken = _numbered(Path(parent), name)
     if not taken:
-        raise FileNotFoundError(f"no run {name}-NNN in {parent}")
+        raise NoRunError(f"no run {name}-NNN in {parent}")
     return taken[max(taken)]
-
-
-def read_jsonl(path: Path | str) -> list[dict[str, Any]]:
-    """The lines of a file that `RunFolder.log` wrote; a last line cut off in the writing is left out.
-
-    Raises ValueError naming file and line for any other line that is not JSON.
-    """
-    records = []
-    text = Path(path).read_text(encoding="utf-8")
-    complete, _, _ = text.rpartition("\n")
-    for number, line in enumerate(complete.split("\n") if complete else (), start=1):
-        try:
-            record = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{path}, line {number}: {error}") from error
-        records.append({key: _from_json(value) for key, value in record.items()})
-    return records
-
-
-def _append(file: IO[str], step: int, values: Metrics) -> None:
-    record = {"step": step, **{key: _to_json(value) for key, value in values.items()}}
-    file.write(json.dumps(record, allow_nan=False) + "\n")
-    file.flush()
-
-
-_NOT_FINITE = ("nan", "inf", "-inf")
-
-
-def _to_json(value: Any) -> Any:
-    """JSON knows no NaN and no infinity: they are written as text, so that a run that diverged says so."""
-    return str(float(value)) if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _from_json(value: Any) -> Any:
-    return float(value) if isinstance(value, str) and value in _NOT_FINITE else value
-
-
-def _truncate(path: Path, step: int | None) -> int | None:
-    """Keeps the lines up to `step`, in place; returns the last step kept. A missing file stays missing."""
-    if not path.exists():
-        return None
-    lines = path.read_text(encoding="utf-8").split("\n")
-    steps = [record["step"] for record in read_jsonl(path)]
-    kept = [index for index, at in enumerate(steps) if step is not None and at <= step]
-    rest = path.with_suffix(".tmp")
-    rest.write_text("".join(f"{lines[index]}\n" for index in kept), encoding="utf-8")
-    os.replace(rest, path)
-    return steps[kept[-1]] if kept else None
 
 
 def _remove_later_pages(folder: Path, step: int | None) -> None:
