@@ -15,6 +15,7 @@ import json
 import os
 import random
 import sys
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -36,6 +37,8 @@ from axpo_algo.run.folder import RunFolder
 from axpo_algo.run.progress import Progress
 from axpo_algo.run.resume import open_run
 from axpo_algo.types import Trajectory
+
+_TARGET_WINDOW = 20  # steps whose mean loss is held against a phase's target
 
 __all__ = ["cold_start", "demonstrate", "main", "run_sft"]
 
@@ -77,6 +80,8 @@ def run_sft(
 
     While a step trains, the next step's demonstrations are made on another thread. Raises DivergedError after
     `max_skipped_updates` steps in a row whose loss or gradient was not finite; each changes nothing.
+
+    A phase that reaches its `target_loss` ends, and the steps it had left are passed over in the count.
     """
     schedule = [(phase, number) for phase in config.phases for number in range(phase.num_steps)]
     if not schedule:
@@ -101,8 +106,10 @@ def run_sft(
 
     policy.model.train()
     with ThreadPoolExecutor(1) as maker:
-        coming = maker.submit(batch, 0)
-        for step, (phase, number) in enumerate(schedule):
+        step, losses = 0, deque[float](maxlen=_TARGET_WINDOW)
+        coming = maker.submit(batch, step)
+        while step < len(schedule):
+            phase, number = schedule[step]
             trajectories = coming.result()
             if step + 1 < len(schedule):
                 coming = maker.submit(batch, step + 1)
@@ -119,9 +126,25 @@ def run_sft(
                 "skipped_updates": not taken,
             }
             log(step + 1, {f"sft/{name}": float(value) for name, value in metrics.items()})
+            step += 1
+            losses.append(loss.item())
+            if number == phase.num_steps - 1:
+                losses.clear()
+            elif _has_reached(phase, losses):
+                losses.clear()
+                step += phase.num_steps - 1 - number
+                if step < len(schedule):
+                    coming = maker.submit(batch, step)
     policy.model.eval()
     for env in envs.values():
         env.close()
+
+
+def _has_reached(phase: SFTPhase, losses: deque[float]) -> bool:
+    """Whether the phase's last losses, as many as count, are at its target."""
+    if phase.target_loss is None or len(losses) < _TARGET_WINDOW:
+        return False
+    return sum(losses) / _TARGET_WINDOW <= phase.target_loss
 
 
 def _batch(

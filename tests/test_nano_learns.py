@@ -1,8 +1,6 @@
-"""The claim of the README, in full: the Thinking-Acting Gap is there at the start of every run, and AXPO closes it.
+"""The claim of the README on two seeds in full: the cold start sees and half aims, and AXPO learns the tool.
 
-Whether a run learns the tool hangs on its cold start, and so on the machine's arithmetic, too: of the seeds 0 to 4,
-three have learned it on one machine, 1, 2 and 3, whatever the learning rate and the questions per step; on another
-0, 1 and 2. So up to three seeds are run, until one has learned it.
+All ten seeds, other arithmetics and GRPO beside it are run by benchmarks/thinking_acting_gap.py.
 """
 
 import json
@@ -13,28 +11,27 @@ from axpo_algo.config import TrainConfig, load_config
 from axpo_algo.run.folder import read_jsonl
 from axpo_algo.train import train
 
-SEEDS = (1, 2, 3)
+SEEDS = (0, 5)  # 5 learns to read latest of the first ten
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(2400)
-def test_from_its_cold_start_axpo_learns_the_tool(tmp_path):
-    assert any(learns_the_tool(seed, tmp_path / f"run-{seed}") for seed in SEEDS)
-
-
-def learns_the_tool(seed, folder):
-    """Whether a run ends 10 points above its start and uses the tool more; what must hold in every run is asserted."""
-    config = load_config(["recipe=nano", "baseline=null", f"seed={seed}", f"run_dir={folder}"], TrainConfig)
+@pytest.mark.parametrize("seed", SEEDS)
+def test_from_its_cold_start_axpo_learns_the_tool(tmp_path, seed):
+    overrides = ["baseline=null", f"seed={seed}", f"run_dir={tmp_path / 'run'}", "training.num_threads=1"]
+    config = load_config(["recipe=nano", *overrides], TrainConfig)
     run = train(config)
     start = json.loads((run / "evaluation-start.json").read_text())
+    assert start["pass@1"] <= 0.40
     assert 0.2 <= start["tool_use_rate"] <= 0.4
-    assert start["pass@1_tool"] < start["pass@1_no_tool"]
-    assert start["all_wrong_tool"] > start["all_wrong_no_tool"]
+    assert start["aim_bits"] > 0.5  # of log2(6) = 2.58: the question tells where to look
 
     steps = read_jsonl(run / "metrics.jsonl")[1:]
     assert len(steps) == config.training.num_steps
     assert max(step["train/logprob_gap"] for step in steps) < 1e-4
 
     end = json.loads((run / "evaluation-end.json").read_text())
-    uses_it_more = end["tool_use_rate_needed"] > start["tool_use_rate_needed"]
-    return uses_it_more and end["pass@1"] >= start["pass@1"] + 0.10
+    assert end["pass@1"] >= 0.80
+    assert end["tool_use_rate"] > start["tool_use_rate"]
+    calls = {name: count for name, count in end.items() if name.startswith("calls/")}
+    assert calls.get("calls/malformed", 0) <= 0.02 * sum(calls.values())

@@ -131,7 +131,9 @@ class SFTPhase:
     """One stretch of supervised fine-tuning on demonstrations."""
 
     num_steps: int = 100
-    """optimizer steps"""
+    """optimizer steps, or the most of them where there is a target_loss"""
+    target_loss: float | None = None
+    """the phase ends once the mean loss of its last 20 steps is at or below it; null: after num_steps"""
     batch_size: int = 48
     """demonstrations per step"""
     learning_rate: float = 1e-3
@@ -145,6 +147,8 @@ class SFTPhase:
         _at_least(self, 0, "num_steps", "learning_rate")
         _at_least(self, 1, "batch_size")
         _finite(self, "learning_rate")
+        if self.target_loss is not None:
+            _at_least(self, 0, "target_loss")
         if self.final_learning_rate is not None:
             _at_least(self, 0, "final_learning_rate")
             _finite(self, "final_learning_rate")
