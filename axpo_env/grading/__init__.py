@@ -8,7 +8,8 @@
     latex     how formulas are typed                 maths_pool, maths_worker   where they are worked out
     grade     the verdict
 
-What was not read whole is not settled: it is never right. What only a judge could tell, and there is none, is ungraded: `Grade.correct` is None, never False.
+What was not read whole is not settled: it is never right. What only a judge could tell, and there is none, is
+ungraded: `Grade.correct` is None, never False.
 """
 
 from axpo_env.grading.chartqa import grade_chartqa, relaxed_match, strict_match, to_number
