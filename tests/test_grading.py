@@ -12,6 +12,7 @@ from axpo_env.grading import (
     strict_match,
     to_number,
 )
+from axpo_env.grading.extract import repair
 
 ROWS = Path(__file__).parents[2] / "shared/data/HuggingFaceM4--ChartQA/test.parquet"
 
@@ -25,6 +26,16 @@ ROWS = Path(__file__).parents[2] / "shared/data/HuggingFaceM4--ChartQA/test.parq
         (r"<answer>it is \boxed{1}, no, \boxed{2}</answer>", "2"),
         (r"<answer>\boxed{1}</answer> <answer>\boxed{2}</answer>", "2"),
         (r"<answer>\boxed{\boxed{3}}</answer>", r"\boxed{3}"),
+        (r"<answer>\fbox{17}</answer>", "17"),
+        (r"<answer>\framebox{17}</answer>", "17"),
+        (r"<answer>\framebox[2cm][c]{17}</answer>", "17"),
+        (r"<answer>\boxed {2.5}</answer>", "2.5"),
+        (r"<answer>\boxed{1}, then \fbox{2}</answer>", "2"),
+        (r"<answer>\boxed{x \}}</answer>", r"x \}"),
+        (r"<answer>\boxed{\{1, 2\}}</answer>", r"\{1, 2\}"),
+        ("<answer>\x08oxed{17}</answer>", "17"),
+        ("<answer>\x0cbox{17}</answer>", "17"),
+        ("<answer>\x0crac{36}{13}</answer>", r"\frac{36}{13}"),
         ("<answer>42</answer>", "42"),
         (r"<answer>\boxed{42</answer>", r"\boxed{42"),
         (r"<answer>\boxed{}</answer>", None),
@@ -146,3 +157,36 @@ def test_an_ungraded_answer_is_neither_right_nor_strict_but_none_is_wrong():
 )
 def test_chartqa_takes_wrapping_off_and_leaves_the_metric_alone(answer, right):
     assert grade_chartqa(answer, ("5",)).correct is right
+
+
+@pytest.mark.parametrize(
+    ("reference", "answer", "right"),
+    [
+        ("U.S.", "**U.S.**", True),
+        ("U.S.", "The answer is **U.S.**", True),
+        ("U.S.", "**U.K.**", False),
+        ("-5", "–5", True),
+        ("25-34", "25–34", True),
+        ("25-34", "25–35", False),
+    ],
+)
+def test_chartqa_keeps_the_point_of_an_abbreviation_and_knows_dashes(reference, answer, right):
+    assert grade_chartqa(answer, (reference,)).correct is right
+
+
+@pytest.mark.parametrize(
+    ("text", "repaired"),
+    [
+        ("\x0crac{1}{2}", r"\frac{1}{2}"),
+        ("\times 3\theta", r"\times 3\theta"),
+        ("\beta+\alpha", r"\beta+\alpha"),
+        ("\vec{a}", r"\vec{a}"),
+        ("x\neq 3", r"x\neq 3"),
+        ("\rho", r"\rho"),
+        ("rac{1}{2}", r"\frac{1}{2}"),
+        ("one\ntwo\tan apple\tto", "one\ntwo\tan apple\tto"),
+        ("race", "race"),
+    ],
+)
+def test_backslashes_that_were_read_as_escapes_come_back(text, repaired):
+    assert repair(text) == repaired

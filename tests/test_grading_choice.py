@@ -178,6 +178,24 @@ def test_several_letters_are_no_choice_unless_the_last_is_concluded(text, letter
     assert find_choice(text, ("red", "dark red", "blue", "green")) == letter
 
 
+@pytest.mark.parametrize(
+    ("text", "letter"),
+    [
+        ("(E) None of the numbers from (A) to (D)", "E"),
+        ("E None of the numbers from (A) to (D)", "E"),
+        ("None of the numbers from (A) to (D)", "E"),
+        ("The answer is (E) None of the numbers from (A) to (D).", "E"),
+        ("(D) None of the numbers from (A) to (D)", None),
+        ("(B) or (D)", None),
+        ("(A) and (B)", "D"),
+        ("(D) (A) and (B)", "D"),
+        ("(C) (A) and (B)", None),
+    ],
+)
+def test_an_options_text_comes_before_the_letters_in_it(text, letter):
+    assert find_choice(text, ("5", "7", "9", "(A) and (B)", "None of the numbers from (A) to (D)")) == letter
+
+
 def test_units_of_options_are_kept_apart_and_options_may_deny():
     lengths = ("5 cm", "10 cm", "15 cm")
     assert find_choice("5", lengths) == find_choice("It is 5 cm", lengths) == "A"

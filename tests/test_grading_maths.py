@@ -164,9 +164,16 @@ def test_an_answer_that_cannot_be_read_in_time_is_not_tried_again(monkeypatch):
     assert [maths_match(hostile, reference) for reference in ("w+1", "w+2", "w+3")] == [False] * 3
     assert 1 <= asked.count(hostile) <= 4  # two lanes, at most two references
     for number in range(3):
-        maths_pool.pool._remember(f"other {number}", 2)
+        maths_pool.pool._remember(maths_pool.pool._late, f"other {number}", 2)
     assert list(maths_pool.pool._late) == ["other 1", "other 2"]
     assert maths_match("2+w", "w+2") is True
+
+
+def test_a_reference_that_takes_too_long_is_ungraded_and_no_answers_fault():
+    for base in (7, 8, 9):
+        assert maths_match("z+6", f"{base}^{{9^{{9^{{9}}}}}}+z") is None
+    assert maths_match("z+6", "6+z") is True
+    assert list(maths_pool.pool._unread)[-3:] == [f"{base}^{{9^{{9^{{9}}}}}}+z" for base in (7, 8, 9)]
 
 
 def test_a_worker_that_dies_costs_no_answer():

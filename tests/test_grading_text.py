@@ -3,7 +3,7 @@
 import pytest
 
 from axpo_env.grading.free import grade_f1, grade_free, grade_parts, split_parts
-from axpo_env.grading.text import exact_match, holds_phrase, normalize, token_f1
+from axpo_env.grading.text import exact_match, holds_phrase, normalize, same_formula, token_f1
 
 
 @pytest.mark.parametrize(
@@ -49,6 +49,91 @@ def test_token_f1_by_hand():
 def test_f1_is_a_score_and_never_a_verdict(answer, correct, score):
     grade = grade_f1(answer, ("Barack Obama", "President Obama"), question="Who?")
     assert (grade.correct, grade.strict, grade.score) == (correct, correct is True, pytest.approx(score))
+
+
+@pytest.mark.parametrize(
+    ("references", "answer", "correct", "score"),
+    [
+        (("US",), "U.S.", None, 1.0),
+        (("U.S.",), "US", None, 1.0),
+        (("Spider-Man",), "Spiderman", None, 1.0),
+        (("Spider-Man",), "Spider Man", True, 0.0),
+        (("8",), "eight", True, 0.0),
+        (("8", "eight"), "eight", True, 1.0),
+        (("Jordan", "Michael Jordan"), "Michael B. Jordan", None, 4 / 5),
+        (("1,234",), "1234", True, 1.0),
+        (("A",), "a", True, 0.0),
+        (("yes",), "the answer is **Yes**.", True, 1.0),
+    ],
+)
+def test_f1_is_the_published_one_and_the_best_of_the_aliases(references, answer, correct, score):
+    grade = grade_f1(answer, references, question="?")
+    assert (grade.correct, grade.score) == (correct, pytest.approx(score))
+
+
+@pytest.mark.parametrize(
+    ("reference", "answer", "correct"),
+    [
+        ("45G1", "45", None),
+        ("2G1.", "two", None),
+        ("12 Angry Men", "12", None),
+        ("49ers", "49", None),
+        ("13 October", "13", None),
+        ("1990s", "1990", None),
+        ("4K", "4", None),
+        ("12", "12 Angry Men", None),
+        ("12", "13 Angry Men", None),
+        ("13", "13 october", None),
+        ("5 km", "5", True),
+        ("5 km", "6 km", False),
+        ("5 km", "5 miles", None),
+        ("5", "5 km", True),
+        ("$5", "€5", None),
+        ("$5", "5 dollars", True),
+        ("29", "29 apples", True),
+        ("29", "28 apples", False),
+        ("2 h 30 min", "2 hours 30 minutes", True),
+        ("2 h 30 min", "2 h 20 min", False),
+        ("2 h 30 min", "150", None),
+        ("–5", "-5", True),
+    ],
+)
+def test_a_number_decides_only_with_nothing_or_a_known_unit_beside_it(reference, answer, correct):
+    assert grade_free(answer, (reference,), question="?").correct is correct
+
+
+@pytest.mark.parametrize(
+    ("answer", "reference", "same"),
+    [
+        ("x", "X", False),
+        ("X", "x", False),
+        ("c", "C", True),
+        ("EVEN", "even", True),
+        ("no", "No", True),
+        (r"\delta", r"\Delta", False),
+        (r"\left( 1,2 \right)", "(1,2)", True),
+        ("1 3", "13", False),
+        ("", "", False),
+    ],
+)
+def test_formulas_keep_their_case_and_words_do_not(answer, reference, same):
+    assert same_formula(answer, reference) is same
+
+
+@pytest.mark.parametrize(
+    ("reference", "answer", "same"),
+    [
+        ("(4, 3)", r"\left(4, 3\right)", True),
+        ("(4, 3)", r"\left(3, 4\right)", False),
+        ("5:0", "5 to 0", True),
+        ("5:0", "0 to 5", False),
+        ("4:45", "4 to 45", False),
+        ("(-5, 5)", "(–5, 5)", True),
+    ],
+)
+def test_looks_and_spoken_ratios_are_the_same_text(reference, answer, same):
+    assert exact_match(answer, (reference,)) is same
+    assert holds_phrase(f"It is {answer}", reference) is same
 
 
 @pytest.mark.parametrize(

@@ -2,11 +2,14 @@
 
     extract   where the answer stands                choice    letters and options
     chartqa   relaxed and strict accuracy            numeric   numbers with units, absolute tolerance
-    maths     equality of mathematics (math-verify)  text      exact, aliases, token F1
+    units     known ones, "2 h 30 min"               text      exact, aliases, token F1
     free      by rule, else the judge's              judge     what only a model can tell
-    grade     the verdict                            maths_pool, maths_worker   where mathematics is worked out
+    maths     equality of mathematics                shapes    ratios, times, congruences, and items: lists, matrices
+    latex     how formulas are typed                 maths_pool, maths_worker   where they are worked out
+    grade     the verdict
 
-What only a judge could tell, and there is none, is ungraded: `Grade.correct` is None, never False.
+What was not read whole is not settled: it is never right. What only a judge could tell, and there is none, is
+ungraded: `Grade.correct` is None, never False.
 """
 
 from axpo_env.grading.chartqa import grade_chartqa, relaxed_match, strict_match, to_number

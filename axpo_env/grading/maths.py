@@ -34,9 +34,8 @@ from axpo_env.grading.units import is_known_unit, is_unit, other_unit, same_comp
 MAX_CHARS = shapes.MAX_CHARS  # longer answers are not parsed
 TOLERANCE = shapes.TOLERANCE
 _EXACT = 2**53  # larger whole numbers are not all floats: the worker compares them
-_CLOSED = re.compile(
-    r"[\d\s.+\-*/^_(){}\[\]e!]*"
-)  # what a formula is made of that only numbers and functions stand in
+# What a formula is made of that only numbers and functions stand in.
+_CLOSED = re.compile(r"[\d\s.+\-*/^_(){}\[\]e!]*")
 _NAMED = re.compile(r"[A-Za-z]\w{0,3}\s*=\s*")
 # Where a unit may begin after a formula: "36\pi cm^3", "2√3 units".
 _BEFORE_UNIT = re.compile(r"(?<=[\d)}\]iπ])\s*(?=[A-Za-zµΩ°])")

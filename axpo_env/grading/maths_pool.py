@@ -4,7 +4,8 @@ SymPy may take forever, or all memory, on a few characters ("9^9^9^9"), so each 
 fork of `maths_worker`) with a limit of processor time that the kernel enforces: how busy the machine is does not
 change a verdict. An answer first gets `QUICK_S`, several times what most need, in one of `QUICK_SLOTS`; one that needs
 more waits for one of `SLOW_SLOTS` and gets `SLOW_S` there, so that hostile answers hold up each other, hardly an honest
-one. An answer that could not be read in that time, or not compared with two references, is not tried again.
+one. An answer that could not be read in that time, or not compared with two references, is not tried again, nor is a
+reference that could not be worked out: that is no answer's fault.
 """
 
 import contextlib
@@ -25,7 +26,7 @@ QUICK_S, QUICK_SLOTS = 0.3, 16  # seconds of processor time; answers at a time
 SLOW_S, SLOW_SLOTS = 1.5, 2
 WALL_LIMIT_S = 120.0  # for one answer, on however busy a machine
 START_LIMIT_S = 120.0  # for the worker to import SymPy
-REMEMBERED = 1000  # answers that were too slow
+REMEMBERED = 1000  # answers, and references, that were too slow
 MAX_REQUEST_BYTES = 2**15
 
 
@@ -50,12 +51,13 @@ class MathsPool:
             (SLOW_S, threading.Semaphore(SLOW_SLOTS)),
         )
         self._late: OrderedDict[str, int] = OrderedDict()  # how often each answer was
+        self._unread: OrderedDict[str, int] = OrderedDict()  # references that were
         self._process: subprocess.Popen[bytes] | None = None
         self._socket: socket.socket | None = None
         self._finalizer: weakref.finalize | None = None
 
     def compare(self, reference: str, answer: str) -> bool | None:
-        """True or False; False where time ran out; None where the reference cannot be read. Raises NoWorker."""
+        """True or False; False where time ran out; None where the reference cannot be worked out. Raises NoWorker."""
         verdict = self._work({"reference": reference, "answer": answer}, late=False)
         assert verdict is None or isinstance(verdict, bool)
         return verdict
@@ -67,27 +69,32 @@ class MathsPool:
 
     def _work(self, request: dict[str, Any], *, late: Any) -> Any:
         """The worker's verdict, or `late` if there is none in time."""
-        answer, got = request["answer"], b""
+        answer, reference, got = request["answer"], request.get("reference"), b""
         for limit_s, slots in self._lanes:
             with slots:
-                if self._is_late(answer):  # perhaps since it waited
+                if reference in self._unread:  # perhaps since it waited
+                    return None
+                if self._is_late(answer):
                     return late
                 got = self._ask({**request, "limit_s": limit_s})
             if got.endswith(b"\n"):
-                return json.loads(got.lstrip(b"sa"))
+                return json.loads(got.lstrip(b"sra"))
+        if got == b"s" and reference is not None:
+            self._remember(self._unread, reference, 1)
+            return None
         # If it was not even read, it does not matter what it is compared with.
-        self._remember(answer, 2 if got == b"s" else 1)
+        self._remember(self._late, answer, 1 if got.endswith(b"a") else 2)
         return late
 
     def _is_late(self, answer: str) -> bool:
         with self._lock:
             return self._late.get(answer, 0) >= 2
 
-    def _remember(self, answer: str, times: int) -> None:
+    def _remember(self, texts: OrderedDict[str, int], text: str, times: int) -> None:
         with self._lock:
-            self._late[answer] = self._late.get(answer, 0) + times
-            while len(self._late) > REMEMBERED:
-                self._late.popitem(last=False)
+            texts[text] = texts.get(text, 0) + times
+            while len(texts) > REMEMBERED:
+                texts.popitem(last=False)
 
     def _ask(self, request: dict[str, Any]) -> bytes:
         """What the worker's fork wrote until it ended."""

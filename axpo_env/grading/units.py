@@ -110,7 +110,7 @@ def same_compound(answer: str, reference: str) -> bool | None:
 
 def _read_terms(text: str) -> tuple[int, Fraction, int] | None:
     """Kind, amount in the smallest unit, number of terms."""
-    position, terms = 0, []
+    position, terms = 0, list[tuple[Fraction, str]]()
     text = text.strip()
     while position < len(text) and len(terms) < 6:
         term = _TERM.match(text, position)
@@ -123,5 +123,5 @@ def _read_terms(text: str) -> tuple[int, Fraction, int] | None:
         if terms and position == len(text) and all(unit in sizes for _, unit in terms):
             in_order = [sizes[unit] for _, unit in terms]
             if in_order == sorted(set(in_order), reverse=True):
-                return kind, sum(amount * sizes[unit] for amount, unit in terms), len(terms)
+                return kind, sum((amount * sizes[unit] for amount, unit in terms), Fraction(0)), len(terms)
     return None

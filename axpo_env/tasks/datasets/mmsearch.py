@@ -7,9 +7,10 @@ that have one. The official pipeline shows image_search_result with the question
 
 Right is what equals the answer or one of its alternatives after normalising; what does not is the `judge`'s, and
 ungraded without one (numbers that differ are wrong). `Grade.score` is the token F1 with the best of them, of every
-answer, ungraded ones included: the official number of a final answer, but that the official script looks at gt_answer
-alone. Licence: unknown, none is stated on the hub. Jiang et al.,
-MMSearch: Benchmarking the Potential of Large Models as Multi-modal Search Engines, arXiv:2409.12959.
+answer, ungraded ones included: the official number of a final answer.
+
+Licence: unknown, none is stated on the hub. Jiang et al., MMSearch: Benchmarking the Potential of Large Models as
+Multi-modal Search Engines, arXiv:2409.12959.
 """
 
 import functools
