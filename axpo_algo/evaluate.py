@@ -265,12 +265,9 @@ def _evaluate(config: EvaluateConfig, origin: str, say: Callable[[str], None]) -
 
 
 def _best_constant(config: EvaluateConfig, num_questions: int) -> dict[str, Any] | None:
-    """What always giving one answer would score on the questions at hand; None where that cannot be told."""
-    try:
-        from axpo_env.tasks.constant import best_constant_answer
-    except ImportError:
-        return None
+    """What always giving one answer would score on the questions at hand; None where no tasks are shown."""
     from axpo_algo.environments import make_env
+    from axpo_env.tasks.constant import best_constant_answer
 
     split, max_turns = config.env.evaluation_split, config.evaluation.max_turns
     with closing(make_env(config.env, split=split, max_turns=max_turns)) as env:

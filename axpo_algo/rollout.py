@@ -7,12 +7,11 @@ workers that step environments and can be abandoned. What an episode records is 
 
 import math
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from axpo_algo.commands import RunFailed
 from axpo_algo.config import RolloutConfig
 from axpo_algo.engines.base import Engine, GenerationRequest, Sampling, Ticket
 from axpo_algo.episodes import (
@@ -29,7 +28,7 @@ from axpo_algo.episodes import (
 )
 from axpo_algo.forking import GroupStarter, PrefixMismatch, branch, check_prefix, start_group
 from axpo_algo.models.chat import Chat
-from axpo_algo.types import Generation, Trajectory
+from axpo_algo.types import Generation
 from axpo_env.workers import Crew, Failure, Job
 
 __all__ = [
@@ -38,9 +37,7 @@ __all__ = [
     "Episode",
     "GroupStarter",
     "PrefixMismatch",
-    "TooManyUngraded",
     "branch",
-    "check_graded",
     "check_prefix",
     "is_graded",
     "run_episodes",
@@ -49,10 +46,6 @@ __all__ = [
 
 POLL_S = 0.02
 """seconds that an engine elsewhere is waited for while tools run"""
-
-
-class TooManyUngraded(RunFailed):
-    """More trajectories ended without a grade than `max_ungraded_share` allows."""
 
 
 def run_episodes(
@@ -69,20 +62,6 @@ def run_episodes(
     interrupt, closes all episodes and is raised.
     """
     _Rollout(episodes, engine, chat, sampling, config).run()
-
-
-def check_graded(trajectories: Sequence[Trajectory], max_ungraded_share: float) -> None:
-    """Raises TooManyUngraded where more than this share has no grade; masked cut responses are not counted."""
-    ungraded = [t for t in trajectories if math.isnan(t.reward) and t.status not in CUT]
-    if len(ungraded) <= max_ungraded_share * len(trajectories):
-        return
-    reasons = Counter("needs a judge" if t.status == "answer" else t.status for t in ungraded).most_common()
-    first = next((t.info["outage"] for t in ungraded if "outage" in t.info), None)
-    raise TooManyUngraded(
-        f"{len(ungraded)} of {len(trajectories)} trajectories ended ungraded, more than max_ungraded_share = "
-        f"{max_ungraded_share:g} allows: {', '.join(f'{count} {status}' for status, count in reasons)}"
-        + (f"; the first: {first}" if first is not None else "")
-    )
 
 
 class _Rollout:

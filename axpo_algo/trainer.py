@@ -24,13 +24,13 @@ from axpo_algo.rollout import (
     Episode,
     GroupStarter,
     branch,
-    check_graded,
     check_prefix,
     run_episodes,
 )
 from axpo_algo.run.metrics import GroupOutcome, summarize_groups
 from axpo_algo.selection import Candidate, choose_prefixes
 from axpo_algo.types import Group, Trajectory
+from axpo_algo.ungraded import UngradedWatch
 
 __all__ = ["StepResult", "Trainer", "group_outcome"]
 
@@ -88,7 +88,7 @@ class Trainer:
     def step(self, step: int) -> StepResult:
         """Step number `step`, counted from 0: a function of the policy, the configuration and nothing else.
 
-        Raises TooManyUngraded, before the update, where more trajectories than `rollout.max_ungraded_share` have no
+        Raises RunFailed, before the update, where more trajectories than `rollout.max_ungraded_share` have no
         grade.
         """
         clock = _Clock()
@@ -97,7 +97,8 @@ class Trainer:
             groups = self._roll_out(step, clock, open_episodes)
         clock.lap("resample_s")
         trajectories = [t for group in groups for t in _all_trajectories(group)]
-        check_graded(trajectories, self.config.rollout.max_ungraded_share)
+        share = self.config.rollout.max_ungraded_share
+        UngradedWatch(num_planned=len(trajectories), max_share=share).add(trajectories)
 
         samples = [s for group in groups for s in self.algorithm.make_samples(group, self.config.axpo.std)]
         for sample in samples:

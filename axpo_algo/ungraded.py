@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from axpo_algo.commands import RunFailed
+from axpo_algo.episodes import CUT
 from axpo_algo.types import Trajectory
 
 __all__ = ["UngradedWatch", "count_ungraded", "ungraded_in_words", "ungraded_reason"]
 
 NEEDS_JUDGE = "needs a judge"
-_CUT = ("max_new_tokens", "max_response_tokens")  # masked, where a run masks them: the policy's doing
 
 
 def ungraded_reason(trajectory: Trajectory) -> str | None:
@@ -43,11 +43,14 @@ def ungraded_in_words(numbers: Mapping[str, Any]) -> str:
 class UngradedWatch:
     """Counts ungraded trajectories as they come, and says each outage once.
 
-    say: told a line. num_planned: trajectories that will come in all. Above `max_share` of them, 0-1, `add` raises
+    say: told a line. num_planned: trajectories that will come in all; those cut by a limit of tokens and masked are the
+    policy's doing and not counted as ungraded. Above `max_share` of them, 0-1, `add` raises
     RunFailed; the default never does.
     """
 
-    def __init__(self, say: Callable[[str], None], *, num_planned: int = 0, max_share: float = 1.0) -> None:
+    def __init__(
+        self, say: Callable[[str], None] = lambda text: None, *, num_planned: int = 0, max_share: float = 1.0
+    ) -> None:
         self._say, self._num_planned, self._max_share = say, num_planned, max_share
         self._reasons: Counter[str] = Counter()
         self._outages: list[str] = []
@@ -56,7 +59,7 @@ class UngradedWatch:
         """Takes note of finished trajectories. Raises RunFailed, see the class."""
         for trajectory in trajectories:
             reason = ungraded_reason(trajectory)
-            if reason is None or reason in _CUT:
+            if reason is None or reason in CUT:
                 continue
             self._reasons[reason] += 1
             outage = trajectory.info.get("outage")

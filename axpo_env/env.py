@@ -295,5 +295,7 @@ class ToolEnv(gym.Env[Observation, str]):
 
 
 def _call_dict(call: ToolCall, task: Task) -> dict[str, Any]:
-    aim = zoom_aim(task, call.arguments) if call.name == ZoomTool.name and call.error is None else None
+    aim = None
+    if call.name == ZoomTool.name and call.error is None and call.arguments is not None:
+        aim = zoom_aim(task, call.arguments)
     return {"name": call.name, "arguments": copy.deepcopy(call.arguments), "error": call.error, "aim": aim}

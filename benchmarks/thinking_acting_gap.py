@@ -279,7 +279,7 @@ def machine() -> dict[str, str]:
 
 def _seeds(text: str) -> list[int]:
     """ "0-2,7" is [0, 1, 2, 7]."""
-    seeds = []
+    seeds: list[int] = []
     for part in text.split(","):
         low, _, high = part.partition("-")
         seeds += range(int(low), int(high or low) + 1)

@@ -20,8 +20,8 @@ AT_IMPORT = {
     "axpo_sandbox": set(),
     "axpo_env": {"gymnasium", "numpy", "PIL"},
 }
-# Nothing of ours imports these: an adapter, whose classes derive from another library's, is its user's to import, and the
-# worker is a program that a process of its own runs.
+# Nothing of ours imports these: an adapter, whose classes derive from another library's, is its user's to import, and
+# the worker is a program that a process of its own runs.
 NOT_IMPORTED = {
     "axpo_env/grading/maths_worker.py": {"antlr4", "latex2sympy2_extended", "sympy"},
     "axpo_env/adapters/verl.py": {"verl"},
@@ -87,7 +87,13 @@ def violations(path: str, source: str) -> list[str]:
         elif only_in is not None and path != only_in:
             found.append(f"{where}: only {only_in} may")
         elif only_in is None and package in AT_IMPORT and item.at_import:
-            allowed = {package, *OWN, *sys.stdlib_module_names, *AT_IMPORT[package], *NOT_IMPORTED.get(path, ())}
+            allowed = {
+                package,
+                *OWN,
+                *sys.stdlib_module_names,
+                *AT_IMPORT[package],
+                *NOT_IMPORTED.get(path, ()),
+            }
             if item.name not in allowed:
                 found.append(f"{where} when it is imported: only inside a function")
     return found

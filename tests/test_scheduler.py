@@ -9,20 +9,20 @@ from collections import Counter
 import pytest
 from scripted_engine import ANSWER, ZOOM, ScriptedEngine, facts
 
+from axpo_algo.commands import RunFailed
 from axpo_algo.config import EnvConfig, RolloutConfig, TrainConfig, config_from_mapping
 from axpo_algo.engines import Sampling
 from axpo_algo.environments import make_env, step_indices
 from axpo_algo.models.nano import build_nano
 from axpo_algo.rollout import (
     GroupStarter,
-    TooManyUngraded,
     branch,
-    check_graded,
     run_episodes,
     start_group,
 )
 from axpo_algo.trainer import Trainer
 from axpo_algo.types import Trajectory
+from axpo_algo.ungraded import UngradedWatch
 
 CALL = ZOOM.format(c="red", x=0, y=167)
 RIGHT = ANSWER.format(c="red", v=1)
@@ -335,16 +335,15 @@ def test_too_many_ungraded_end_the_run():
     nan = math.nan
     fine = [ended("answer", 1.0)] * 5 + [ended("max_new_tokens", nan)]  # masked, as was asked for
     lost = [
-        ended("answer", nan),
+        ended("answer", nan, grade={"correct": None}),
         ended("timeout", nan, outage="Hung: 3 s"),
         ended("timeout", nan, outage="Hung: 4 s"),
     ]
-    check_graded(fine + lost, 3 / 9)
-    with pytest.raises(
-        TooManyUngraded, match=r"3 of 9 .* 0.3 allows: 2 timeout, 1 needs a judge; the first: Hung: 3 s"
-    ):
-        check_graded(fine + lost, 0.3)
-    check_graded([], 0.0)
+    UngradedWatch(num_planned=9, max_share=3 / 9).add(fine + lost)
+    words = r"3 of 9 .*2 timeout, 1 needs a judge.* 0.3 allows; the first outage: Hung: 3 s"
+    with pytest.raises(RunFailed, match=words):
+        UngradedWatch(num_planned=9, max_share=0.3).add(fine + lost)
+    UngradedWatch(max_share=0.0).add([])
 
 
 def trainer_config(**rollout):
@@ -367,7 +366,7 @@ def test_a_step_counts_statuses_and_stops_without_grades():
 
         failing = trainer_indices(trainer, 1)[0]
         trainer.starter.env.reset = broken
-        with pytest.raises(TooManyUngraded, match=r"2 of 4 .*: 2 infrastructure; the first: OSError: down"):
+        with pytest.raises(RunFailed, match=r"2 of 4 .*2 infrastructure.*; the first outage: OSError: down"):
             trainer.step(1)
     with Trainer(trainer_config(max_ungraded_share=0.5), policy, None) as trainer:
         reset = trainer.starter.env.reset
