@@ -69,7 +69,7 @@ MISTAKES = {
     "train algorithm=ppo": "algorithm: unknown algorithm 'ppo'; known: axpo, grpo; nearest: grpo",
     "train baseline=grop": "baseline: unknown algorithm 'grop'; known: axpo, grpo; nearest: grpo",
     "train rollout.engine=vllm2": "rollout.engine: unknown engine 'vllm2'; known: transformers",
-    "train recipe=nanoo": "unknown recipe 'nanoo'; known: nano, qwen3-vl-8b; nearest: nano",
+    "train recipe=nanoo": "unknown recipe 'nanoo'; known: nano, nano-gap, qwen3-vl-8b; nearest: nano",
     "train env.id=AXPO/ChartQ-Tools-v0": (
         f"env: unknown environment id 'AXPO/ChartQ-Tools-v0'; known: {IDS}; nearest: AXPO/ChartQA-Tools-v0"
     ),
@@ -153,7 +153,7 @@ MISTAKES = {
         "unknown key 'sedd'; known at the top: env, evaluation, json, policy, rollout, seed; nearest: seed"
     ),
     "evaluate recipe=qwen3-vl-8b training.num_stepz=1": (
-        "unknown key 'training.num_stepz'; known under 'training': num_steps, num_threads; "
+        "unknown key 'training.num_stepz'; known under 'training': max_skipped_updates, num_steps, num_threads; "
         "nearest: training.num_steps"
     ),
     "evaluate oracle": "expected KEY=VALUE or --KEY VALUE, got 'oracle'",

@@ -503,7 +503,7 @@ def test_names_of_images_have_tags(name: str, parts: tuple[str, str]) -> None:
     [
         ({"imag": "x"}, "nearest: image"),
         ({"profile": "nestd"}, "nearest: nested"),
-        ({"fallback": "x"}, "known: snapshot, replay"),
+        ({"fallback": "x"}, "known: replay, snapshot"),
         ({"limits": {"timeout": 1}}, "nearest: timeout_s"),
     ],
 )

@@ -24,7 +24,7 @@ def test_from_its_cold_start_axpo_learns_the_tool(tmp_path, seed):
     start = json.loads((run / "evaluation-start.json").read_text())
     assert start["pass@1"] <= 0.40
     assert 0.2 <= start["tool_use_rate"] <= 0.4
-    assert start["aim_bits"] > 0.5  # of log2(6) = 2.58: the question tells where to look
+    assert start["aim_bits"] > 0.2  # of log2(6) = 2.58; 0 where the question does not tell where to look
 
     steps = read_jsonl(run / "metrics.jsonl")[1:]
     assert len(steps) == config.training.num_steps

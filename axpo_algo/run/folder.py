@@ -25,6 +25,7 @@ from axpo_algo.run.disk import RunFolderError, lock_folder, make_folder, write_w
 from axpo_algo.run.jsonl import JsonLines, Record, read_jsonl, read_steps, truncate_after
 from axpo_algo.run.pages import Transcript, write_page
 from axpo_algo.run.sinks import Sink
+from axpo_sandbox.names import nearest_name
 
 __all__ = [
     "NoRunError",
@@ -74,11 +75,12 @@ class RunFolder:
         path = Path(path)
         if path.exists() and not path.is_dir():
             raise RunFolderError(f"{path} is a file; a run needs a folder")
+        if not (path / ".lock").exists():  # then nothing is written where the answer is no
+            _require_no_run(path)
         make_folder(path)
         lock = lock_folder(path)
         try:
-            if (path / "config.yaml").exists() or (path / "metrics.jsonl").exists():
-                raise RunExistsError(f"{path} holds a run already: resume it, or name another folder")
+            _require_no_run(path)
             write_whole(path / "config.yaml", config_yaml)
             return cls(path, None, lock)
         except BaseException:
@@ -178,10 +180,21 @@ class RunFolder:
         self.close()
 
 
+def _holds_run(path: Path) -> bool:
+    return (path / "config.yaml").exists() or (path / "metrics.jsonl").exists()
+
+
+def _require_no_run(path: Path) -> None:
+    if _holds_run(path):
+        raise RunExistsError(f"{path} holds a run already: resume it, or name another folder")
+
+
 def require_run(path: Path) -> None:
-    """Raises NoRunError (a FileNotFoundError) unless a run lies at `path`."""
-    if not (path / "config.yaml").exists() and not (path / "metrics.jsonl").exists():
-        raise NoRunError(f"{path} holds no run to resume")
+    """Raises NoRunError (a FileNotFoundError), naming the nearest run beside it, unless a run lies at `path`."""
+    if not _holds_run(path):
+        nearest = nearest_name(path, [str(entry.parent) for entry in path.parent.glob("*/config.yaml")])
+        also = f"; nearest: {nearest}" if nearest else ""
+        raise NoRunError(f"{str(path)!r} holds no run to resume{also}")
 
 
 def next_run_path(parent: Path | str, name: str) -> Path:
