@@ -201,7 +201,7 @@ def in_short(numbers: Mapping[str, Any]) -> str:
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     """Evaluates, prints the settings and a table, and returns its numbers."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    console = Console()
+    console = Console(markup=False)
 
     def say(text: str) -> None:
         console.print(text, markup=False, highlight=False, soft_wrap=True)

@@ -239,7 +239,7 @@ def main(argv: Sequence[str] | None = None) -> Path:
             check_training(config)
         with checking("run_dir"):
             folder, config = open_run(config, "sft")
-        _run(config, folder, Console())
+        _run(config, folder, Console(markup=False))
     return folder.path
 
 

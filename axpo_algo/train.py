@@ -59,7 +59,7 @@ def train(config: TrainConfig, console: Console | None = None) -> Path:
     FileNotFoundError too), where another process has it or it is damaged, DivergedError where losses, gradients or
     weights stop being finite.
     """
-    console = console or Console()
+    console = console or Console(markup=False)
     folder, config = _open(config, _printer(console))
     return _run(config, folder, console)
 
@@ -294,7 +294,7 @@ def main(argv: Sequence[str] | None = None) -> Path:
                 "resume: run_dir, algorithm (which run to find), training.num_steps (how long it shall be)"
             )
         num_steps = config.training.num_steps if "training.num_steps" in given else None
-        console = Console()
+        console = Console(markup=False)
         with checking("run_dir"):
             folder, config = _open(config, _printer(console), num_steps)
         resume = f"python -m axpo_algo.train --resume run_dir={shlex.quote(str(folder.path))}"
