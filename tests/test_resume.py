@@ -207,7 +207,7 @@ def test_what_cannot_be_made_again_is_told_in_one_line(
     command = [sys.executable, "-m", "axpo_algo.train", "--resume", f"run_dir={copy}"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode != 0
-    errors = [line for line in done.stderr.splitlines() if "Error" in line or "rror:" in line]
+    errors = [line for line in done.stderr.splitlines() if line.startswith(("error: ", "failed: "))]
     assert len(errors) == 1 and "Traceback" not in done.stderr
     assert re.search(told, errors[0])
     after = {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()}
