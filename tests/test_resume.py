@@ -235,7 +235,7 @@ def test_a_configuration_that_is_damaged_in_any_way_is_told(begun: Path) -> None
     text = file.read_text()
     damaged = {
         b"\x00\x01garbage: [": "not YAML",
-        text.encode("utf-16"): "decode",
+        text.encode("utf-16"): "is not UTF-8 text",
         b"": "does not say 'seed'",
         b"- 1\n": "must hold a mapping",
         text[: len(text) // 2].rpartition("\n")[0].encode(): "",
