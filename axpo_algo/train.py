@@ -23,11 +23,12 @@ from rich.console import Console
 
 from axpo_algo.checks import check_new_folder, check_training, checking
 from axpo_algo.config import ConfigError, TrainConfig, load_config, to_yaml
-from axpo_algo.config.loading import config_from_file, given_keys, print_help, with_default_recipe
+from axpo_algo.config.loading import given_keys, print_help, with_default_recipe
 from axpo_algo.evaluate import TABLE_COLUMNS, evaluate_policy, in_short, summarize
 from axpo_algo.models.qwen3_vl import Qwen3VLPolicy
 from axpo_algo.run.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint, save_policy
 from axpo_algo.run.curves import draw_curves
+from axpo_algo.run.disk import lock_folder
 from axpo_algo.run.extend import change_num_steps, is_evaluated, set_evaluation
 from axpo_algo.run.folder import RunFolder, latest_run_path
 from axpo_algo.run.progress import Progress
@@ -113,17 +114,17 @@ def _open(
     config = read_config(path)
     check_training(config, has_start=(path / "start").exists())
     if num_steps is not None:
-        config = _change_num_steps(path, config, num_steps)
-    return resume_folder(path, say), config
+        with lock_folder(path):
+            config = _change_num_steps(path, config, num_steps)
+    return resume_folder(path, say), dataclasses.replace(config, resume=True)
 
 
 def _change_num_steps(path: Path, config: TrainConfig, num_steps: int) -> TrainConfig:
     """`change_num_steps` of the run and of its baseline inside it."""
     num_done = max(_last_step(folder) or 0 for folder in (path, path / str(config.baseline)))
-    inside = path / str(config.baseline) / "config.yaml"
-    if inside.exists():
-        other = config_from_file(inside, TrainConfig)
-        change_num_steps(inside.parent, other, num_steps=num_steps, num_done=num_done)
+    inside = path / str(config.baseline)
+    if (inside / "config.yaml").exists():
+        change_num_steps(inside, read_config(inside), num_steps=num_steps, num_done=num_done)
     return change_num_steps(path, config, num_steps=num_steps, num_done=num_done)
 
 

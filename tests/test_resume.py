@@ -2,6 +2,7 @@
 what is wrong."""
 
 import contextlib
+import dataclasses
 import os
 import random
 import re
@@ -226,7 +227,7 @@ def begun(tmp_path: Path) -> Path:
 
 
 def test_a_configuration_comes_back_as_it_was(begun: Path) -> None:
-    config = load_config([*ARGUMENTS, f"run_dir={begun}", "resume=true"], TrainConfig)
+    config = load_config([*ARGUMENTS, f"run_dir={begun}"], TrainConfig)
     assert read_config(begun) == config
 
 
@@ -277,7 +278,20 @@ def test_a_run_of_version_0_1_is_refused_and_left_as_it_is(
 def test_a_second_resume_of_a_run_is_refused_naming_the_process_that_has_it(
     begun: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    before = {path: path.read_bytes() for path in begun.iterdir()}
     with RunFolder.resume(begun, None):
-        with pytest.raises(SystemExit):
-            train_main(["--resume", f"run_dir={begun}"])
-    assert f"run is in use by process {os.getpid()} on " in capsys.readouterr().err
+        for longer in ([], ["training.num_steps=9"]):
+            with pytest.raises(SystemExit):
+                train_main(["--resume", f"run_dir={begun}", *longer])
+            assert f"run is in use by process {os.getpid()} on " in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in begun.iterdir()} == before
+
+
+@pytest.mark.slow
+def test_a_run_that_is_made_longer_keeps_the_rest_of_its_configuration(copy: Path) -> None:
+    before = read_config(copy)
+    assert train_main(["--resume", f"run_dir={copy}", "training.num_steps=5"]) == copy
+    assert read_config(copy) == dataclasses.replace(
+        before, training=dataclasses.replace(before.training, num_steps=5)
+    )
+    assert not before.resume and len(read_jsonl(copy / "grpo" / "metrics.jsonl")) == 6

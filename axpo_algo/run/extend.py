@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from axpo_algo.config import ConfigError, TrainConfig, to_yaml
+from axpo_algo.run.disk import write_whole
 
 __all__ = ["change_num_steps", "is_evaluated", "set_evaluation"]
 
@@ -40,7 +41,7 @@ def change_num_steps(folder: Path, config: TrainConfig, *, num_steps: int, num_d
         if last.exists() and is_evaluated(config, old_end):
             os.replace(last, folder / f"evaluation-step-{old_end:06d}.json")
         last.unlink(missing_ok=True)
-        _write(folder / "config.yaml", to_yaml(config))
+        write_whole(folder / "config.yaml", to_yaml(config))
     return config
 
 
@@ -53,10 +54,4 @@ def set_evaluation(path: Path, step: int, numbers: Mapping[str, Any] | None) -> 
             record = {key: value for key, value in record.items() if not key.startswith("eval/")}
             record |= {f"eval/{key}": value for key, value in (numbers or {}).items()}
             lines[index] = json.dumps(record, allow_nan=False)
-    _write(path, "\n".join(lines))
-
-
-def _write(path: Path, text: str) -> None:
-    draft = path.with_name(f".{path.name}.partial")
-    draft.write_text(text, encoding="utf-8")
-    os.replace(draft, path)
+    write_whole(path, "\n".join(lines))

@@ -23,7 +23,7 @@ def open_run(
     """
     if config.resume:
         path = Path(config.run_dir) if config.run_dir else latest_run_path("runs", name)
-        saved = read_config(path)
+        saved = dataclasses.replace(read_config(path), resume=True)
         return resume_folder(path, say), saved
     if config.run_dir:
         return RunFolder.create(config.run_dir, to_yaml(config)), config
@@ -39,7 +39,7 @@ def resume_folder(path: Path, say: Callable[[str], None] = print) -> RunFolder:
 
 
 def read_config(path: Path) -> TrainConfig:
-    """The configuration of the run at `path`, `resume` set.
+    """The configuration of the run at `path`, as it was given.
 
     Raises RunFolderError if config.yaml is missing, damaged, or not of this version: a field that it does not name
     could mean anything.
@@ -56,7 +56,7 @@ def read_config(path: Path) -> TrainConfig:
             f"{file} is not the whole configuration of a run of this version: {error}. A run of version 0.1 is "
             "resumed by version 0.1"
         ) from error
-    return dataclasses.replace(config, resume=True)
+    return config
 
 
 def _absent(expected: Any, given: Any, prefix: str = "") -> str | None:
