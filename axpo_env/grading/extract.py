@@ -4,6 +4,7 @@ r"""Finds the final answer in what a policy wrote, and takes the wrapping off it
 read on in what stands there: "the answer is 12." is 12. What an answer is worth is left to the graders.
 """
 
+import functools
 import re
 import unicodedata
 
@@ -40,6 +41,7 @@ _PAIRS = (
     ("'", "'"),
     ("`", "`"),
 )
+_OPENINGS = {"$", "\\", "*", '"', "'", "`", "{"}  # what any of them, a command or a group begins with
 _TEXT_COMMAND = re.compile(
     r"\\(?:text(?:bf|it|rm|sf|tt|normal)?|math(?:rm|bf|it|sf|tt|normal)|mbox|operatorname|boldsymbol|bm)\*?\s*"
     r"\{([^{}]*)\}"
@@ -97,9 +99,8 @@ def matching_brace(text: str, start: int) -> int | None:
 
 def repair(text: str) -> str:
     r"""`text` with the backslashes that were taken for escapes: a form feed and "rac" are `\frac`."""
-    lost = next((letter for rest, letter in _CUT.items() if text.startswith(rest)), None)
-    if lost is not None:
-        text = f"\\{lost}{text}"
+    if text.startswith(tuple(_CUT)):
+        text = "\\" + next(letter for rest, letter in _CUT.items() if text.startswith(rest)) + text
     return _ESCAPED.sub(lambda match: "\\" + _LETTERS[match.group()], text)
 
 
@@ -140,6 +141,7 @@ def readings(answer: str) -> list[str]:
     return [inner] if phrase is None else [inner, unwrap(phrase)]
 
 
+@functools.lru_cache(maxsize=4096)
 def unwrap(text: str) -> str:
     r"""`text` without dollar signs, bold, quotes, `\text{}`, braces and a full stop around it."""
     return layers(text)[-1]
@@ -157,16 +159,17 @@ def layers(text: str) -> list[str]:
 
 
 def _peel(text: str) -> str:
-    for opening, closing in _PAIRS:
-        inner = text[len(opening) : len(text) - len(closing)]
-        if len(text) > len(opening + closing) and text.startswith(opening) and text.endswith(closing):
-            if closing not in inner:
-                return inner.strip()
-            break
-    if whole := _TEXT_COMMAND.fullmatch(text):
-        return whole.group(1).strip()
-    if text[:1] == "{" and matching_brace(text, 1) == len(text) - 1:
-        return text[1:-1].strip()
+    if text[:1] in _OPENINGS:
+        for opening, closing in _PAIRS:
+            inner = text[len(opening) : len(text) - len(closing)]
+            if len(text) > len(opening + closing) and text.startswith(opening) and text.endswith(closing):
+                if closing not in inner:
+                    return inner.strip()
+                break
+        if whole := _TEXT_COMMAND.fullmatch(text):
+            return whole.group(1).strip()
+        if text[:1] == "{" and matching_brace(text, 1) == len(text) - 1:
+            return text[1:-1].strip()
     return text.rstrip(" \n.;").lstrip()
 
 

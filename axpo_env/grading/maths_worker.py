@@ -19,48 +19,19 @@ import signal
 import socket
 import sys
 from collections.abc import Iterator
+from fractions import Fraction
+from types import SimpleNamespace
 from typing import Any
 
-from antlr4 import Token
-from latex2sympy2_extended import latex2sympy2
-from sympy import And as SympyAnd
-from sympy import (
-    Basic,
-    Eq,
-    Expr,
-    FiniteSet,
-    Float,
-    I,
-    Intersection,
-    Interval,
-    MatrixBase,
-    Ne,
-    Rational,
-    S,
-    Set,
-    Symbol,
-    Tuple,
-    Union,
-    nan,
-    oo,
-    simplify,
-    zoo,
-)
-from sympy.core.function import AppliedUndef
-from sympy.core.relational import Relational
-
-TOLERANCE = Rational(1, 10**6)  # relative, of a decimal, see `maths`, which imports too much for a worker
-_SLACK = TOLERANCE * (1 + Rational(1, 10**9))  # a difference of exactly the tolerance is inside
+TOLERANCE = Fraction(1, 10**6)  # relative, of a decimal, see `maths`, which imports too much for a worker
+_SLACK = TOLERANCE * (1 + Fraction(1, 10**9))  # a difference of exactly the tolerance is inside
 _DIGITS = 50  # of values that are compared
-_EQUAL = Rational(1, 10**30)  # relative: what exact formulas of one value may differ by, in so many digits
+_EQUAL = Fraction(1, 10**30)  # relative: what exact formulas of one value may differ by, in so many digits
 # The first symbol's value and what each later one's is greater by.
 _POINTS = tuple(
-    (Rational(first, 10**4), Rational(step, 10**4))
+    (Fraction(first, 10**4), Fraction(step, 10**4))
     for first, step in ((7321, 3779), (26183, 9697), (1373, 641), (-13721, -4451))
 )
-# Capitals stay capitals, and "2(3)" is a product.
-_CONVERSION = latex2sympy2.ConversionConfig(interpret_as_mixed_fractions=False, lowercase_symbols=False)
-_SYMBOLS = {"i": I, "varnothing": S.EmptySet}
 MAX_REQUEST_BYTES = 2**16
 MEMORY_BYTES = 3 * 2**28  # of one fork, what it shares included
 NICENESS = 10  # of a fork that has more time than SLOW_S: who needs little goes first
@@ -106,61 +77,78 @@ def read(text: str) -> Any:
 
     The grammar stops without a word where it knows no further, so the end of the text is looked for.
     """
-    converter = latex2sympy2._Latex2Sympy(config=_CONVERSION)
+    import sympy
+    from antlr4 import Token
+    from latex2sympy2_extended import latex2sympy2
+    from sympy.core.function import AppliedUndef
+
+    # Capitals stay capitals, and "2(3)" is a product.
+    config = latex2sympy2.ConversionConfig(interpret_as_mixed_fractions=False, lowercase_symbols=False)
+    converter = latex2sympy2._Latex2Sympy(config=config)
     try:
-        parser = converter.create_parser(text)
-        parser.math()
+        make, parser = converter.create_parser, converter.create_parser(text)
+        tree = parser.math()
         if parser.getCurrentToken().type != Token.EOF:
             return None
+        # Parsing it once is slow enough; pieces of it may be parsed again.
+        converter.create_parser = lambda it: SimpleNamespace(math=lambda: tree) if it is text else make(it)
         found = converter.parse(text)
     except Exception:  # whatever the grammar or SymPy raises
         return None
-    if isinstance(found, MatrixBase) or not isinstance(found, Basic) or found.has(nan, zoo):
+    if isinstance(found, sympy.MatrixBase) or not isinstance(found, sympy.Basic):
         return None  # matrices are read row by row elsewhere
-    named = {symbol: _SYMBOLS[symbol.name] for symbol in found.free_symbols if symbol.name in _SYMBOLS}
-    named |= {
-        call: Symbol(str(call)) for call in found.atoms(AppliedUndef)
-    }  # f(x) is a number like any other
+    if found.has(sympy.nan, sympy.zoo):
+        return None
+    meanings = {"i": sympy.I, "varnothing": sympy.S.EmptySet}
+    named = {symbol: meanings[symbol.name] for symbol in found.free_symbols if symbol.name in meanings}
+    # f(x) is a number like any other
+    named |= {call: sympy.Symbol(str(call)) for call in found.atoms(AppliedUndef)}
     return found.xreplace(named) if named else found
 
 
 def equal(gold: Any, said: Any) -> bool:
     """Whether two things that were read are the same: formulas, equations, inequalities, sets, tuples."""
+    import sympy
+
     gold, said = _chained(gold), _chained(said)
-    if _assigns(said) and not isinstance(gold, Eq):
+    if _assigns(said) and not isinstance(gold, sympy.Eq):
         said = said.rhs  # "y = 2x" is 2x
-    elif _assigns(gold) and not isinstance(said, Relational | SympyAnd):
+    elif _assigns(gold) and not isinstance(said, sympy.Rel | sympy.And):
         gold = gold.rhs
-    if isinstance(gold, Relational | SympyAnd) and isinstance(said, Set):
+    if isinstance(gold, sympy.Rel | sympy.And) and isinstance(said, sympy.Set):
         gold = gold.as_set()
-    if isinstance(gold, SympyAnd) and isinstance(said, SympyAnd):
+    if isinstance(gold, sympy.And) and isinstance(said, sympy.And):
         return _in_any_order(gold.args, said.args)
-    if isinstance(gold, Relational) and isinstance(said, Relational):
+    if isinstance(gold, sympy.Rel) and isinstance(said, sympy.Rel):
         return _same_relation(gold, said)
-    if isinstance(gold, Interval) and isinstance(said, Interval):
+    if isinstance(gold, sympy.Interval) and isinstance(said, sympy.Interval):
         ends = (gold.left_open, gold.right_open) == (said.left_open, said.right_open)
         return ends and equal(gold.start, said.start) and equal(gold.end, said.end)
-    if isinstance(gold, Tuple) and isinstance(said, Tuple):
+    if isinstance(gold, sympy.Tuple) and isinstance(said, sympy.Tuple):
         return len(gold) == len(said) and all(map(equal, gold, said))
-    if isinstance(gold, Set) and isinstance(said, Set):
-        together = (FiniteSet, Union, Intersection)
+    if isinstance(gold, sympy.Set) and isinstance(said, sympy.Set):
+        together = (sympy.FiniteSet, sympy.Union, sympy.Intersection)
         kind = next((kind for kind in together if isinstance(gold, kind) and isinstance(said, kind)), None)
         return gold == said if kind is None else _in_any_order(gold.args, said.args)
-    if isinstance(gold, Expr) and isinstance(said, Expr):
+    if isinstance(gold, sympy.Expr) and isinstance(said, sympy.Expr):
         return _same_formula(gold, said)
     return bool(gold == said)
 
 
 def _chained(found: Any) -> Any:
-    """ "x = 1 + 1 = 2", read as a chain of equations, is "x = 2"."""
-    links = getattr(found, "_unsorted_args", ()) if isinstance(found, SympyAnd) else ()
-    if links and all(isinstance(link, Eq) for link in links):
-        return Eq(links[0].lhs, links[-1].rhs, evaluate=False)
+    """A chain of equations from its first side to its last: "x = 1 + 1 = 2" is "x = 2"."""
+    import sympy
+
+    links = getattr(found, "_unsorted_args", ()) if isinstance(found, sympy.And) else ()
+    if links and all(isinstance(link, sympy.Eq) for link in links):
+        return sympy.Eq(links[0].lhs, links[-1].rhs, evaluate=False)
     return found
 
 
 def _assigns(found: Any) -> bool:
-    return isinstance(found, Eq) and bool(found.lhs.is_Symbol)
+    import sympy
+
+    return isinstance(found, sympy.Eq) and bool(found.lhs.is_Symbol)
 
 
 def _in_any_order(gold: Any, said: Any) -> bool:
@@ -177,6 +165,8 @@ def _in_any_order(gold: Any, said: Any) -> bool:
 
 def _same_relation(gold: Any, said: Any) -> bool:
     """Whether one is the other times a number: "2x < 6" is "3 > x"; of inequalities a negative one turns the sign."""
+    import sympy
+
     said = said if type(gold) is type(said) else said.reversed
     if type(gold) is not type(said):
         return False
@@ -190,26 +180,28 @@ def _same_relation(gold: Any, said: Any) -> bool:
         found += 1
     if ratio is None or found < 2:
         return False
-    return isinstance(gold, Eq | Ne) or bool(ratio.is_real and ratio > 0)
+    return isinstance(gold, sympy.Eq | sympy.Ne) or bool(ratio.is_real and ratio > 0)
 
 
 def _same_formula(gold: Any, said: Any) -> bool:
     """Whether two formulas have the same value: to `TOLERANCE` if one of them is a decimal number, else exactly."""
+    import sympy
+
     if gold == said:
         return True
-    decimal = gold.has(Float) or said.has(Float)
+    decimal = gold.has(sympy.Float) or said.has(sympy.Float)
     gold, said = _exact(gold).doit(), _exact(said).doit()
     if gold == said:
         return True
     if gold.is_Rational and said.is_Rational:
-        return bool(decimal and abs(gold - said) <= _SLACK * abs(gold))
+        return decimal and _near(gold, said, _SLACK)
     numbers = not gold.free_symbols | said.free_symbols
     if numbers and (gold.is_infinite or said.is_infinite):
         return False
     tolerance = _SLACK if numbers and decimal else _EQUAL
     verdicts = [_near(one, other, tolerance) for one, other in _probe(gold, said)]
     if not verdicts or (len(verdicts) < 2 and not numbers):
-        return bool(simplify(gold - said) == 0)
+        return bool(sympy.simplify(gold - said) == 0)
     return all(verdicts)
 
 
@@ -219,24 +211,29 @@ def _probe(gold: Any, said: Any) -> Iterator[tuple[Any, Any]]:
     Where no imaginary unit stands in them, they are compared as functions of real numbers: a value that is none, as
     of the logarithm of a negative number, is outside.
     """
+    import sympy
+
     gold, said = _exact(gold), _exact(said)
     symbols = sorted(gold.free_symbols | said.free_symbols, key=str)
-    imaginary = gold.has(I) or said.has(I)
+    imaginary = gold.has(sympy.I) or said.has(sympy.I)
     for first, step in _POINTS if symbols else _POINTS[:1]:
-        point = {symbol: first + step * place for place, symbol in enumerate(symbols)}
+        point = {symbol: sympy.Rational(first + step * place) for place, symbol in enumerate(symbols)}
         pair = [side.xreplace(point).doit().evalf(_DIGITS) for side in (gold, said)]
-        if all(side.is_number and side.is_finite and not side.has(nan, zoo, oo) for side in pair) and (
-            imaginary or not symbols or all(side.is_real for side in pair)
-        ):
+        real = imaginary or not symbols or all(side.is_real for side in pair)
+        if real and all(side.is_number and side.is_finite for side in pair):
             yield pair[0], pair[1]
 
 
-def _near(one: Any, other: Any, tolerance: Any) -> bool:
-    return bool(abs(one - other) <= tolerance * max(abs(one), abs(other)))
+def _near(one: Any, other: Any, tolerance: Fraction) -> bool:
+    import sympy
+
+    return bool(abs(one - other) <= sympy.Rational(tolerance) * max(abs(one), abs(other)))
 
 
 def _exact(found: Any) -> Any:
-    return found.xreplace({number: Rational(str(number)) for number in found.atoms(Float)})
+    import sympy
+
+    return found.xreplace({number: sympy.Rational(str(number)) for number in found.atoms(sympy.Float)})
 
 
 def work(request: dict[str, Any], pipe: int) -> None:
