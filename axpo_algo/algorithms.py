@@ -6,7 +6,8 @@ The credit itself is computed in `advantage`; sampling, branching and the loss a
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from axpo_algo.advantage import Std, axpo_advantages, group_advantages
+from axpo_algo.advantage import axpo_advantages, group_advantages
+from axpo_algo.config import AxpoConfig
 from axpo_algo.types import Group, Sample
 from axpo_sandbox.names import unknown_name
 
@@ -20,12 +21,12 @@ class Algorithm:
     name: str
     resamples: bool
     """whether all-wrong tool-using subgroups are resampled before credit is given"""
-    make_samples: Callable[[Group, Std], list[Sample]]
+    make_samples: Callable[[Group, AxpoConfig], list[Sample]]
 
 
-def grpo_samples(group: Group, std: Std) -> list[Sample]:
+def grpo_samples(group: Group, config: AxpoConfig) -> list[Sample]:
     """Every graded trajectory whole, with its advantage within the group."""
-    advantages = group_advantages(group.rewards, std=std).tolist()
+    advantages = group_advantages(group.rewards, std=config.std).tolist()
     return [
         Sample(trajectory=trajectory, advantage=advantage, length=len(trajectory.token_ids))
         for trajectory, advantage in zip(group.trajectories, advantages, strict=True)
@@ -33,16 +34,19 @@ def grpo_samples(group: Group, std: Std) -> list[Sample]:
     ]
 
 
-def axpo_samples(group: Group, std: Std) -> list[Sample]:
+def axpo_samples(group: Group, config: AxpoConfig) -> list[Sample]:
     """AXPO's credit: a resampled source's prefix, its continuations behind the prefix, and all other trajectories
     whole.
 
-    A source's own continuation is left out. Ungraded trajectories and continuations are left out as well.
+    A source's own continuation is left out, but for a malformed call under `config.train_malformed_calls`: the call
+    then carries the advantage that its trajectory has in the group. Ungraded trajectories and continuations are left
+    out as well.
     """
     rewards = {
         source: [c.reward for c in continuations] for source, continuations in group.continuations.items()
     }
-    advantages, continuation_advantages = axpo_advantages(group.rewards, rewards, std=std)
+    advantages, continuation_advantages = axpo_advantages(group.rewards, rewards, std=config.std)
+    ordinary = group_advantages(group.rewards, std=config.std).tolist()
     samples = []
     for index, (trajectory, advantage) in enumerate(
         zip(group.trajectories, advantages.tolist(), strict=True)
@@ -53,6 +57,12 @@ def axpo_samples(group: Group, std: Std) -> list[Sample]:
         if index in group.continuations:
             assert trajectory.branch_point is not None, "a source has a tool call"
             length = trajectory.branch_point
+            if config.train_malformed_calls and trajectory.is_first_call_malformed:
+                assert trajectory.call_end is not None, "a source has a tool call"
+                call = Sample(
+                    trajectory=trajectory, advantage=ordinary[index], start=length, length=trajectory.call_end
+                )
+                samples.append(call)
         samples.append(Sample(trajectory=trajectory, advantage=advantage, length=length))
     for source, continuations in group.continuations.items():
         for trajectory, advantage in zip(

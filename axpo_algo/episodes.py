@@ -182,6 +182,8 @@ def observe(episode: Episode, result: tuple[Any, ...], chat: Chat) -> None:
     for call in info["tool_calls"]:
         trajectory.used_tool = True
         trajectory.aim = trajectory.aim or call.get("aim")
+        if not trajectory.tool_counts:
+            trajectory.is_first_call_malformed = call["name"] is None
         name = call["name"] or "malformed"
         trajectory.tool_counts[name] = trajectory.tool_counts.get(name, 0) + 1
     if terminated or truncated:

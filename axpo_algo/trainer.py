@@ -100,7 +100,7 @@ class Trainer:
         share = self.config.rollout.max_ungraded_share
         UngradedWatch(num_planned=len(trajectories), max_share=share).add(trajectories)
 
-        samples = [s for group in groups for s in self.algorithm.make_samples(group, self.config.axpo.std)]
+        samples = [s for group in groups for s in self.algorithm.make_samples(group, self.config.axpo)]
         for sample in samples:
             check_prefix(sample.trajectory, self.policy.chat.image_token_id)
         self.has_begun_update = True

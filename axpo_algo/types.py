@@ -77,6 +77,8 @@ class Trajectory:
     call_end: int | None = None
     """one past the last token of the first tool call"""
     used_tool: bool = False
+    is_first_call_malformed: bool = False
+    """the environment could not read the first call it ran"""
     tool_counts: dict[str, int] = field(default_factory=dict)
     aim: dict[str, Any] | None = None
     """of the first call that aimed somewhere, where the task knows where it should have: on_target, place, target"""

@@ -8,7 +8,7 @@ import pytest
 from scripted_engine import ANSWER, ZOOM, ScriptedEngine, facts
 
 from axpo_algo.algorithms import get_algorithm
-from axpo_algo.config import EnvConfig, EvaluationConfig, RolloutConfig
+from axpo_algo.config import AxpoConfig, EnvConfig, EvaluationConfig, RolloutConfig
 from axpo_algo.engines import Sampling
 from axpo_algo.environments import make_env, step_indices
 from axpo_algo.evaluate import evaluate_scripted
@@ -124,7 +124,7 @@ def test_branches_share_prefix_and_state_and_go_their_own_ways(env, chat, lockst
     assert kept.images[0] is continuations[0].images[0]
     # Credit: the prefix by its recovery, continuations among themselves.
     group = Group(trajectories=[kept, kept], continuations={0: continuations})
-    samples = get_algorithm("axpo").make_samples(group, "population")
+    samples = get_algorithm("axpo").make_samples(group, AxpoConfig())
     spans = [(s.start, s.length) for s in samples]
     whole = [len(t.token_ids) for t in continuations]
     assert spans == [
@@ -137,6 +137,44 @@ def test_branches_share_prefix_and_state_and_go_their_own_ways(env, chat, lockst
     )
     assert [len(s.trained_positions) for s in samples[2:]] == [sum(t.loss_mask) for t in continuations]
     for episode in (source, *copies):
+        episode.close()
+
+
+@pytest.mark.parametrize("call", ["<tool_call>\nnot json</tool_call>", None], ids=["malformed", "well-formed"])
+def test_a_malformed_call_of_a_source_is_trained_where_asked_for(env, chat, call):
+    color, _, right, _ = facts(env, 6)
+    wrong = ZOOM.format(c=color, x=0, y=167)
+    first = wrong if call is None else f"zoom {color}\n</think>\n\n{call}"
+
+    def script(request):
+        *_, number, turn = request.seed
+        if request.seed[0] == "source" and number == 1:
+            return ANSWER.format(c=color, v=right)
+        if turn == 0:
+            return first if request.seed[0] == "source" else wrong
+        return ANSWER.format(c=color, v="5")
+
+    engine = ScriptedEngine(chat, script)
+    group = start_group(env, chat, index=6, num_episodes=2, seed=("source",), keep_forks=True)
+    run_episodes(group, engine, chat, Sampling(max_new_tokens=64), RolloutConfig())
+    copies = branch(group[0], 2, seed=("branch",), image_token_id=chat.image_token_id)
+    run_episodes(copies, engine, chat, Sampling(max_new_tokens=64), RolloutConfig())
+    source, other = (episode.trajectory for episode in group)
+    assert (source.reward, other.reward) == (0.0, 1.0)
+    assert source.is_first_call_malformed == (call is not None)
+    groups = Group(trajectories=[source, other], continuations={0: [copy.trajectory for copy in copies]})
+    make_samples = get_algorithm("axpo").make_samples
+    masked = make_samples(groups, AxpoConfig())
+    samples = make_samples(groups, AxpoConfig(train_malformed_calls=True))
+    extra = [s for s in samples if (s.start, s.length) == (source.branch_point, source.call_end)]
+    assert len(samples) == len(masked) + len(extra)
+    if call is None:
+        assert not extra
+    else:
+        assert [s.advantage for s in extra] == [-1.0]  # of rewards 0 and 1
+        trained = [source.token_ids[i] for i in extra[0].trained_positions]
+        assert chat.decode(trained) == "\nnot json</tool_call>"
+    for episode in (*group, *copies):
         episode.close()
 
 
@@ -193,7 +231,7 @@ def test_an_outage_is_masked_not_wrong(env, chat):
     run_episodes(episodes, ScriptedEngine(chat, script), chat, Sampling(max_new_tokens=64), RolloutConfig())
     down, fine = (episode.trajectory for episode in episodes)
     assert down.status == "infrastructure" and down.reward != down.reward
-    samples = get_algorithm("grpo").make_samples(Group(trajectories=[down, fine]), "population")
+    samples = get_algorithm("grpo").make_samples(Group(trajectories=[down, fine]), AxpoConfig())
     assert [s.trajectory for s in samples] == [fine]
 
 

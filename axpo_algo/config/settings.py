@@ -251,6 +251,9 @@ class AxpoConfig:
     """standard deviation that advantages are divided by, under every algorithm; the paper does not say which"""
     ranking: Literal["uncertainty", "random"] = "uncertainty"
     """which sources of a group come first: the least confident calls, or any"""
+    train_malformed_calls: bool = False
+    """whether a source's first call that could not be read is trained, with the advantage its trajectory has in the
+    group; the paper trains no source's own call"""
 
     def __post_init__(self) -> None:
         _at_least(self, 0, "extra_budget")
