@@ -505,6 +505,13 @@ def test_names_of_images_have_tags(name: str, parts: tuple[str, str]) -> None:
         ({"profile": "nestd"}, "nearest: nested"),
         ({"fallback": "x"}, "known: replay, snapshot"),
         ({"limits": {"timeout": 1}}, "nearest: timeout_s"),
+        ({"memory": 1 << 30}, "nearest: total_memory_bytes"),
+        ({"num_cpus": 0}, "num_cpus must be a positive number or null, not 0"),
+        (
+            {"total_memory_bytes": 8e9},
+            "total_memory_bytes must be a positive whole number or null, not 8000000000.0",
+        ),
+        ({"image": " "}, "image must be a text that is not empty, not ' '"),
     ],
 )
 def test_wrong_options_are_refused_by_name(options: dict[str, Any], message: str) -> None:
