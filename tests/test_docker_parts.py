@@ -244,6 +244,19 @@ def test_a_relay_that_ends_says_its_last_words() -> None:
     assert len(str(raised.value)) < 8300
 
 
+def test_last_words_are_heard_by_who_cannot_send_any_more() -> None:
+    ours, theirs = socket.socketpair()
+    link = Link(ours)
+    with theirs:
+        theirs.shutdown(socket.SHUT_RD)  # it takes no more, and has not been read yet
+        heard = threading.Timer(0.2, lambda: (theirs.sendall(wrapped(STDERR, b"too old")), theirs.close()))
+        heard.start()
+        with pytest.raises(Dead, match=r"^the container ended; its last words: too old$"):
+            link.ask({"op": "x"}, 20)
+        heard.join()
+    link.close()
+
+
 def test_a_broken_link_wakes_everyone_who_waits() -> None:
     liar = Liar(always(b""))
     deaths: list[str] = []
