@@ -159,14 +159,14 @@ REFUSED: dict[str, tuple[tuple[tuple[str, int, Any], ...], dict[str, Any], str]]
     "too little memory for the engine": (
         (("create", 400, "Minimum memory limit allowed is 6MB"),),
         {"total_memory_bytes": 1 << 20},
-        "cannot make a container of image 'sha256:fake': Minimum memory limit allowed is 6MB. Raise "
+        "cannot make a container: Minimum memory limit allowed is 6MB. Raise "
         "total_memory_bytes, or preload less: it may have been too little memory.",
     ),
     "more processors than there are": (
         (("create", 400, "Range of CPUs is from 0.01 to 2.00, as there are only 2 CPUs available"),),
         {"num_cpus": 64},
-        "cannot make a container of image 'sha256:fake': Range of CPUs is from 0.01 to 2.00, as there are only 2 CPUs "
-        "available. Set num_cpus to what the engine's machine has, or leave it out.",
+        "cannot make a container: Range of CPUs is from 0.01 to 2.00, as there are only 2 CPUs "
+        "available. Set num_cpus from 0.01 to the cores of the engine's machine, or leave it out.",
     ),
     "no Python in the image": (
         (
@@ -180,6 +180,18 @@ REFUSED: dict[str, tuple[tuple[tuple[str, int, Any], ...], dict[str, Any], str]]
         'cannot start a container: OCI runtime create failed: exec: "python4": executable file not found in $PATH: '
         "unknown. image must hold the interpreter that python names: set either.",
     ),
+    "a share of a processor too small for the kernel": (
+        (
+            (
+                "start",
+                400,
+                'failed to write "100": write /sys/fs/cgroup/cpu/docker/1/cpu.cfs_quota_us: invalid argument',
+            ),
+        ),
+        {"num_cpus": 0.001},
+        'cannot start a container: failed to write "100": write /sys/fs/cgroup/cpu/docker/1/cpu.cfs_quota_us: invalid '
+        "argument. Set num_cpus from 0.01 to the cores of the engine's machine, or leave it out.",
+    ),
     "a kernel without seccomp": (
         (("start", 500, "seccomp is not enabled in your kernel, cannot run a custom seccomp profile"),),
         {"profile": "nested"},
@@ -189,7 +201,7 @@ REFUSED: dict[str, tuple[tuple[tuple[str, int, Any], ...], dict[str, Any], str]]
     "a full disk": (
         (("create", 500, "mkdir /var/lib/docker/overlay2/x: no space left on device"),),
         {},
-        "cannot make a container of image 'sha256:fake': mkdir /var/lib/docker/overlay2/x: no space left on device. "
+        "cannot make a container: mkdir /var/lib/docker/overlay2/x: no space left on device. "
         "The engine's disk is full, or total_memory_bytes too small for the files.",
     ),
     "an engine that wants TLS": (
@@ -259,6 +271,22 @@ def test_containers_that_end_before_they_begin(name: str, tmp_path: Path, monkey
             start(python=interpreter(tmp_path, lines), start_timeout_s=start_timeout_s)
         assert str(raised.value) == text
         assert server.engine.labels == {}
+
+
+@pytest.mark.parametrize(
+    ("error", "option"),
+    [
+        ('exec: "/etc/passwd": permission denied: unknown', "python"),
+        (
+            "the sandbox's fork server does not answer: the other side is gone",
+            "total_memory_bytes or total_processes",
+        ),
+        ("the sandbox's fork server does not answer: no answer in time", "start_timeout_s"),
+        ("cannot start '/usr/bin/python3': [Errno 11] Resource temporarily unavailable", "total_processes"),
+    ],
+)
+def test_what_helps_is_told_by_the_words(error: str, option: str) -> None:
+    assert option in advice(error)
 
 
 def test_what_is_unknown_gets_no_advice() -> None:

@@ -32,9 +32,15 @@ _ADVICE = (
     (r"timed out", "The engine hangs or is overloaded: restart it, or set DOCKER_HOST to another"),
     (r"Name or service not known|name resolution", "No such host: set DOCKER_HOST to an engine's address"),
     # making and starting a container
-    (r"exec: .*(not found|no such file)", "image must hold the interpreter that python names: set either"),
+    (
+        r"exec: .*(not found|no such file|permission denied)",
+        "image must hold the interpreter that python names: set either",
+    ),
     (r"Python 3\.\d+ or newer", "Set image to one that has it, or python to another interpreter in it"),
-    (r"CPUs", "Set num_cpus to what the engine's machine has, or leave it out"),
+    (
+        r"CPUs|cpu\.cfs|cpu\.max",
+        "Set num_cpus from 0.01 to the cores of the engine's machine, or leave it out",
+    ),
     (
         r"no space left on device|Errno 28",
         "The engine's disk is full, or total_memory_bytes too small for the files",
@@ -46,6 +52,10 @@ _ADVICE = (
     (
         r"memory limit|allocate memory|MemoryError|Errno 12|OOM|out of memory|the container ended$",
         "Raise total_memory_bytes, or preload less: it may have been too little memory",
+    ),
+    (
+        r"fork server .* (gone|reset)",
+        "Raise total_memory_bytes or total_processes, or preload less: there may have been too little of one",
     ),
     (r"did not answer within|no answer in time", "Raise start_timeout_s, or preload less"),
     (r"preloaded packages", "Leave the one that starts threads out of preload"),

@@ -66,7 +66,7 @@ class Engine(Closing):
         self, image: str, *, host: Mapping[str, Any], more_host: Mapping[str, Any], **options: Any
     ) -> str:
         """Make a container; its id. host: for `create_host_config`; more_host: keys that has no name for."""
-        with outage(f"cannot make a container of image {image!r}"):
+        with outage("cannot make a container"):
             host_config = self._api.create_host_config(**host)
             host_config.update(more_host)
             return str(self._api.create_container(image, host_config=host_config, **options)["Id"])
