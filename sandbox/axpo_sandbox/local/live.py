@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Mapping
 
 from axpo_sandbox.answers import checked_answer
-from axpo_sandbox.backend import Dead, survived
+from axpo_sandbox.backend import Dead, Stalled, patience, survived
 from axpo_sandbox.base import (
     EXITED,
     KILLED,
@@ -24,6 +24,7 @@ from axpo_sandbox.base import (
 )
 from axpo_sandbox.local.process import Answer, Process
 
+_TAKE_TIMEOUT_S = 1.0  # for a request: one that waits takes it at once
 _FILES_TIMEOUT_S = 60.0
 _SEED_TIMEOUT_S = 10.0
 _CHECK_TIMEOUT_S = 10.0
@@ -45,36 +46,26 @@ class Live:
         self._num_oom_kills_before = self._num_oom_kills()
         start_s = time.monotonic()
         request = {"op": "run", "code": code, **self._process_limit()}
-        try:
-            self.process.tell(request, max(timeout_s, 1.0))
-        except TimeoutError as error:
-            raise Dead("it does not take requests") from error
+        self.process.tell(request, patience(_TAKE_TIMEOUT_S))
         answer = self.process.await_answer(timeout_s, self._limits.output_bytes)
+        if answer.failure == "timeout" and self.process.is_behind:
+            raise Stalled("it did not get as far as the cell")
         return self._execution(answer, timeout_s, start_s)
 
     def write_files(self, files: Mapping[str, bytes]) -> None:
         """See `axpo_sandbox.backend.Live.write_files`."""
         encoded = {name: base64.b64encode(content).decode() for name, content in files.items()}
-        try:
-            answer = self.process.ask({"op": "files", "files": encoded}, _FILES_TIMEOUT_S)
-        except TimeoutError as error:
-            raise Dead("it does not write files") from error
+        answer = self.process.ask({"op": "files", "files": encoded}, patience(_FILES_TIMEOUT_S))
         if answer.get("ok") is not True:
             raise FilesRefused(f"could not write {', '.join(files)}: {str(answer.get('failed'))[:500]}")
 
     def reseed(self, seed: int) -> None:
         """See `axpo_sandbox.backend.Live.reseed`."""
-        try:
-            self.process.ask({"op": "seed", "seed": seed}, _SEED_TIMEOUT_S)
-        except TimeoutError as error:
-            raise Dead("it does not answer") from error
+        self.process.ask({"op": "seed", "seed": seed}, patience(_SEED_TIMEOUT_S))
 
     def check(self) -> None:
         """See `axpo_sandbox.backend.Live.check`."""
-        try:
-            answer = self.process.ask({"op": "check", **self._process_limit()}, _CHECK_TIMEOUT_S)
-        except TimeoutError as error:
-            raise Dead("it does not answer") from error
+        answer = self.process.ask({"op": "check", **self._process_limit()}, patience(_CHECK_TIMEOUT_S))
         if answer.get("ok") is not True:
             raise Dead("it cannot run cells any more")
 
