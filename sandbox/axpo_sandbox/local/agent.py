@@ -31,6 +31,7 @@ Folders = MountedFolders | PlainFolders
 
 _python = ctypes.PyDLL(None, use_errno=True)  # keeps the interpreter's lock during a call
 
+_MAX_PENDING_SIGNALS = 64
 # A family's snapshots and branches count as processes of its user too.
 MAX_FAMILY_PROCESSES = 512
 
@@ -122,8 +123,7 @@ class Agent:
         _close_all(fds[1:])
         self._children.clear()
         prctl(PR_SET_CHILD_SUBREAPER, 1)
-        with contextlib.suppress(OSError):  # code that made itself a session leader stays one
-            os.setpgid(0, 0)
+        os.setsid()  # a group of its own for signals, and one for the scheduler
         if isinstance(self.folders, MountedFolders):
             self.folders.branch({fds[0]}, key)
         else:
@@ -278,6 +278,7 @@ def limit_resources(limits: dict[str, Any]) -> None:
         (resource.RLIMIT_FSIZE, int(limits["file_bytes"])),
         (resource.RLIMIT_NOFILE, int(limits["num_open_files"])),
         (resource.RLIMIT_CORE, 0),
+        (resource.RLIMIT_SIGPENDING, _MAX_PENDING_SIGNALS),  # all processes of a user share theirs
         (resource.RLIMIT_MEMLOCK, 0),
     ):
         _, allowed = resource.getrlimit(kind)

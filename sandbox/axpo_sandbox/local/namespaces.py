@@ -13,7 +13,7 @@ import struct
 
 from axpo_sandbox.local.apart import part_descriptors, part_memory, shared_mappings
 from axpo_sandbox.local.folders import BOX, copy_tree, find_open_files, leftover_fds, reopen_files
-from axpo_sandbox.local.syscalls import PR_CAPBSET_DROP, PR_SET_DUMPABLE, prctl, syscall
+from axpo_sandbox.local.syscalls import PR_CAPBSET_DROP, be_dumpable, prctl, syscall
 
 NEWNS, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET = (
     0x20000,
@@ -97,7 +97,7 @@ def start_tree() -> None:
 def lock_in() -> None:
     """A user namespace of one user in which mounts made before cannot be changed. Raises OSError."""
     uid, gid = os.getuid(), os.getgid()
-    prctl(PR_SET_DUMPABLE, 1)  # otherwise our own /proc files are not ours
+    be_dumpable()
     unshare(NEWUSER | NEWNS)
     _map_ids(uid, gid)
 
