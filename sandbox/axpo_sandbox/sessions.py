@@ -121,7 +121,7 @@ class BackendSession(Closing):
                 else:
                     self._recover(can_wait=True)
             warnings, self._warnings = self._warnings, ()
-            return dataclasses.replace(execution, warnings=execution.warnings + warnings)
+            return dataclasses.replace(execution, warnings=execution.warnings + warnings, incidents=warnings)
 
     def write_files(self, files: Mapping[str, bytes]) -> None:
         """See `axpo_sandbox.base.Session.write_files`."""

@@ -19,7 +19,7 @@ _MAX_AT_ONCE = MAX_FDS // 3
 def freeze(live: Live) -> Node:
     """Fork a frozen process off a live one. Raises Dead."""
     (process,), answer = _fork(live.process, 1, frozen=True)
-    return Node(process, _lacking(answer))
+    return Node(process, _lacking({**answer, "files": process.hello.get("files")}))
 
 
 def thaw(node: Node, limits: Limits, num_branches: int, num_oom_kills: Callable[[], int]) -> list[Live]:
@@ -58,10 +58,18 @@ def _fork(parent: Process, num_forks: int, *, frozen: bool) -> tuple[list[Proces
 
 def _lacking(answer: Mapping[str, object]) -> tuple[str, ...]:
     """Sentences for the numbers in an untrusted answer."""
-    names = {"threads": "threads", "children": "child processes", "connections": "pipes or sockets"}
+    gone = "of the session do not exist in its branches"
+    sentences = {
+        "threads": f"threads {gone}",
+        "children": f"child processes {gone}",
+        "connections": f"pipes or sockets {gone}",
+        "timers": f"timers {gone}",
+        "files": "open files of the session could not be copied and are closed in its branches",
+        "databases": "SQLite databases are open: what holds them may be unable to write to them in branches, and should connect again",
+    }
     found = []
-    for key, words in names.items():
+    for key, sentence in sentences.items():
         number = answer.get(key)
         if isinstance(number, int) and number > 0:
-            found.append(f"{number} {words} of the session do not exist in its branches")
+            found.append(f"{number} {sentence}")
     return tuple(found)

@@ -134,10 +134,10 @@ class MountedFolders:
         self._replace(copy=False, key=0)
         os.chdir(BOX)
 
-    def branch(self, keep_fds: set[int], key: int) -> None:
+    def branch(self, keep_fds: set[int], key: int) -> int:
         """Copies of what is there; open files go on at the same number and offset, and nothing else is shared.
 
-        Raises OSError.
+        Returns how many open files could not. Raises OSError.
         """
         cwd = os.getcwd()
         files = find_open_files(self._writable, keep_fds)
@@ -146,8 +146,9 @@ class MountedFolders:
         unshare(NEWNS, key)
         self._replace(copy=True, key=key)
         os.chdir(cwd)
-        part_descriptors(leftover_fds(keep_fds | reopen_files(files)), BOX, left_device)
+        num_lost = part_descriptors(leftover_fds(keep_fds | reopen_files(files)), BOX, left_device)
         part_memory(mappings)
+        return num_lost
 
     def _replace(self, *, copy: bool, key: int) -> None:
         mount("tmpfs", _STAGE, "tmpfs", _NOSUID | _NODEV, self._options, key)

@@ -88,6 +88,7 @@ class Process:
         """quiet: nobody will read its output."""
         self.family = family
         self.pid = 0
+        self.hello: dict[str, Any] = {}  # what it said when it was ready
         self._pidfd = -1
         self._closed = False
         self._owner_pid = os.getpid()
@@ -131,7 +132,7 @@ class Process:
     def await_hello(self, timeout_s: float) -> None:
         """Wait until it is ready and get a firm hold of it. Raises Dead; Stalled after timeout_s."""
         try:
-            hello = self._receiver.wait(timeout_s)
+            self.hello = hello = self._receiver.wait(timeout_s)
             pid = self._receiver.sender_pid or 0
             self._pidfd = self._receiver.take_sender_pidfd()
             if hello.get("ok") is not True or pid <= 0:
