@@ -1,4 +1,4 @@
-"""Sessions in random states are forked: a branch answers as its session does, or a warning of the snapshot says why not."""
+"""Sessions in random states, forked: a branch answers as its session does, or a warning says why not."""
 
 import random
 from collections.abc import Iterator
@@ -20,6 +20,7 @@ class Thing:
     """whether a branch cannot do it in any case, where it is lost"""
 
 
+# ruff: noqa: E501 - one thing a line reads as a table
 THINGS = {
     "variables": Thing("v = {'a': [N, {N}]}; w = v['a']", "w.append(1); v"),
     "array": Thing("import numpy\na = numpy.arange(N + 9.0); view = a[::2]", "view += 1; a.sum()"),

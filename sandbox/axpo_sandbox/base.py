@@ -103,7 +103,7 @@ class Execution:
     warnings: tuple[str, ...] = ()
     """what was cut, left out or lost, one sentence each"""
     incidents: tuple[str, ...] = ()
-    """those of `warnings` that tell what befell the session beside the cell: for its user, not for who wrote the code"""
+    """those of `warnings` that tell what befell the session beside the cell: for its user, not for the code's author"""
 
 
 @dataclass(frozen=True, kw_only=True)

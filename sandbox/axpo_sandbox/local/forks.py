@@ -65,7 +65,7 @@ def _lacking(answer: Mapping[str, object]) -> tuple[str, ...]:
         "connections": f"pipes or sockets {gone}",
         "timers": f"timers {gone}",
         "files": "open files of the session could not be copied and are closed in its branches",
-        "databases": "SQLite databases are open: what holds them may be unable to write to them in branches, and should connect again",
+        "databases": "SQLite databases are open: connections to them may be unable to write in branches; connect again",
     }
     found = []
     for key, sentence in sentences.items():
