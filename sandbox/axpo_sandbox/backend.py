@@ -62,6 +62,12 @@ class HostDied(Dead):
     how = "died with what it ran on"
 
 
+class Starved(HostDied):
+    """The kernel killed it for memory, most of which others used."""
+
+    how = "was killed for memory that others use"
+
+
 class OutOfTime(Exception):
     """Cells could not be repeated before the deadline."""
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from axpo_sandbox.backend import Stalled, patience
 from axpo_sandbox.base import Limits
+from axpo_sandbox.local.cgroup import MemoryState
 from axpo_sandbox.local.live import Live
 from axpo_sandbox.local.process import Node, Process, spawn
 from axpo_sandbox.local.wire import MAX_FDS
@@ -22,7 +23,7 @@ def freeze(live: Live) -> Node:
     return Node(process, _lacking({**answer, "files": process.hello.get("files")}))
 
 
-def thaw(node: Node, limits: Limits, num_branches: int, num_oom_kills: Callable[[], int]) -> list[Live]:
+def thaw(node: Node, limits: Limits, num_branches: int, memory: Callable[[], MemoryState]) -> list[Live]:
     """Fork live processes off a frozen one, all or none. Raises Dead."""
     branches: list[Live] = []
     try:
@@ -32,7 +33,7 @@ def thaw(node: Node, limits: Limits, num_branches: int, num_oom_kills: Callable[
             while len(branches) < num_branches:
                 num_now = min(num_branches - len(branches), _MAX_AT_ONCE)
                 processes, _ = _fork(node.process, num_now, frozen=False)
-                branches.extend(Live(process, limits, num_oom_kills) for process in processes)
+                branches.extend(Live(process, limits, memory) for process in processes)
         finally:
             node.lock.release()
     except BaseException:
