@@ -18,6 +18,7 @@ from axpo_algo.engines import ENGINES
 from axpo_algo.environments import make_env
 from axpo_algo.policies import check_policy
 from axpo_env.messages import format_action, format_call
+from axpo_env.tools.interpreter import sandbox_name
 from axpo_sandbox.names import unknown_name
 
 __all__ = ["check_env", "check_new_folder", "check_new_file", "check_training", "check_engine", "checking"]
@@ -94,10 +95,7 @@ def _check_sandbox(env: Any) -> None:
         env.reset(options={"index": 0})
     *_, info = env.step(format_action("", format_call("python", {"code": "1"})))
     if info["outage"] is not None:
-        name = (
-            env.config.sandbox if isinstance(env.config.sandbox, str) else type(env.config.sandbox).__name__
-        )
-        outage = " ".join(info["outage"].split()).rstrip(".")
+        name, outage = sandbox_name(env.config.sandbox), " ".join(info["outage"].split()).rstrip(".")
         raise ConfigError(
             f"env.kwargs.sandbox: the python tool needs the sandbox {name!r}, which does not work here: {outage}. "
             "Mend it, name another (env.kwargs.sandbox), or leave python out of env.kwargs.tools"

@@ -7,7 +7,7 @@ time; any number of environments may run at once and share task source, sandbox 
 
 import copy
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import PurePath
 from typing import Any
@@ -59,7 +59,9 @@ class EnvConfig:
         None  # of an image as the policy sees it; None: a generated level's, or MAX_PIXELS
     )
     tool_time_limit_s: float | None = None  # seconds of an episode's tools together; None: no limit
-    sandbox: Any = "local"  # a backend's name (one sandbox per process, made when used), or a ready Sandbox
+    # A backend's name, or a mapping with its options, {"backend": "docker", "image": ...}: one sandbox per process, made
+    # when it is used. Or a ready Sandbox.
+    sandbox: Any = "local"
 
     def __post_init__(self) -> None:
         for name in ("split", "variant"):
@@ -261,7 +263,7 @@ class ToolEnv(gym.Env[Observation, str]):
     def _new_interpreter(self, task: Task, origin: FrozenInterpreter | Branch | None = None) -> Interpreter:
         sandbox = self.config.sandbox
         open_sandbox: Callable[[], Any] = (
-            (lambda: shared_sandbox(sandbox)) if isinstance(sandbox, str) else (lambda: sandbox)
+            (lambda: shared_sandbox(sandbox)) if isinstance(sandbox, str | Mapping) else (lambda: sandbox)
         )
         return Interpreter(open_sandbox, seed=task.index, origin=origin)
 

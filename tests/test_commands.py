@@ -85,6 +85,26 @@ MISTAKES = {
         "sft.phases.0: unknown difficulty of charts 'nano-place'; known: easy, hard, medium, nano, nano-places; "
         "nearest: nano-places"
     ),
+    "train env.kwargs.sandbox=dokcer": (
+        "env: sandbox: unknown sandbox 'dokcer'; known: docker, e2b, local; nearest: docker"
+    ),
+    "train env.kwargs.sandbox.image=x": (
+        "env: sandbox: a mapping must name a backend (local, docker, e2b), got image without 'backend'"
+    ),
+    "evaluate policy.path=oracle env.kwargs.sandbox.backend=docker env.kwargs.sandbox.imag=x": (
+        "env: sandbox: unknown option of the docker sandbox 'imag'; known: fallback, image, limits, num_cpus, preload, "
+        "profile, python, quiet, start_timeout_s, total_memory_bytes, total_processes; nearest: image"
+    ),
+    "train env.kwargs.sandbox.backend=docker env.kwargs.sandbox.total_processes=0": (
+        "env: sandbox: total_processes must be a positive whole number, not 0"
+    ),
+    "sft env.kwargs.sandbox.backend=local env.kwargs.sandbox.limits.memory=1": (
+        "env: sandbox: unknown limit 'memory'; known: file_bytes, image_pixels, memory_bytes, num_images, "
+        "num_open_files, num_processes, output_bytes, timeout_s, workdir_bytes; nearest: memory_bytes"
+    ),
+    "train env.kwargs.sandbox.backend=e2b env.kwargs.sandbox.api_key=secret": (
+        "env.kwargs.sandbox.api_key is not taken: settings are kept in files; set E2B_API_KEY instead"
+    ),
     # settings of their own
     "train env.split=trian": f"env.split: unknown split 'trian'; {SPLITS}; nearest: train",
     "train env.evaluation_split=tset": f"env.evaluation_split: unknown split 'tset'; {SPLITS}; nearest: test",

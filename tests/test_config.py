@@ -93,6 +93,21 @@ def test_a_free_mapping_takes_any_key_and_keeps_its_defaults() -> None:
     assert car.extras == {"radio": True, "max_px": 5000, "tools": ["zoom", "python"]}
 
 
+def test_a_sandbox_and_its_options_come_from_a_file_or_the_command_line(tmp_path: Path) -> None:
+    file = tmp_path / "docker.yaml"
+    file.write_text(
+        "env:\n  kwargs:\n    sandbox: {backend: docker, image: 'a/b:1', limits: {memory_bytes: 1000}}\n"
+    )
+    given = load_config(["--config", str(file), "env.kwargs.sandbox.total_processes=99"], TrainConfig)
+    wanted = {"backend": "docker", "image": "a/b:1", "limits": {"memory_bytes": 1000}, "total_processes": 99}
+    assert given.env.kwargs["sandbox"] == wanted
+    line = "env.kwargs.sandbox={backend: docker, image: 'a/b:1', limits: {memory_bytes: 1000}, total_processes: 99}"
+    assert load_config([line], TrainConfig).env.kwargs["sandbox"] == wanted
+    assert load_config(["--config", str(file), "env.kwargs.sandbox=local"], TrainConfig).env.kwargs == {
+        "sandbox": "local"
+    }
+
+
 @pytest.mark.parametrize(
     ("argv", "fast"),
     [

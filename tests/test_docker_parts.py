@@ -20,7 +20,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from axpo_sandbox import Execution, FilesRefused, Limits, SandboxUnavailable, contract, make_sandbox
+from axpo_sandbox import (
+    Execution,
+    FilesRefused,
+    Isolation,
+    Limits,
+    SandboxUnavailable,
+    contract,
+    make_sandbox,
+)
 from axpo_sandbox.backend import Dead, HostDied
 from axpo_sandbox.docker import image, profiles, reaper, remote
 from axpo_sandbox.docker.bundle import bundle
@@ -39,7 +47,7 @@ from axpo_sandbox.docker.frames import (
 )
 from axpo_sandbox.docker.link import Link
 from axpo_sandbox.docker.probe import checked_findings, probe
-from axpo_sandbox.docker.relay import to_wire
+from axpo_sandbox.docker.relay import Relay, to_wire
 from axpo_sandbox.docker.remote import RemoteLive, checked_execution
 from axpo_sandbox.local import seccomp
 from axpo_sandbox.scripted import ScriptedSandbox
@@ -236,6 +244,19 @@ def test_a_relay_that_ends_says_its_last_words() -> None:
     assert len(str(raised.value)) < 8300
 
 
+def test_last_words_are_heard_by_who_cannot_send_any_more() -> None:
+    ours, theirs = socket.socketpair()
+    link = Link(ours)
+    with theirs:
+        theirs.shutdown(socket.SHUT_RD)  # it takes no more, and has not been read yet
+        heard = threading.Timer(0.2, lambda: (theirs.sendall(wrapped(STDERR, b"too old")), theirs.close()))
+        heard.start()
+        with pytest.raises(Dead, match=r"^the container ended; its last words: too old$"):
+            link.ask({"op": "x"}, 20)
+        heard.join()
+    link.close()
+
+
 def test_a_broken_link_wakes_everyone_who_waits() -> None:
     liar = Liar(always(b""))
     deaths: list[str] = []
@@ -345,6 +366,7 @@ def test_only_the_relay_can_tell_of_a_death() -> None:
         ({"failed": "dead", "message": "m"}, Dead),
         ({"failed": "files", "message": "m"}, FilesRefused),
         ({"failed": "unavailable", "message": "m"}, SandboxUnavailable),
+        ({"failed": "host", "message": "m"}, HostDied),
         ({"failed": ["x"], "message": "m"}, Dead),
         ({"ok": 1, "message": "m" * 5000}, Dead),
         ({}, Dead),
@@ -356,6 +378,69 @@ def test_what_the_relay_cannot_do_is_an_error(answer: dict[str, Any], kind: type
         remote.ask(liar.link, {"op": "x"}, 20)
     assert len(str(raised.value)) <= 1000
     liar.link.close()
+
+
+class Refusing:
+    """A local sandbox whose every operation fails so."""
+
+    isolation = Isolation(tier="namespaces")
+
+    def __init__(self, error: Exception) -> None:
+        self._error = error
+
+    def start(self, seed: int, limits: Limits) -> None:
+        raise self._error
+
+
+START = {"op": "start", "live": 1, "seed": 1, "limits": {}, "num_processes": 9}
+
+
+@pytest.mark.parametrize(
+    ("error", "failed"),
+    [(HostDied("m"), "host"), (Dead("m"), "dead"), (SandboxUnavailable("m"), "unavailable")],
+)
+def test_whose_fault_it_was_is_told_apart(error: Exception, failed: str) -> None:
+    relay = Relay()
+    relay._sandbox = Refusing(error)  # type: ignore[assignment]
+    assert relay.answer(START) == {"failed": failed, "message": "m"}
+
+
+PROCESSES = (
+    ". All sessions together use {} of 4096 processes and threads: raise total_processes, lower limits.num_processes, "
+    "or let fewer sessions run"
+)
+MEMORY = (
+    ". All sessions together use {} of 700 MiB of memory: raise total_memory_bytes, lower limits.memory_bytes, or let "
+    "fewer sessions run"
+)
+
+
+@pytest.mark.parametrize(
+    ("files", "text"),
+    [
+        ({"pids/pids.current": "4096", "pids/pids.max": "4096"}, PROCESSES.format(4096)),
+        ({"pids.current": "4090", "pids.max": "4096"}, PROCESSES.format(4090)),
+        ({"pids.current": "4000", "pids.max": "4096"}, ""),
+        ({"pids.current": "4096", "pids.max": "max"}, ""),
+        (
+            {"memory/memory.usage_in_bytes": str(690 << 20), "memory/memory.limit_in_bytes": str(700 << 20)},
+            MEMORY.format(690),
+        ),
+        ({"memory.current": str(100 << 20), "memory.max": str(700 << 20)}, ""),
+        ({}, ""),
+    ],
+)
+def test_a_container_that_is_full_says_which_option_raises_its_limit(
+    files: dict[str, str], text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, content in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(content + "\n")
+    monkeypatch.setattr("axpo_sandbox.docker.relay._GROUP", tmp_path)
+    relay = Relay()
+    error = SandboxUnavailable("it could not fork: [Errno 11] Resource temporarily unavailable")
+    relay._sandbox = Refusing(error)  # type: ignore[assignment]
+    assert relay.answer(START) == {"failed": "unavailable", "message": f"{error}{text}"}
 
 
 @pytest.mark.parametrize(
@@ -505,6 +590,13 @@ def test_names_of_images_have_tags(name: str, parts: tuple[str, str]) -> None:
         ({"profile": "nestd"}, "nearest: nested"),
         ({"fallback": "x"}, "known: replay, snapshot"),
         ({"limits": {"timeout": 1}}, "nearest: timeout_s"),
+        ({"memory": 1 << 30}, "nearest: total_memory_bytes"),
+        ({"num_cpus": 0}, "num_cpus must be a positive number or null, not 0"),
+        (
+            {"total_memory_bytes": 8e9},
+            "total_memory_bytes must be a positive whole number or null, not 8000000000.0",
+        ),
+        ({"image": " "}, "image must be a text that is not empty, not ' '"),
     ],
 )
 def test_wrong_options_are_refused_by_name(options: dict[str, Any], message: str) -> None:

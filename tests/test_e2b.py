@@ -140,8 +140,8 @@ def test_the_key_may_be_an_option_and_is_not_shown(server: Server, monkeypatch: 
     [
         ({"templat": "x"}, "unknown option of the e2b sandbox 'templat'"),
         ({"fallback": "replays"}, "nearest: replay"),
-        ({"lifetime_s": 0}, "lifetime_s must be positive, not 0"),
-        ({"max_retries": -1}, "max_retries must not be negative: -1"),
+        ({"lifetime_s": 0}, "lifetime_s must be a positive whole number, not 0"),
+        ({"max_retries": -1}, "max_retries must be a non-negative whole number, not -1"),
         ({"limits": {"memory": 1}}, "nearest: memory_bytes"),
     ],
 )

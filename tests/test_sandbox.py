@@ -3,6 +3,7 @@
 import contextlib
 import json
 from collections.abc import Iterator
+from typing import Any
 
 import e2b_server
 import pytest
@@ -15,6 +16,7 @@ from axpo_sandbox import (
     Sandbox,
     SessionClosed,
     SnapshotReleased,
+    check_options,
     journal,
     make_sandbox,
 )
@@ -98,12 +100,64 @@ def test_contract_command_fails_if_a_promise_is_broken(
         (lambda: make_sandbox("local", fallback="snap"), "nearest: snapshot"),
         (lambda: make_sandbox("local", limits={"timeout": 1}), "nearest: timeout_s"),
         (lambda: Limits(num_images=0), "limit num_images must be a positive whole number, not 0"),
+        (
+            lambda: Limits(timeout_s=float("inf")),
+            "limit timeout_s must be a positive number of at most 1e+06, not inf",
+        ),
+        (
+            lambda: make_sandbox("local", limits=5),
+            "limits must be Limits or a mapping of single ones, not 5",
+        ),
     ],
 )
 def test_wrong_options_are_refused_by_name(call: object, message: str) -> None:
     with pytest.raises(ValueError) as raised:
         call()  # type: ignore[operator]
     assert message in str(raised.value)
+
+
+NUMBERS = {
+    "local": ("total_memory_bytes", "total_processes", "start_timeout_s"),
+    "docker": ("total_memory_bytes", "total_processes", "start_timeout_s", "num_cpus"),
+    "e2b": ("lifetime_s", "max_retry_s", "grace_s", "start_timeout_s"),
+}
+
+
+@pytest.mark.parametrize(("name", "option"), [(name, option) for name in NUMBERS for option in NUMBERS[name]])
+@pytest.mark.parametrize("value", [0, -1, float("nan"), float("inf"), "1", True])
+def test_numbers_of_every_backend_are_positive_and_finite(name: str, option: str, value: Any) -> None:
+    with pytest.raises(ValueError, match=rf"^{option} must be a positive .*number.*, not ") as raised:
+        make_sandbox(name, **{option: value})
+    assert str(raised.value).endswith(f", not {value!r}")
+
+
+@pytest.mark.parametrize("name", BACKENDS)
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("start_timeout_s", 1e7, "start_timeout_s must be at most 1e+06 s, not 10000000.0"),
+        ("quiet", "yes", "quiet must be true or false, not 'yes'"),
+        ("preload", "numpy", "preload must be a sequence of names, not 'numpy'"),
+        ("preload", [1], "preload must be a sequence of names, not (1,)"),
+        ("fallback", 1, "fallback must be a text that is not empty, not 1"),
+    ],
+)
+def test_options_of_every_backend_have_the_type_they_say(
+    name: str, option: str, value: Any, message: str
+) -> None:
+    with pytest.raises(ValueError) as raised:
+        make_sandbox(name, **{option: value})
+    assert str(raised.value) == message
+
+
+@pytest.mark.parametrize("name", BACKENDS)
+def test_a_config_can_be_told_from_another(name: str) -> None:
+    default = check_options(name, {})
+    same = check_options(
+        name, {"limits": {"timeout_s": default.limits.timeout_s}, "preload": list(default.preload)}
+    )
+    assert (default, hash(default)) == (same, hash(same))
+    assert check_options(name, {"quiet": True}) != default
 
 
 def test_limits_change_single_fields() -> None:

@@ -7,6 +7,7 @@ import pytest
 from axpo_env import views
 from axpo_env.caches import SizedCache
 from axpo_env.messages import format_action, format_call
+from axpo_env.tools.interpreter import sandbox_name, shared_sandbox
 from axpo_env.views import decode_image, encode_png
 from axpo_sandbox import Execution, ExecutionError, FilesRefused, SandboxUnavailable, SessionLost
 
@@ -173,3 +174,63 @@ def test_what_the_policy_broke_is_told_and_tried_again(script, why):
     assert [sorted(call[1]) for call in session.calls if call[0] == "write_files"][1:] == [
         ["image_1.png"]
     ] * 2
+
+
+@pytest.fixture
+def made(monkeypatch):
+    """What `make_sandbox` was called with; nothing is started."""
+    calls = []
+
+    def make_sandbox(name, **options):
+        calls.append((name, options))
+        return ScriptedSession(None, Execution(), Execution(stdout="ran"))
+
+    monkeypatch.setattr("axpo_env.tools.interpreter.make_sandbox", make_sandbox)
+    monkeypatch.setattr("axpo_env.tools.interpreter._shared", {})
+    return calls
+
+
+def test_a_sandbox_may_be_named_with_its_options(made):
+    sandbox = {"backend": "docker", "image": "mine:1", "limits": {"memory_bytes": 1 << 28}}
+    env = gym.make("AXPO/ChartQA-Tools-v0", difficulty="nano", sandbox=sandbox).unwrapped
+    assert made == []
+    env.reset(options={"index": 0})
+    assert env.step(python("1"))[0]["text"] == "ran"
+    assert made == [("docker", {"image": "mine:1", "limits": {"memory_bytes": 1 << 28}})]
+    assert sandbox["backend"] == "docker" and sandbox_name(sandbox) == "docker"
+
+
+def test_equal_options_share_one_sandbox(made):
+    first = shared_sandbox("docker")
+    assert shared_sandbox({"backend": "docker"}) is first
+    assert shared_sandbox({"backend": "docker", "image": "axpo-sandbox:latest"}) is first
+    other = shared_sandbox({"backend": "docker", "total_processes": 9})
+    assert other is not first and shared_sandbox({"total_processes": 9, "backend": "docker"}) is other
+    assert shared_sandbox("local") not in (first, other)
+    assert made == [("docker", {}), ("docker", {"total_processes": 9}), ("local", {})]
+
+
+@pytest.mark.parametrize(
+    ("sandbox", "error", "message"),
+    [
+        (
+            {"backend": "dokcer"},
+            ValueError,
+            "unknown sandbox 'dokcer'; known: docker, e2b, local; nearest: docker",
+        ),
+        ({"image": "x"}, ValueError, "must name a backend (local, docker, e2b), got image without 'backend'"),
+        ({}, ValueError, "must name a backend (local, docker, e2b), got nothing without 'backend'"),
+        ({"backend": "docker", "profil": "nested"}, ValueError, "nearest: profile"),
+        (
+            {"backend": "local", "total_memory_bytes": 0},
+            ValueError,
+            "sandbox: total_memory_bytes must be a positive",
+        ),
+        (5, TypeError, "a backend's name (local, docker, e2b), a mapping of it and its options"),
+    ],
+)
+def test_a_sandbox_that_cannot_be_is_refused_at_once(made, sandbox, error, message):
+    with pytest.raises(error) as raised:
+        gym.make("AXPO/ChartQA-Tools-v0", sandbox=sandbox)
+    assert message in str(raised.value)
+    assert made == []

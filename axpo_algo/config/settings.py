@@ -66,10 +66,15 @@ _SET_ELSEWHERE = {
 
 
 def _no_keyword_of_ours(where: str, kwargs: Mapping[str, Any]) -> None:
-    """Raises ValueError for a keyword that the commands set from another setting."""
+    """Raises ValueError for a keyword that the commands set from another setting, and for a secret."""
     for name, setting in _SET_ELSEWHERE.items():
         if name in kwargs:
             raise ValueError(f"{where}.{name} is not taken (got {kwargs[name]!r}): set {setting}")
+    sandbox = kwargs.get("sandbox")
+    if isinstance(sandbox, Mapping) and "api_key" in sandbox:
+        raise ValueError(
+            f"{where}.sandbox.api_key is not taken: settings are kept in files; set E2B_API_KEY instead"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,8 +84,8 @@ class EnvConfig:
     id: str = "AXPO/ChartQA-Tools-v0"
     """a registered Gymnasium id"""
     kwargs: Mapping[str, Any] = field(default_factory=dict)
-    """passed to gymnasium.make: source, tools, max_pixels (px), sandbox, ...; not split and max_turns, which have
-    settings of their own"""
+    """passed to gymnasium.make: source, tools, max_pixels (px), sandbox (a backend's name, or a mapping such as
+    {backend: docker, image: NAME}), ...; not split and max_turns, which have settings of their own"""
     split: str = "train"
     """split that training draws from"""
     evaluation_split: str = "test"

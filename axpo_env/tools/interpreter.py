@@ -11,45 +11,85 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from axpo_env.names import shorten, unknown_name
+from axpo_env.names import shorten
 from axpo_env.tools.base import ToolUnavailable
-from axpo_sandbox import BACKENDS, Execution, FilesRefused, Sandbox, SandboxError, Session, make_sandbox
+from axpo_sandbox import (
+    BACKENDS,
+    Execution,
+    FilesRefused,
+    Sandbox,
+    SandboxError,
+    Session,
+    check_options,
+    make_sandbox,
+)
 from axpo_sandbox import Snapshot as SandboxSnapshot
 
 Result = TypeVar("Result")
 
 logger = logging.getLogger(__name__)
 
-_shared: dict[tuple[int, str], Sandbox] = {}  # (process id, backend name) -> sandbox
+_shared: dict[tuple[int, Any], Sandbox] = {}  # (process id, config of the backend) -> sandbox
 _shared_lock = threading.Lock()
 
 
-def shared_sandbox(name: str) -> Sandbox:
-    """This process's one sandbox of backend `name`, made on first use and closed at exit. Thread-safe."""
-    key = (os.getpid(), name)  # a forked child must not use its parent's
+def shared_sandbox(given: str | Mapping[str, Any]) -> Sandbox:
+    """This process's one sandbox of that backend and these options, made on first use and closed at exit.
+
+    given: as `check_sandbox` allows. Thread-safe.
+    """
+    name, options = _backend_of(given)
+    key = (os.getpid(), check_options(name, options))  # a forked child must not use its parent's
     with _shared_lock:
         if key not in _shared:
-            _shared[key] = outage_as_unavailable(lambda: make_sandbox(name))
+            _shared[key] = outage_as_unavailable(lambda: make_sandbox(name, **options))
             atexit.register(_close_shared, key)
         return _shared[key]
 
 
 def check_sandbox(sandbox: object) -> None:
-    """Raises ValueError for a name that no backend goes by, TypeError for what is neither name, sandbox nor None."""
-    if isinstance(sandbox, str):
-        if sandbox not in BACKENDS:
-            raise ValueError(unknown_name("sandbox", sandbox, BACKENDS))
+    """Raises for what the keyword `sandbox` does not take: a backend's name, a mapping, a ready Sandbox, or None.
+
+    A mapping has the backend's name under "backend" and its options beside it, for example
+    `{"backend": "docker", "image": "axpo-sandbox:latest", "total_processes": 8192}`. ValueError for an unknown
+    backend or option or a value that is not allowed, TypeError for anything else.
+    """
+    if isinstance(sandbox, str | Mapping):
+        name, options = _backend_of(sandbox)
+        try:
+            check_options(name, options)
+        except ValueError as error:
+            raise ValueError(f"sandbox: {error}") from error
     elif sandbox is not None and (
         isinstance(sandbox, type) or not callable(getattr(sandbox, "session", None))
     ):
         raise TypeError(
-            f"sandbox is a backend's name ({', '.join(BACKENDS)}) or a ready Sandbox, not {shorten(sandbox)}"
+            f"sandbox must be a backend's name ({', '.join(BACKENDS)}), a mapping of it and its options such as "
+            f"{{'backend': 'docker', 'image': NAME}}, or a ready Sandbox, not {shorten(sandbox)}"
         )
 
 
-def _close_shared(key: tuple[int, str]) -> None:
+def sandbox_name(sandbox: object) -> str:
+    """What to call a sandbox that `check_sandbox` accepts: its backend, or a ready one's class."""
+    return _backend_of(sandbox)[0] if isinstance(sandbox, str | Mapping) else type(sandbox).__name__
+
+
+def _backend_of(given: str | Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """(backend, options) of a name or a mapping. Raises ValueError for a mapping that names no backend."""
+    if isinstance(given, str):
+        return given, {}
+    options = dict(given)
+    if "backend" not in options:
+        keys = ", ".join(map(str, options)) or "nothing"
+        raise ValueError(
+            f"sandbox: a mapping must name a backend ({', '.join(BACKENDS)}), got {keys} without 'backend'"
+        )
+    return options.pop("backend"), options
+
+
+def _close_shared(key: tuple[int, Any]) -> None:
     with _shared_lock:
         sandbox = _shared.pop(key, None) if key[0] == os.getpid() else None
     if sandbox is not None:

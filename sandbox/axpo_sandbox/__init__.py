@@ -9,6 +9,7 @@ Importing this loads the standard library alone and starts nothing. Tasks, tools
 others.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 from axpo_sandbox.base import (
@@ -55,10 +56,31 @@ __all__ = [
     "SnapshotRefused",
     "SnapshotReleased",
     "UnisolatedRefused",
+    "check_options",
     "make_sandbox",
 ]
 
 BACKENDS = ("local", "docker", "e2b")
+
+
+def check_options(name: str, options: Mapping[str, Any]) -> Any:
+    """The config that backend `name` makes of its options, a frozen dataclass; nothing is started.
+
+    Raises ValueError for an unknown name or option, or a value that is not allowed.
+    """
+    if name == "local":
+        from axpo_sandbox.local.config import LocalConfig
+
+        return LocalConfig.of(options)
+    if name == "docker":
+        from axpo_sandbox.docker.config import DockerConfig
+
+        return DockerConfig.of(options)
+    if name == "e2b":
+        from axpo_sandbox.e2b.config import E2BConfig
+
+        return E2BConfig.of(options)
+    raise ValueError(unknown_name("sandbox", name, BACKENDS))
 
 
 def make_sandbox(name: str, **options: Any) -> Sandbox:
@@ -68,21 +90,15 @@ def make_sandbox(name: str, **options: Any) -> Sandbox:
     ValueError for an unknown name or option, SandboxUnavailable if it cannot start, UnisolatedRefused if it
     would not hold.
     """
+    config = check_options(name, options)
     if name == "local":
         from axpo_sandbox.local.client import LocalSandbox
-        from axpo_sandbox.local.config import LocalConfig
 
-        return LocalSandbox(LocalConfig.of(options))
+        return LocalSandbox(config)
     if name == "docker":
         from axpo_sandbox.docker.client import DockerSandbox
-        from axpo_sandbox.docker.config import DockerConfig
 
-        return DockerSandbox(DockerConfig.of(options))
-    if name == "e2b":
-        from axpo_sandbox.e2b.config import E2BConfig
+        return DockerSandbox(config)
+    from axpo_sandbox.e2b.client import E2BSandbox
 
-        config = E2BConfig.of(options)
-        from axpo_sandbox.e2b.client import E2BSandbox
-
-        return E2BSandbox(config)
-    raise ValueError(unknown_name("sandbox", name, BACKENDS))
+    return E2BSandbox(config)

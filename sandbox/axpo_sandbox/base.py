@@ -11,7 +11,9 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Protocol, Self, runtime_checkable
 
-from axpo_sandbox.names import unknown_name
+from axpo_sandbox.names import shorten, unknown_name
+
+MAX_SECONDS = 1e6  # what poll and sockets can wait
 
 # The names an `ExecutionError` has when the interpreter did not live to say its own. In each case the session
 # is put back to the moment before the cell: it costs that cell, its variables and its files, and no more.
@@ -132,16 +134,19 @@ class Limits:
     def __post_init__(self) -> None:
         for item in dataclasses.fields(self):
             value = getattr(self, item.name)
-            kinds = (int, float) if item.name == "timeout_s" else (int,)
-            if isinstance(value, bool) or not isinstance(value, kinds) or not value > 0:
-                kind = "number" if item.name == "timeout_s" else "whole number"
-                raise ValueError(f"limit {item.name} must be a positive {kind}, not {value!r}")
+            is_time = item.name == "timeout_s"
+            kinds, most = ((int, float), MAX_SECONDS) if is_time else ((int,), float("inf"))
+            if isinstance(value, bool) or not isinstance(value, kinds) or not 0 < value <= most:
+                kind = f"number of at most {MAX_SECONDS:g}" if is_time else "whole number"
+                raise ValueError(f"limit {item.name} must be a positive {kind}, not {shorten(value)}")
 
     @classmethod
     def of(cls, given: "Limits | Mapping[str, Any] | None", default: "Limits | None" = None) -> "Limits":
         """`given` as Limits; a mapping changes fields of `default`. Raises ValueError on unknown keys."""
         if isinstance(given, Limits):
             return given
+        if not isinstance(given, Mapping | None):
+            raise ValueError(f"limits must be Limits or a mapping of single ones, not {shorten(given)}")
         default = default or cls()
         names = [item.name for item in dataclasses.fields(cls)]
         for key in given or {}:

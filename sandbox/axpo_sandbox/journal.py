@@ -17,13 +17,12 @@ from pathlib import PurePosixPath
 from typing import Any, Protocol
 
 from axpo_sandbox.backend import OutOfTime, patience, survived
-from axpo_sandbox.base import TIMEOUT, Divergence, Execution, Limits
+from axpo_sandbox.base import MAX_SECONDS, TIMEOUT, Divergence, Execution, Limits
 
 FORMAT = "axpo-sandbox-journal"
 VERSION = 1
 # A cell that finished in time once may be slower elsewhere.
 REPLAY_SLACK_FACTOR = 3.0
-MAX_TIMEOUT_S = 1e6  # what poll and sockets can wait
 REPLAY_SLACK_S = 5.0
 
 _ADDRESS = re.compile(r"\b0x[0-9a-f]{6,16}\b")
@@ -209,9 +208,9 @@ def _entry_from_json(raw: Mapping[str, Any]) -> Entry:
     if kind == "cell":
         found = {str(name): str(digest) for name, digest in raw["digests"].items()}
         timeout_s = float(raw["timeout_s"])
-        if not 0 < timeout_s <= MAX_TIMEOUT_S:
+        if not 0 < timeout_s <= MAX_SECONDS:
             raise ValueError(
-                f"a cell's timeout_s must be positive and at most {MAX_TIMEOUT_S:g}, not {timeout_s}"
+                f"a cell's timeout_s must be positive and at most {MAX_SECONDS:g}, not {timeout_s}"
             )
         return Cell(code=str(raw["code"]), timeout_s=timeout_s, digests=found)
     if kind == "files":

@@ -1,11 +1,14 @@
-"""What the options of all backends have in common: which packages are warm, what a session falls back to."""
+"""What the options of all backends have in common: how they are checked, and the defaults they share."""
 
 import dataclasses
-from collections.abc import Mapping
+import math
+import types
+import typing
+from collections.abc import Collection, Mapping
 from typing import Any, TypeVar
 
-from axpo_sandbox.base import Limits
-from axpo_sandbox.names import unknown_name
+from axpo_sandbox.base import MAX_SECONDS, Limits
+from axpo_sandbox.names import shorten, unknown_name
 
 FALLBACKS = ("snapshot", "replay")
 PRELOAD = ("numpy", "scipy", "sympy", "pandas", "matplotlib", "PIL")
@@ -23,14 +26,46 @@ def config_of(kind: type[Config], backend: str, options: Mapping[str, Any]) -> C
         if key not in names:
             raise ValueError(unknown_name(f"option of the {backend} sandbox", key, names))
     given = dict(options)
-    if isinstance(given.get("preload"), str):
-        raise ValueError(f"preload must be a sequence of package names, not the string {given['preload']!r}")
     given["limits"] = Limits.of(given.get("limits"))
-    given["preload"] = tuple(given.get("preload", PRELOAD))
+    if isinstance(given.get("preload"), Collection) and not isinstance(given["preload"], str):
+        given["preload"] = tuple(given["preload"])
     return kind(**given)
 
 
-def check_fallback(fallback: str) -> None:
-    """Raises ValueError unless it is one of FALLBACKS."""
-    if fallback not in FALLBACKS:
-        raise ValueError(unknown_name("fallback", fallback, FALLBACKS))
+def check_options(config: Any, *, zero_allowed: Collection[str] = ()) -> None:
+    """Raises ValueError for a field of a config dataclass that is not what its annotation says: numbers are finite
+    and positive, texts not empty, and `fallback` is one of FALLBACKS. zero_allowed: fields that may be 0.
+    """
+    for name, annotation in typing.get_type_hints(type(config)).items():
+        value = getattr(config, name)
+        may_be_zero = name in zero_allowed
+        expected = _expected(annotation, value, is_seconds=name.endswith("_s"), may_be_zero=may_be_zero)
+        if expected:
+            raise ValueError(f"{name} must be {expected}, not {shorten(value)}")
+    if config.fallback not in FALLBACKS:
+        raise ValueError(unknown_name("fallback", config.fallback, FALLBACKS))
+
+
+def _expected(annotation: Any, value: Any, *, is_seconds: bool, may_be_zero: bool) -> str:
+    """What a value should have been; "" where it is."""
+    kinds = typing.get_args(annotation) if isinstance(annotation, types.UnionType) else (annotation,)
+    (kind,) = (kind for kind in kinds if kind is not types.NoneType)
+    if value is None and len(kinds) > 1:
+        return ""
+    if kind in (int, float):
+        sign = "non-negative" if may_be_zero else "positive"
+        words = f"a {sign} {'whole number' if kind is int else 'number'}"
+        fits = isinstance(value, int | kind) and not isinstance(value, bool) and math.isfinite(value)
+        fits = fits and (value > 0 or (may_be_zero and value == 0))
+        if fits and is_seconds and value > MAX_SECONDS:
+            fits, words = False, f"at most {MAX_SECONDS:g} s"
+    elif kind is bool:
+        fits, words = isinstance(value, bool), "true or false"
+    elif kind is str:
+        fits, words = isinstance(value, str) and value.strip() != "", "a text that is not empty"
+    elif kind is Limits:
+        fits, words = isinstance(value, Limits), "Limits"
+    else:  # tuple[str, ...]
+        fits = isinstance(value, tuple) and all(isinstance(item, str) for item in value)
+        words = "a sequence of names"
+    return "" if fits else words + (" or null" if len(kinds) > 1 else "")

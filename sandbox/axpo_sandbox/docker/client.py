@@ -7,13 +7,14 @@ import itertools
 import os
 import warnings
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from axpo_sandbox import journal as journals
 from axpo_sandbox.backend import Dead
 from axpo_sandbox.backend import Live as LiveProtocol
 from axpo_sandbox.base import Isolation, Limits, SandboxUnavailable, UnisolatedRefused
 from axpo_sandbox.docker import durable, remote
+from axpo_sandbox.docker.advice import advice
 from axpo_sandbox.docker.bundle import bundle
 from axpo_sandbox.docker.config import DockerConfig
 from axpo_sandbox.docker.container import Container
@@ -42,11 +43,10 @@ class Inside:
             request = {"op": "open", "preload": list(config.preload), "timeout_s": config.start_timeout_s}
             answer = remote.ask(self.link, request, config.start_timeout_s + _ANSWER_SLACK_S)
             self.findings: Findings = checked_findings(answer)
-        except (Dead, ValueError) as error:
+        except (Dead, ValueError, SandboxUnavailable) as error:
             self.close()
-            raise SandboxUnavailable(
-                f"the container of image {config.image!r} does not work: {error}"
-            ) from error
+            said = f"the container of image {config.image!r} does not work: {str(error).rstrip('.')}"
+            raise SandboxUnavailable(f"{said}. {advice(str(error))}".rstrip()) from error
         except BaseException:
             self.close()
             raise
@@ -89,12 +89,14 @@ class DockerSandbox(BackendSandbox):
         super().__init__(limits=config.limits, fallback=config.fallback)
         self.config = config
         self._owner_pid = os.getpid()
+        self._closes_engine = engine is None
         self._engine = engine or Engine()
-        reap(self._engine)
-        self._image_id = self._engine.find_image(config.image)
-        self._profile, self._inside, reasons = self._choose_profile()
-        self._finalizer = weakref.finalize(self, Inside.close, self._inside)
+        self._finalizer: Callable[[], object] = lambda: None
         try:
+            reap(self._engine)
+            self._image_id = self._engine.find_image(config.image)
+            self._profile, inside, reasons = self._choose_profile()
+            self._take(inside)
             self._isolation = self._find_out(reasons)
         except BaseException:
             self.close()
@@ -175,6 +177,8 @@ class DockerSandbox(BackendSandbox):
     def shut_down(self) -> None:
         """See `axpo_sandbox.host.BackendSandbox.shut_down`."""
         self._finalizer()
+        if self._closes_engine:
+            self._engine.close()
 
     def _living(self) -> Inside:
         """The container; another if it died. Raises SandboxUnavailable, SandboxClosed."""
@@ -186,9 +190,13 @@ class DockerSandbox(BackendSandbox):
                 )
             if not self._inside.link.is_alive:
                 self._finalizer()
-                self._inside = self._start(self._profile)
-                self._finalizer = weakref.finalize(self, Inside.close, self._inside)
+                self._take(self._start(self._profile))
             return self._inside
+
+    def _take(self, inside: Inside) -> None:
+        """Have sessions run in it from now on."""
+        self._inside = inside
+        self._finalizer = weakref.finalize(self, Inside.close, inside)
 
     def _start(self, profile: str) -> Inside:
         return Inside(self._engine, self._image_id, self.config, profile)

@@ -6,7 +6,7 @@ from typing import Any
 
 from axpo_sandbox.base import Limits
 from axpo_sandbox.names import unknown_name
-from axpo_sandbox.options import PRELOAD, check_fallback, config_of
+from axpo_sandbox.options import PRELOAD, check_options, config_of
 
 IMAGE = "axpo-sandbox:latest"
 PROFILES = ("auto", "nested", "default")
@@ -41,9 +41,9 @@ class DockerConfig:
     """whether to keep still about what the isolation leaves open"""
 
     def __post_init__(self) -> None:
+        check_options(self)
         if self.profile not in PROFILES:
             raise ValueError(unknown_name("profile", self.profile, PROFILES))
-        check_fallback(self.fallback)
 
     @classmethod
     def of(cls, options: Mapping[str, Any]) -> "DockerConfig":

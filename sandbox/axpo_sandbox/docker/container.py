@@ -19,6 +19,7 @@ class Container:
         """Make, attach, start. Raises SandboxUnavailable, with nothing left behind."""
         self._engine = engine
         self._owner_pid = os.getpid()
+        self._response: object = None
         self.memory_bytes = config.total_memory_bytes or engine.memory_bytes() * 3 // 4
         self.name = NAME_PREFIX + secrets.token_hex(6)
         self.id = engine.create(
@@ -42,14 +43,17 @@ class Container:
         )
         try:
             # Before the start, so that nothing is missed, and the response's own buffer holds nothing of it.
-            self.stream, self._kept_alive = engine.attach(self.id)
+            self.stream, self._response = engine.attach(self.id)
             engine.start(self.id)
         except BaseException:
             self.remove()
             raise
 
     def remove(self) -> None:
-        """End it at once. Idempotent; does nothing in a process forked from the one that made it."""
+        """End it at once. Idempotent; in a process forked from the one that made it, let go of the stream alone."""
+        close = getattr(self._response, "close", None)
+        if close is not None:
+            close()  # it holds the stream's socket open, however often that is closed
         container_id, self.id = self.id, ""
         if container_id and self._owner_pid == os.getpid():
             self._engine.remove(container_id)

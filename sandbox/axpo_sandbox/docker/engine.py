@@ -9,14 +9,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from axpo_sandbox.base import SandboxUnavailable
+from axpo_sandbox.base import Closing, SandboxUnavailable
+from axpo_sandbox.docker.advice import advice
 from axpo_sandbox.names import unknown_name
 
 _TIMEOUT_S = 60
 _MAKE_IMAGE = "`python -m axpo_sandbox.docker.image` makes one"
 
 
-class Engine:
+class Engine(Closing):
     """What we ask of an engine. Threads may share it."""
 
     def __init__(self, timeout_s: int = _TIMEOUT_S) -> None:
@@ -28,9 +29,16 @@ class Engine:
                 "the docker backend needs the package docker; install it with: pip install 'axpo[docker]'"
             ) from error
         with outage("no Docker engine answers"):
-            self._client = docker.from_env(timeout=timeout_s)
+            try:
+                self._client = docker.from_env(timeout=timeout_s)
+            except ValueError as error:  # a port that is none
+                raise docker.errors.DockerException(str(error)) from error
             self._client.ping()
         self._api = self._client.api
+
+    def close(self) -> None:
+        """Close the connections to it; a later request opens one anew."""
+        self._client.close()
 
     def find_image(self, name: str) -> str:
         """The id of image `name`. Raises SandboxUnavailable, naming those there are."""
@@ -64,7 +72,7 @@ class Engine:
             return str(self._api.create_container(image, host_config=host_config, **options)["Id"])
 
     def attach(self, container_id: str) -> tuple[socket.socket, object]:
-        """Its one stream, in and out, and what has to live as long as that."""
+        """Its one stream, in and out, and the response it belongs to, to be closed after it."""
         with outage("cannot attach to a container"):
             raw = self._api.attach_socket(
                 container_id, params={"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1}
@@ -73,7 +81,7 @@ class Engine:
         stream.settimeout(None)
         if isinstance(stream, socket.socket) and stream.family != socket.AF_UNIX:
             stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # frames are short and awaited
-        return stream, raw
+        return stream, getattr(raw, "_response", raw)
 
     def start(self, container_id: str) -> None:
         """Start a container. Raises SandboxUnavailable."""
@@ -172,16 +180,37 @@ def split_name(name: str) -> tuple[str, str]:
 
 @contextlib.contextmanager
 def outage(what: str) -> Iterator[None]:
-    """Turn what the docker package raises into SandboxUnavailable."""
+    """Turn what the docker package and those below it raise into SandboxUnavailable, with what helps."""
     import docker
     import requests
 
     try:
         yield
     except docker.errors.APIError as error:  # it answered, so it is there
-        raise SandboxUnavailable(f"{what}: {error.explanation or error}") from error
-    except (docker.errors.DockerException, requests.exceptions.RequestException, OSError) as error:
+        said = str(error.explanation or error).strip().rstrip(".")
+        raise SandboxUnavailable(_sentences(f"{what}: {said}", advice(said))) from error
+    except Exception as error:
+        known = docker.errors.DockerException | requests.exceptions.RequestException | OSError
+        if not isinstance(error, known) and not type(error).__module__.startswith("paramiko"):
+            raise
         host = os.environ.get("DOCKER_HOST") or "the usual socket (DOCKER_HOST is not set)"
-        raise SandboxUnavailable(
-            f"{what} at {host}: {error}. Start an engine, or set DOCKER_HOST to one."
-        ) from None  # the packages below it add three pages and no fact
+        said = _cause(error)
+        helps = advice(f"{type(error).__module__} {said}") or "Start an engine, or set DOCKER_HOST to one."
+        # The packages below add three pages and no fact.
+        raise SandboxUnavailable(_sentences(f"{what} at {host}: {said}", helps)) from None
+
+
+def _sentences(*sentences: str) -> str:
+    return " ".join(sentence.rstrip(".") + "." for sentence in sentences if sentence)
+
+
+def _cause(error: BaseException) -> str:
+    """What the operating system said at the bottom of an error, or else the error itself."""
+    found, waiting = str(error), [error]
+    while waiting:
+        inner = waiting.pop()
+        if isinstance(inner, OSError) and inner.strerror:
+            found = inner.strerror
+        nested = [argument for argument in inner.args if isinstance(argument, BaseException)]
+        waiting += [*nested, *(item for item in (inner.__cause__, inner.__context__) if item is not None)]
+    return found

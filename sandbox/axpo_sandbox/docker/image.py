@@ -123,13 +123,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     start_s = time.monotonic()
     try:
-        engine = Engine(timeout_s=_BUILD_TIMEOUT_S)
-        if given.debian:
-            packages = PACKAGES if given.package is None else given.package
-            image_id = build_from_debian(engine, given.name, packages, given.suite, given.mirror)
-        else:
-            image_id = build(engine, given.name, given.base)
-        num_bytes = engine.image_bytes(image_id)
+        with Engine(timeout_s=_BUILD_TIMEOUT_S) as engine:
+            if given.debian:
+                packages = PACKAGES if given.package is None else given.package
+                image_id = build_from_debian(engine, given.name, packages, given.suite, given.mirror)
+            else:
+                image_id = build(engine, given.name, given.base)
+            num_bytes = engine.image_bytes(image_id)
     except SandboxError as error:
         print(error, file=sys.stderr)
         return 1

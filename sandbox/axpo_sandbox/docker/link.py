@@ -27,6 +27,7 @@ from axpo_sandbox.docker.frames import (
 _CHUNK_BYTES = 1 << 18
 _MAX_LAST_WORDS_BYTES = 8192
 _SEND_TIMEOUT_S = 60.0  # without any progress
+_LAST_WORDS_TIMEOUT_S = 2.0
 
 Answers = queue.SimpleQueue[dict[str, Any] | None]
 
@@ -49,8 +50,9 @@ class Link:
         # Whatever is to be closed inside is told by a thread of its own: the collector may close a session
         # while this very thread is in the middle of a frame.
         self._untold: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
-        for work in (self._read, self._tell):
-            threading.Thread(target=work, name=f"docker-sandbox{work.__name__}", daemon=True).start()
+        self._reader = threading.Thread(target=self._read, name="docker-sandbox-read", daemon=True)
+        self._reader.start()
+        threading.Thread(target=self._tell, name="docker-sandbox-tell", daemon=True).start()
 
     @property
     def is_alive(self) -> bool:
@@ -63,6 +65,8 @@ class Link:
             try:
                 self._stream.sendall(data)
             except OSError as error:
+                if isinstance(error, ConnectionError):  # it hung up: what it said before tells why
+                    self._reader.join(_LAST_WORDS_TIMEOUT_S)
                 self.break_off(f"the container does not listen: {error}")
         self._check()
 
@@ -127,6 +131,8 @@ class Link:
                         self._deliver(message)
         except StreamError as error:
             why = f"the container does not keep to the protocol: {error}"
+        except ConnectionResetError:
+            pass  # it ended with something of ours unread
         except OSError as error:
             why = f"the container is out of reach: {error}"
         self.break_off(why)

@@ -73,7 +73,8 @@ def reap(engine: Engine) -> list[str]:
 def main() -> int:
     """Reap and say what was done."""
     try:
-        removed = reap(Engine())
+        with Engine() as engine:
+            removed = reap(engine)
     except SandboxUnavailable as error:
         print(error, file=sys.stderr)
         return 1

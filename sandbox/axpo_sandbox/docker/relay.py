@@ -17,9 +17,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from axpo_sandbox.backend import Dead, survived
-from axpo_sandbox.base import Execution, FilesRefused, Limits, SandboxError
+from axpo_sandbox.backend import Dead, HostDied, survived
+from axpo_sandbox.base import Execution, FilesRefused, Limits, SandboxError, SandboxUnavailable
 from axpo_sandbox.docker.frames import MAX_ANSWER_BYTES, MAX_REQUEST_BYTES, Decoder, encode
+from axpo_sandbox.local.cgroup import what_is_full
 from axpo_sandbox.local.client import LocalSandbox
 from axpo_sandbox.local.config import LocalConfig
 from axpo_sandbox.local.live import Live
@@ -54,6 +55,8 @@ class Relay:
         operation: Callable[[dict[str, Any]], dict[str, Any]] = getattr(self, f"_do_{request['op']}")
         try:
             return {"ok": True, **operation(request)}
+        except HostDied as error:
+            return {"failed": "host", "message": str(error)}
         except Dead as error:
             return {"failed": "dead", "message": str(error)}
         except FilesRefused as error:
@@ -90,7 +93,13 @@ class Relay:
             # There the kernel counts all of the container's processes as one user's, so that a session could start
             # none once there are a few dozen sessions. The container's own limit remains.
             limits = dataclasses.replace(limits, num_processes=request["num_processes"])
-        self._lives[request["live"]] = Held(self._inside.start(request["seed"], limits), threading.Lock())
+        try:
+            live = self._inside.start(request["seed"], limits)
+        except SandboxError as error:
+            raise SandboxUnavailable(
+                str(error) + what_is_full(_GROUP, _GROUP / "memory", _GROUP / "pids")
+            ) from error
+        self._lives[request["live"]] = Held(live, threading.Lock())
         return {}
 
     def _do_run(self, request: dict[str, Any]) -> dict[str, Any]:

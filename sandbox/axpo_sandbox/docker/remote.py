@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from axpo_sandbox.answers import checked_answer
-from axpo_sandbox.backend import CountedPoint, Dead
+from axpo_sandbox.backend import CountedPoint, Dead, HostDied
 from axpo_sandbox.base import (
     FATAL,
     PROTOCOL,
@@ -120,13 +120,17 @@ def thaw(point: RemotePoint, limits: Limits, numbers: list[int]) -> list[RemoteL
 def ask(link: Link, request: dict[str, Any], timeout_s: float) -> dict[str, Any]:
     """What the relay answers if it could do it.
 
-    Raises Dead, FilesRefused, SandboxUnavailable as it says, HostDied if it cannot say anything.
+    Raises Dead, HostDied, FilesRefused, SandboxUnavailable as it says, HostDied if it cannot say anything.
     """
     answer = link.ask(request, timeout_s)
     if answer.get("ok") is True:
         return answer
     message = str(answer.get("message"))[:_MAX_MESSAGE_CHARS]
-    kinds: dict[Any, type[Exception]] = {"files": FilesRefused, "unavailable": SandboxUnavailable}
+    kinds: dict[Any, type[Exception]] = {
+        "files": FilesRefused,
+        "unavailable": SandboxUnavailable,
+        "host": HostDied,
+    }
     failed = answer.get("failed")
     raise kinds.get(failed if isinstance(failed, str) else None, Dead)(message)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from axpo_sandbox.base import Limits
-from axpo_sandbox.options import PRELOAD, check_fallback, config_of
+from axpo_sandbox.options import PRELOAD, check_options, config_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,14 +46,9 @@ class E2BConfig:
     """whether to keep still about what the isolation leaves open"""
 
     def __post_init__(self) -> None:
-        check_fallback(self.fallback)
+        check_options(self, zero_allowed=("max_retries",))
         if not os.path.isabs(self.folder) or os.path.dirname(self.folder) == "/":
             raise ValueError(f"folder must be an absolute path below a folder, not {self.folder!r}")
-        for name in ("lifetime_s", "max_retry_s", "grace_s", "start_timeout_s"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be positive, not {getattr(self, name)!r}")
-        if self.max_retries < 0:
-            raise ValueError(f"max_retries must not be negative: {self.max_retries}")
 
     def new_archive(self) -> str:
         """A path in the machine for an archive on its way: beside the working folder, unlike any other."""

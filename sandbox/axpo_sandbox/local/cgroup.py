@@ -7,6 +7,7 @@ import contextlib
 import itertools
 import os
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,6 +16,20 @@ _REMOVE_TIMEOUT_S = 2.0
 _PREFIX = "axpo-sandbox-"
 _PHYSICAL_BYTES = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 _counter = itertools.count()
+_MEMORY_USED = ("memory.current", "memory.usage_in_bytes")
+_FULL_SHARE = 0.98  # of a limit: what needs more than is left fails before all is gone
+# What a sandbox's sessions have together: (files of use, files of the limit, unit, bytes or pieces in it, options).
+_TOTALS = (
+    (("pids.current",), ("pids.max",), "processes and threads", 1, "total_processes", "limits.num_processes"),
+    (
+        _MEMORY_USED,
+        ("memory.max", "memory.limit_in_bytes"),
+        "MiB of memory",
+        1 << 20,
+        "total_memory_bytes",
+        "limits.memory_bytes",
+    ),
+)
 
 
 class MemoryState(NamedTuple):
@@ -98,11 +113,11 @@ class Cgroup:
 
     def memory_bytes(self) -> int | None:
         """Memory its processes and their files in memory take; None where it is not counted."""
-        for folder in self._folders:
-            for name in ("memory.current", "memory.usage_in_bytes"):
-                with contextlib.suppress(OSError):
-                    return int((folder / name).read_text())
-        return None
+        return _number(self._folders, _MEMORY_USED)
+
+    def what_is_full(self) -> str:
+        """See the function of this name."""
+        return what_is_full(*self._folders)
 
     def remove(self) -> None:
         """Remove it once its processes are gone."""
@@ -157,6 +172,31 @@ class Cgroup:
             folder.rmdir()
         self.memory = self.memory and folder.parts[3] == "pids"
         self.processes = self.processes and folder.parts[3] == "memory"
+
+
+def what_is_full(*folders: Path) -> str:
+    """Which limits of a group in `folders` are reached, and which options raise them: sentences to go behind others.
+
+    "" where none is.
+    """
+    said = ""
+    for used_names, limit_names, unit, size, total, single in _TOTALS:
+        used, limit = _number(folders, used_names), _number(folders, limit_names)
+        if used is not None and limit is not None and used >= _FULL_SHARE * limit:
+            said += (
+                f". All sessions together use {used // size} of {limit // size} {unit}: raise {total}, lower {single}, "
+                "or let fewer sessions run"
+            )
+    return said
+
+
+def _number(folders: Iterable[Path], names: Iterable[str]) -> int | None:
+    """What the first of these files says that is there and holds a number; "max" is none."""
+    for folder in folders:
+        for name in names:
+            with contextlib.suppress(OSError, ValueError):
+                return int((folder / name).read_text())
+    return None
 
 
 def _sweep(parent: Path) -> None:

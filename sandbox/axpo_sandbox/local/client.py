@@ -140,7 +140,8 @@ class Zygote:
         try:
             spawn(lambda fds: self.ask(request, fds), [process], (family.theirs.fileno(),))
         except Dead as error:
-            raise SandboxUnavailable(f"no session could be started: {error}") from error
+            why = f"{error}{self.cgroup.what_is_full()}"
+            raise SandboxUnavailable(f"no session could be started: {why}") from error
         family.theirs.close()
         return process
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from axpo_sandbox.base import Limits
 from axpo_sandbox.names import unknown_name
-from axpo_sandbox.options import PRELOAD, check_fallback, config_of
+from axpo_sandbox.options import PRELOAD, check_options, config_of
 
 ISOLATIONS = ("auto", "namespaces", "landlock", "none")
 
@@ -44,9 +44,9 @@ class LocalConfig:
     """whether to keep still about what the isolation leaves open"""
 
     def __post_init__(self) -> None:
+        check_options(self)
         if self.isolation not in ISOLATIONS:
             raise ValueError(unknown_name("isolation", self.isolation, ISOLATIONS))
-        check_fallback(self.fallback)
 
     @classmethod
     def of(cls, options: Mapping[str, Any]) -> "LocalConfig":
