@@ -59,8 +59,8 @@ class EnvConfig:
         None  # of an image as the policy sees it; None: a generated level's, or MAX_PIXELS
     )
     tool_time_limit_s: float | None = None  # seconds of an episode's tools together; None: no limit
-    # A backend's name, or a mapping with its options, {"backend": "docker", "image": ...}: one sandbox per process, made
-    # when it is used. Or a ready Sandbox.
+    # A backend's name, or a mapping with its options, {"backend": "docker", "image": ...}: one sandbox per process,
+    # made when it is used. Or a ready Sandbox.
     sandbox: Any = "local"
 
     def __post_init__(self) -> None:
