@@ -245,9 +245,12 @@ class E2BSandbox(BackendSandbox):
             return lives
         for live in lives:
             live.close()
-        if isinstance(failures[0], SandboxUnavailable):
-            raise failures[0]
-        raise Dead(str(failures[0])) from failures[0]
+        try:
+            if isinstance(failures[0], SandboxUnavailable):
+                raise failures[0]
+            raise Dead(str(failures[0])) from failures[0]
+        finally:
+            del failures, futures, future  # their tracebacks hold this frame, and so the caller's session
 
     def _find_out(self) -> Isolation:
         live = self.start(0, self.limits)

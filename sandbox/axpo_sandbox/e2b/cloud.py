@@ -65,7 +65,7 @@ class Cloud:
         self._config = config
         self._lifetime_s = config.lifetime_s
         self._pace = Pace(self.clock, config.creations_per_s)
-        self._create_routes = _CREATE_ROUTES  # the one that works, once that is known
+        self._create_routes: tuple[str, ...] = _CREATE_ROUTES  # the one that works, once that is known
         self._reached = False  # whether anyone ever answered
         connection = self._connection({})
         try:
@@ -84,20 +84,21 @@ class Cloud:
             "allow_internet_access": self._config.allow_internet_access,
         }
         key = {"Idempotency-Key": uuid.uuid4().hex}  # a repeated request must not leave a second machine
-        failures: list[Gone | Refused] = []
+        what = f"no machine could be made from {source!r}"
+        gone = ""
         for route in self._create_routes:
             given = body if route == "/v2/sandboxes" else {**body, "secure": True}
-            what = f"no machine could be made from {source!r}"
             try:
                 answer = self._ask("POST", route, what, paced=True, json=given, headers=key)
-            except (Gone, Refused) as failure:
-                failures.append(failure)
-                if isinstance(failure, Refused) and not failure.for_good:
-                    break
-                continue
-            self._create_routes = (route,)
-            return self._machine(_read(answer, what), source, what)
-        raise next((failure for failure in reversed(failures) if isinstance(failure, Gone)), failures[-1])
+            except Gone as failure:  # the source, or the route
+                gone = str(failure)
+            except Refused as failure:
+                if not failure.for_good or (route == self._create_routes[-1] and not gone):
+                    raise
+            else:
+                self._create_routes = (route,)
+                return self._machine(_read(answer, what), source, what)
+        raise Gone(gone)
 
     def fork(self, machine: Machine, num_branches: int) -> list[Machine]:
         """Copies of a running machine; fewer where some could not start. Raises as `create`.
