@@ -195,7 +195,7 @@ REFUSED: dict[str, tuple[tuple[tuple[str, int, Any], ...], dict[str, Any], str]]
     "an engine that wants TLS": (
         (("_ping", 400, "Client sent an HTTP request to an HTTPS server"),),
         {},
-        "no Docker engine answers: Client sent an HTTP request to an HTTPS server. Set DOCKER_TLS_VERIFY=1 and "
+        "the Docker engine refuses: Client sent an HTTP request to an HTTPS server. Set DOCKER_TLS_VERIFY=1 and "
         "DOCKER_CERT_PATH to the folder of ca.pem, cert.pem and key.pem, as the engine wants.",
     ),
 }

@@ -28,7 +28,7 @@ class Engine(Closing):
             raise SandboxUnavailable(
                 "the docker backend needs the package docker; install it with: pip install 'axpo[docker]'"
             ) from error
-        with outage("no Docker engine answers"):
+        with outage("the Docker engine refuses"):
             try:
                 self._client = docker.from_env(timeout=timeout_s)
             except ValueError as error:  # a port that is none
@@ -180,7 +180,10 @@ def split_name(name: str) -> tuple[str, str]:
 
 @contextlib.contextmanager
 def outage(what: str) -> Iterator[None]:
-    """Turn what the docker package and those below it raise into SandboxUnavailable, with what helps."""
+    """Turn what the docker package and those below it raise into SandboxUnavailable, with what helps.
+
+    what: said of an engine that answers, and refuses.
+    """
     import docker
     import requests
 
@@ -197,7 +200,7 @@ def outage(what: str) -> Iterator[None]:
         said = _cause(error)
         helps = advice(f"{type(error).__module__} {said}") or "Start an engine, or set DOCKER_HOST to one."
         # The packages below add three pages and no fact.
-        raise SandboxUnavailable(_sentences(f"{what} at {host}: {said}", helps)) from None
+        raise SandboxUnavailable(_sentences(f"no Docker engine answers at {host}: {said}", helps)) from None
 
 
 def _sentences(*sentences: str) -> str:
