@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from axpo_sandbox import SandboxError
@@ -59,7 +60,7 @@ def _stalling(name: str, goal: str, code: str) -> None:
             branches = (call(lambda: snapshot.fork(2)) if snapshot is not None else None) or []
             for where in (session, *branches):
                 for _ in range(2):
-                    call(lambda where=where: where.run("kept", timeout_s=_TIMEOUT_S))
+                    call(partial(where.run, "kept", timeout_s=_TIMEOUT_S))
             for branch in branches:
                 branch.close()
         arena.longest_beyond_s = max(arena.longest_beyond_s, longest_s - _TIMEOUT_S)
