@@ -191,7 +191,7 @@ class Server:
         self.requests: Counter[str] = Counter()
         self.machines: dict[str, Machine] = {}
         self.snapshots: dict[str, Point] = {}
-        self.creations: list[float] = []  # when, on the rules' clock
+        self.creations: list[float] = []  # when, on the rules' clock; to be cleared with a new clock
         self.most_machines = 0
         self._by_key: dict[str, str] = {}
         self._faults: list[Fault] = []
@@ -552,9 +552,13 @@ class Handler(BaseHTTPRequestHandler):
         results: list[dict[str, Any]] = []
         try:
             for _ in range(count):
-                branch = self.cloud.make(
-                    lambda: self.cloud.local.thaw(point, LIMITS, 1)[0], machine.options, given["timeout"]
-                )
+                try:
+                    branch = self.cloud.make(
+                        lambda: self.cloud.local.thaw(point, LIMITS, 1)[0], machine.options, given["timeout"]
+                    )
+                except Dead as death:  # nested more deeply than local sessions can be
+                    results.append({"error": {"code": 500, "message": str(death)}})
+                    continue
                 fault = self.cloud.take_fault("fork result")
                 if fault is not None and branch is not None:
                     self.cloud.vanish(branch)
