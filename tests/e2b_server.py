@@ -181,6 +181,11 @@ class Machine:
             self.live.close()
 
 
+class _HTTPServer(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 128  # clients come many at once
+
+
 class Server:
     """Runs while it is open. `requests` counts what was asked, by route."""
 
@@ -196,8 +201,7 @@ class Server:
         self._by_key: dict[str, str] = {}
         self._faults: list[Fault] = []
         self._lock = threading.RLock()
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), lambda *given: Handler(self, *given))
-        self._http.daemon_threads = True
+        self._http = _HTTPServer(("127.0.0.1", 0), lambda *given: Handler(self, *given))
         self._thread = threading.Thread(target=self._http.serve_forever, args=(0.05,), daemon=True)
         self._thread.start()
 

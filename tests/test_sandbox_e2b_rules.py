@@ -370,14 +370,16 @@ def test_a_snapshot_is_deleted_after_the_machines_made_of_it(
 
 def test_500_snapshots_made_and_dropped_leave_none(cloud: Cloud, keeper: Keeper, server: Server) -> None:
     source = kept(keeper, cloud.create(TEMPLATE))
+    made = set()
     for number in range(500):
         snapshot_id = snapshot_of(cloud, source)
+        made.add(snapshot_id)
         keeper.add_snapshot(snapshot_id)
         branch = kept(keeper, cloud.create(snapshot_id)) if number % 5 == 0 else None
         keeper.end_snapshot(snapshot_id)
         if branch is not None:
             keeper.end(branch)
-    assert server.requests[SNAPSHOT] == 500
+    assert len(made) == 500
     assert eventually(lambda: not server.snapshots)
     assert set(server.machines) == {source.id}
 
