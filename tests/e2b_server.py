@@ -181,6 +181,11 @@ class Machine:
             self.live.close()
 
 
+class _HTTPServer(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 128  # clients come many at once
+
+
 class Server:
     """Runs while it is open. `requests` counts what was asked, by route."""
 
@@ -191,13 +196,12 @@ class Server:
         self.requests: Counter[str] = Counter()
         self.machines: dict[str, Machine] = {}
         self.snapshots: dict[str, Point] = {}
-        self.creations: list[float] = []  # when, on the rules' clock
+        self.creations: list[float] = []  # when, on the rules' clock; to be cleared with a new clock
         self.most_machines = 0
         self._by_key: dict[str, str] = {}
         self._faults: list[Fault] = []
         self._lock = threading.RLock()
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), lambda *given: Handler(self, *given))
-        self._http.daemon_threads = True
+        self._http = _HTTPServer(("127.0.0.1", 0), lambda *given: Handler(self, *given))
         self._thread = threading.Thread(target=self._http.serve_forever, args=(0.05,), daemon=True)
         self._thread.start()
 
@@ -552,9 +556,13 @@ class Handler(BaseHTTPRequestHandler):
         results: list[dict[str, Any]] = []
         try:
             for _ in range(count):
-                branch = self.cloud.make(
-                    lambda: self.cloud.local.thaw(point, LIMITS, 1)[0], machine.options, given["timeout"]
-                )
+                try:
+                    branch = self.cloud.make(
+                        lambda: self.cloud.local.thaw(point, LIMITS, 1)[0], machine.options, given["timeout"]
+                    )
+                except Dead as death:  # nested more deeply than local sessions can be
+                    results.append({"error": {"code": 500, "message": str(death)}})
+                    continue
                 fault = self.cloud.take_fault("fork result")
                 if fault is not None and branch is not None:
                     self.cloud.vanish(branch)

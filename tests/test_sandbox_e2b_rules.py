@@ -18,7 +18,7 @@ import e2b_server
 import pytest
 from e2b_server import Empty, FakeClock, Rules, Server
 
-from axpo_sandbox import RateLimited, SandboxUnavailable
+from axpo_sandbox import RateLimited, SandboxUnavailable, contract
 from axpo_sandbox.base import KILLED
 from axpo_sandbox.e2b import probe, reaper, runner
 from axpo_sandbox.e2b.client import E2BSandbox
@@ -370,14 +370,16 @@ def test_a_snapshot_is_deleted_after_the_machines_made_of_it(
 
 def test_500_snapshots_made_and_dropped_leave_none(cloud: Cloud, keeper: Keeper, server: Server) -> None:
     source = kept(keeper, cloud.create(TEMPLATE))
+    made = set()
     for number in range(500):
         snapshot_id = snapshot_of(cloud, source)
+        made.add(snapshot_id)
         keeper.add_snapshot(snapshot_id)
         branch = kept(keeper, cloud.create(snapshot_id)) if number % 5 == 0 else None
         keeper.end_snapshot(snapshot_id)
         if branch is not None:
             keeper.end(branch)
-    assert server.requests[SNAPSHOT] == 500
+    assert len(made) == 500
     assert eventually(lambda: not server.snapshots)
     assert set(server.machines) == {source.id}
 
@@ -509,8 +511,8 @@ def running() -> Iterator[Server]:
 def sandbox(running: Server) -> Iterator[E2BSandbox]:
     with make_e2b() as made:
         yield made
-    running.mend()
-    running.rules = Rules()
+        running.mend()
+        running.rules = Rules()
     assert (running.machines, running.snapshots) == ({}, {})  # whatever happened
 
 
@@ -667,6 +669,7 @@ def test_64_sessions_at_once_under_the_limits_of_a_plan(running: Server) -> None
         sandbox.session().close()
         assert eventually(lambda: not running.machines)
         running.rules = Rules(creations_per_s=5, max_machines=20, now=clock.now)
+        running.creations.clear()
         running.most_machines, clock.num_threads = 0, 64
         told: list[str | None] = []
 
@@ -679,10 +682,10 @@ def test_64_sessions_at_once_under_the_limits_of_a_plan(running: Server) -> None
 
         raised = all_at_once(64, work)
         clock.num_threads = 1
+        running.rules = Rules()
         assert raised == []
         assert sorted(map(str, told)) == sorted(map(str, range(1, 65)))
         assert 1 < running.most_machines <= 20
-    running.rules = Rules()
     assert (running.machines, running.snapshots) == ({}, {})
 
 
@@ -695,6 +698,20 @@ def test_500_snapshots_of_sessions_leave_none(sandbox: E2BSandbox, running: Serv
         machine = machine_of(running, session)
         assert set(running.machines) == {machine.id}
         assert eventually(lambda: len(running.snapshots) == 2)  # the base, and the session's own point
+
+
+@pytest.mark.slow
+def test_the_contract_command_holds_on_a_cluster_of_ones_own(
+    running: Server, capsys: pytest.CaptureFixture[str]
+) -> None:
+    running.rules = Rules(create_route="/sandboxes", pauses=True, max_forks=16)
+    options = [f"--option={key}={value}" for key, value in e2b_server.options().items()]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # no feature is given up on the way
+        assert contract.main(["e2b", *options]) == 0
+    assert f"{len(contract.CHECKS)} of {len(contract.CHECKS)} promises held" in capsys.readouterr().out
+    running.rules = Rules()
+    assert (running.machines, running.snapshots) == ({}, {})
 
 
 LEAVE = """

@@ -13,15 +13,9 @@ from email.utils import parsedate_to_datetime
 from typing import Any, NamedTuple
 from urllib.parse import quote, urlencode
 
-import httpx
-from e2b import AuthenticationException, ConnectionConfig
-from e2b.api import ApiClient
-from e2b.api.client_sync import get_transport
-from packaging.version import Version
-
 from axpo_sandbox.base import RateLimited, SandboxUnavailable
 from axpo_sandbox.e2b.config import E2BConfig
-from axpo_sandbox.e2b.machine import Machine, SDKSandbox
+from axpo_sandbox.e2b.machine import Answer, Machine, SDKSandbox, client_of, no_key
 from axpo_sandbox.e2b.owner import owner_of_this_process
 from axpo_sandbox.e2b.rules import (
     BRIEF,
@@ -67,12 +61,7 @@ class Cloud:
         self._pace = Pace(self.clock, config.creations_per_s)
         self._create_routes: tuple[str, ...] = _CREATE_ROUTES  # the one that works, once that is known
         self._reached = False  # whether anyone ever answered
-        connection = self._connection({})
-        try:
-            client = ApiClient(connection, transport=get_transport(connection))
-        except AuthenticationException as error:
-            raise SandboxUnavailable(_no_key(str(error))) from error
-        self._http = client.get_httpx_client()
+        self._http = client_of(config)
 
     def create(self, source: str) -> Machine:
         """A machine from a template or a snapshot. Raises Gone, Refused, RateLimited, SandboxUnavailable."""
@@ -184,28 +173,10 @@ class Cloud:
 
     def _machine(self, said: Any, source: str, what: str) -> Machine:
         try:
-            machine_id, token = str(said["sandboxID"]), said.get("envdAccessToken")
-            headers = {"E2b-Sandbox-Id": machine_id, "E2b-Sandbox-Port": str(ConnectionConfig.envd_port)}
-            sdk = SDKSandbox(
-                sandbox_id=machine_id,
-                sandbox_domain=said.get("domain"),
-                envd_version=Version(said["envdVersion"]),
-                envd_access_token=token,
-                traffic_access_token=said.get("trafficAccessToken"),
-                connection_config=self._connection(
-                    {**headers, "X-Access-Token": token} if token else headers
-                ),
-            )
+            sdk = SDKSandbox.of(said, self._config)
         except Exception as error:
             raise SandboxUnavailable(f"{what}: an answer that makes no sense: {error!r}") from error
         return Machine(sdk, self._config, self.clock, source, self.clock.now() + self._lifetime_s)
-
-    def _connection(self, headers: dict[str, str]) -> ConnectionConfig:
-        return ConnectionConfig(
-            api_key=self._config.api_key,
-            request_timeout=self._config.max_retry_s,
-            extra_sandbox_headers=headers,
-        )
 
     def _end(self, path: str, what: str) -> bool:
         try:
@@ -241,7 +212,7 @@ class Cloud:
         repeat_unknown: bool = True,
         budget_s: float | None = None,
         **given: Any,
-    ) -> httpx.Response:
+    ) -> Answer:
         """The answer to a request, asked again as long as it may pass. what: went wrong, if it does not.
 
         repeat_unknown: also where it may have been done. Raises as `create`.
@@ -263,7 +234,7 @@ class Cloud:
             if not may_pass or num_brief > NUM_BRIEF or not waits.wait(_wish(answer)):
                 raise _failure(status, f"{what}: {said}")
 
-    def _ask_once(self, method: str, path: str, given: dict[str, Any]) -> tuple[httpx.Response | None, str]:
+    def _ask_once(self, method: str, path: str, given: dict[str, Any]) -> tuple[Answer | None, str]:
         """The answer, and what it says; or None, and what went wrong."""
         try:
             answer = self._http.request(method, path, **given)
@@ -280,7 +251,7 @@ def _failure(status: int, message: str) -> Exception:
     if status in (404, 410):
         return Gone(message)
     if status == 401:
-        return SandboxUnavailable(_no_key(message))
+        return SandboxUnavailable(no_key(message))
     if status == 429:
         return RateLimited(f"{message}; asking again did not help in time (max_retry_s)")
     if status == 403 or status in UNKNOWN or status == 503:
@@ -288,17 +259,11 @@ def _failure(status: int, message: str) -> Exception:
     return Refused(message, for_good=status in MISSING)
 
 
-def _no_key(message: str) -> str:
-    return (
-        f"E2B wants a valid key in the environment variable E2B_API_KEY, or as the option api_key: {message}"
-    )
-
-
-def _wish(answer: httpx.Response | None) -> float | None:
+def _wish(answer: Answer | None) -> float | None:
     return None if answer is None else seconds_in(answer.headers.get("Retry-After", ""))
 
 
-def _read(answer: httpx.Response, what: str, kind: type = dict) -> Any:
+def _read(answer: Answer, what: str, kind: type = dict) -> Any:
     """What an answer holds. Raises SandboxUnavailable where it is something else."""
     try:
         said = json.loads(answer.content)

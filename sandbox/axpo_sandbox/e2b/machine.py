@@ -1,7 +1,7 @@
 """One machine as the SDK reaches it: code for its kernel, files. Whatever comes of code is a `Reply`.
 
-Beside `cloud` the only module that knows the SDK. Making and ending machines is left to `cloud`; when to ask again
-for what is lost, to `live`.
+The only module that knows the SDK, so the client for `cloud` comes from here, too. Making and ending machines is left
+to `cloud`; when to ask again for what is lost, to `live`.
 """
 
 import time
@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 from e2b import (
     AuthenticationException,
+    ConnectionConfig,
     InvalidArgumentException,
     NotEnoughSpaceException,
     NotFoundException,
@@ -19,6 +20,8 @@ from e2b import (
     SandboxException,
     TimeoutException,
 )
+from e2b.api import ApiClient
+from e2b.api.client_sync import get_transport
 from e2b_code_interpreter import Sandbox
 
 from axpo_sandbox.base import RateLimited, SandboxUnavailable
@@ -30,6 +33,9 @@ _CUT_SHORT_S = 0.1  # a deadline that is nearer than this has passed
 _EXPIRY_SLACK_S = 1.0
 # What E2B's server reports, inside an answer that is otherwise fine, when it loses the kernel. The kernel may be well.
 _LOST_KERNEL = ("WebSocketError", "UnexpectedEndOfExecution", "ExecutionAborted")
+
+
+Answer = httpx.Response
 
 
 class TooMuch(Exception):
@@ -204,6 +210,22 @@ class SDKSandbox(Sandbox):
 
     watch: _Watch
 
+    @classmethod
+    def of(cls, said: Any, config: E2BConfig) -> "SDKSandbox":
+        """The machine that the control plane speaks of. Raises anything, where that makes no sense."""
+        from packaging.version import Version  # the SDK's own
+
+        machine_id, token = str(said["sandboxID"]), said.get("envdAccessToken")
+        headers = {"E2b-Sandbox-Id": machine_id, "E2b-Sandbox-Port": str(ConnectionConfig.envd_port)}
+        return cls(
+            sandbox_id=machine_id,
+            sandbox_domain=said.get("domain"),
+            envd_version=Version(said["envdVersion"]),
+            envd_access_token=token,
+            traffic_access_token=said.get("trafficAccessToken"),
+            connection_config=_connection(config, {**headers, "X-Access-Token": token} if token else headers),
+        )
+
     @property
     def _client(self) -> httpx.Client:
         client = super()._client
@@ -213,3 +235,24 @@ class SDKSandbox(Sandbox):
 
     def _handle_connection_error(self, err: Exception) -> None:
         """Would ask the machine how it is; we ask the cloud."""
+
+
+def client_of(config: E2BConfig) -> httpx.Client:
+    """For the control plane: the SDK's address, key and connections. Raises SandboxUnavailable without a key."""
+    connection = _connection(config, {})
+    try:
+        client = ApiClient(connection, transport=get_transport(connection))
+    except AuthenticationException as error:
+        raise SandboxUnavailable(no_key(str(error))) from error
+    return client.get_httpx_client()
+
+
+def no_key(why: str) -> str:
+    """What to do where the key is missing or wrong."""
+    return f"E2B wants a valid key in the environment variable E2B_API_KEY, or as the option api_key: {why}"
+
+
+def _connection(config: E2BConfig, headers: dict[str, str]) -> ConnectionConfig:
+    return ConnectionConfig(
+        api_key=config.api_key, request_timeout=config.max_retry_s, extra_sandbox_headers=headers
+    )
