@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from axpo_algo.episodes import Episode
 from axpo_algo.evaluate import main as evaluate
 from axpo_algo.run.folder import read_jsonl
 from axpo_algo.train import main as train
@@ -143,7 +144,9 @@ def test_an_engine_killed_after_an_evaluation_costs_nothing(server: EngineServer
 
 @pytest.fixture
 def calling_python(monkeypatch: Patch) -> None:
-    """Every episode's first action calls the tool: a policy that has learned nothing never does."""
+    """Every episode's first action calls the tool, and no limit of tokens ends one: a policy that has learned nothing
+    never gets as far.
+    """
     step = ToolEnv.step
 
     def calling(self: ToolEnv, action: Any) -> Any:
@@ -151,6 +154,7 @@ def calling_python(monkeypatch: Patch) -> None:
         return step(self, format_action("", format_call("python", {"code": "1"})) if first else action)
 
     monkeypatch.setattr(ToolEnv, "step", calling)
+    monkeypatch.setattr(Episode, "cut", lambda *_: None)
 
 
 TRAIN = [*TINY, TOOLS, "rollout.max_turns=2", "training.num_steps=2", "run_dir=run", SANDBOX]
@@ -178,14 +182,14 @@ def test_an_engine_killed_during_training_stops_it_before_the_update(
     assert "--resume" in said and said.count("\n") == 1
     assert [
         row["step"] for row in read_jsonl(tmp_path / "run" / "metrics.jsonl") if "train/num_ungraded" in row
-    ] == [0]
+    ] == [1]
 
     with engine_at(tmp_path / "d") as again:  # the engine is started again
         assert again.url == server.url
         train(["--resume", "run_dir=run"])
         close_all()
     steps = [row for row in read_jsonl(tmp_path / "run" / "metrics.jsonl") if "train/num_ungraded" in row]
-    assert [(row["step"], row["train/num_ungraded"]) for row in steps] == [(0, 0), (1, 0)]
+    assert [(row["step"], row["train/num_ungraded"]) for row in steps] == [(1, 0), (2, 0)]
 
 
 def test_an_engine_killed_after_training_costs_nothing(
