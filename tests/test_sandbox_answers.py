@@ -41,7 +41,6 @@ def test_a_text_of_escapes_is_refused_before_it_is_read() -> None:
         received(b'{"a":"' + b"\\n" * (MAX_REPLY_ESCAPES + 1) + b'"}')
 
 
-
 def test_commas_in_a_text_do_not_count() -> None:
     text = ',"\\' * MAX_REPLY_VALUES
     assert received(json.dumps({"text": text}).encode()) == {"text": text}
