@@ -45,6 +45,9 @@ _FAILED_WRITES = ("No space left on device", "PytorchStreamWriter failed", "inli
 class RunFailed(RuntimeError):
     """What a run stands on has failed, such as a sandbox: it stops, and says so in one line with exit code 1."""
 
+    can_go_on = True
+    """whether running on from the newest checkpoint could end otherwise"""
+
 
 @dataclass(kw_only=True)
 class Ending:
@@ -66,7 +69,8 @@ def command() -> Iterator[Ending]:
         if is_mistake(error):
             _end(MISTAKE, "error", one_line(error))
         if is_failure(error):
-            _end(FAILURE, "failed", one_line(error), ending.how_to_go_on)
+            how_to_go_on = ending.how_to_go_on if getattr(error, "can_go_on", True) else ""
+            _end(FAILURE, "failed", one_line(error), how_to_go_on)
         raise
 
 

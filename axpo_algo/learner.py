@@ -23,6 +23,8 @@ __all__ = ["DivergedError", "FiniteUpdates", "Learner", "make_optimizer", "micro
 class DivergedError(RunFailed, FloatingPointError):
     """Training cannot go on: too many updates in a row were skipped, or weights are no longer finite."""
 
+    can_go_on = False  # a resumed run repeats its steps to the byte
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class MicroBatch:

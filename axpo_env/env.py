@@ -27,7 +27,13 @@ from axpo_env.tasks import choose_split, make_source, usual_keywords
 from axpo_env.tasks.base import Task, TaskSource
 from axpo_env.tools import check_sequence, make_tools
 from axpo_env.tools.base import Tool
-from axpo_env.tools.interpreter import Interpreter, check_sandbox, shared_sandbox
+from axpo_env.tools.interpreter import (
+    Branch,
+    FrozenInterpreter,
+    Interpreter,
+    check_sandbox,
+    shared_sandbox,
+)
 from axpo_env.tools.zoom import ZoomTool, zoom_aim
 
 MAX_PIXELS = 1_048_576  # pixels of a published image as the policy sees it, where nothing else is asked for
@@ -53,8 +59,8 @@ class EnvConfig:
         None  # of an image as the policy sees it; None: a generated level's, or MAX_PIXELS
     )
     tool_time_limit_s: float | None = None  # seconds of an episode's tools together; None: no limit
-    # A backend's name, or a mapping with its options, {"backend": "docker", "image": ...}: one sandbox per process, made
-    # when it is used. Or a ready Sandbox.
+    # A backend's name, or a mapping with its options, {"backend": "docker", "image": ...}: one sandbox per process,
+    # made when it is used. Or a ready Sandbox.
     sandbox: Any = "local"
 
     def __post_init__(self) -> None:
@@ -186,7 +192,13 @@ class ToolEnv(gym.Env[Observation, str]):
         """
         if not isinstance(snapshot, Snapshot):
             raise TypeError(f"restore takes a Snapshot of the suite, not {shorten(snapshot)}")
-        interpreter = self._new_interpreter(snapshot.state.task, origin=snapshot.share_interpreter())
+        return self._go_to(snapshot, snapshot.share_interpreter())
+
+    def _go_to(
+        self, snapshot: Snapshot, origin: FrozenInterpreter | Branch | None
+    ) -> tuple[Observation, dict[str, Any]]:
+        """`restore`, with the interpreter going on from `origin`, a share of the snapshot's."""
+        interpreter = self._new_interpreter(snapshot.state.task, origin=origin)
         self._replace(snapshot.state, interpreter)
         generator = np.random.Generator(getattr(np.random, snapshot.random_state["bit_generator"])())
         generator.bit_generator.state = copy.deepcopy(snapshot.random_state)
@@ -194,13 +206,17 @@ class ToolEnv(gym.Env[Observation, str]):
         return self._observe()
 
     def fork(self, num_branches: int) -> list["ToolEnv"]:
-        """`num_branches` new environments, each in this very moment and from then on independent."""
+        """`num_branches` new environments, each in this very moment and from then on independent.
+
+        Their interpreters are forked together, when the first of them runs code.
+        """
         if num_branches < 0:
             raise ValueError(f"cannot fork {num_branches} branches")
         snapshot = self.snapshot()
         branches = [self._sibling() for _ in range(num_branches)]
-        for branch in branches:
-            branch.restore(snapshot)
+        origins = snapshot.batch_of_interpreters(num_branches)
+        for branch, origin in zip(branches, origins, strict=True):
+            branch._go_to(snapshot, origin)
         snapshot.release()
         return branches
 
@@ -244,7 +260,7 @@ class ToolEnv(gym.Env[Observation, str]):
         sibling.spec = self.spec
         return sibling
 
-    def _new_interpreter(self, task: Task, origin: Any = None) -> Interpreter:
+    def _new_interpreter(self, task: Task, origin: FrozenInterpreter | Branch | None = None) -> Interpreter:
         sandbox = self.config.sandbox
         open_sandbox: Callable[[], Any] = (
             (lambda: shared_sandbox(sandbox)) if isinstance(sandbox, str | Mapping) else (lambda: sandbox)
@@ -291,6 +307,7 @@ class ToolEnv(gym.Env[Observation, str]):
             "stop_reason": state.stop_reason,
             "grade": None if state.grade is None else Record(state.grade.as_dict()),
             "outage": state.outage,
+            "sandbox_warnings": [] if self._interpreter is None else self._interpreter.take_notes(),
             "num_turns": state.num_turns,
             "task": state.task.describe(),
         }

@@ -16,7 +16,7 @@ from typing import Any
 from axpo_env.messages import NotText
 from axpo_env.names import shorten
 from axpo_env.state import EpisodeState, Message, Text
-from axpo_env.tools.interpreter import FrozenInterpreter
+from axpo_env.tools.interpreter import Branch, FrozenInterpreter
 
 FORMAT = "axpo_env.snapshot"
 VERSION = 1
@@ -49,6 +49,20 @@ class Snapshot:
         self._finalizer = None if interpreter is None else weakref.finalize(self, interpreter.release)
         if self._finalizer is not None:
             self._finalizer.atexit = False  # at exit the sandbox goes as a whole
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What branches will lack of the interpreter: its threads, its connections; () if there is nothing."""
+        return () if self._interpreter is None else self._interpreter.warnings
+
+    def batch_of_interpreters(self, num_branches: int) -> list[Branch] | list[None]:
+        """Shares as of `share_interpreter`, whose sessions the sandbox forks at once; Nones if no code had run."""
+        with self._lock:
+            if self._finalizer is not None and not self._finalizer.alive:
+                raise RuntimeError("the snapshot was released")
+            if self._interpreter is None:
+                return [None] * num_branches
+            return self._interpreter.batch(num_branches)
 
     def share_interpreter(self) -> FrozenInterpreter | None:
         """A share in the frozen interpreter for the caller to release; None if no code had run."""

@@ -114,9 +114,14 @@ def surprises(results: Sequence[Result]) -> list[Result]:
 def block(columns: Mapping[str, Sequence[Result]], who: str) -> str:
     """The text between the markers in sandbox/README.md."""
     num = max(len(results) for results in columns.values())
+    longest = ", ".join(
+        f"`{name}` {max((item.beyond_s for item in results), default=0.0):.1f} s"
+        for name, results in columns.items()
+    )
     return (
         f"{BEGIN}\n{num} attacks made by `python benchmarks/sandbox_isolation.py --write`, as {who}:\n\n"
-        f"{table(columns)}\n\n{in_words(columns)}\n{END}"
+        f"{table(columns)}\n\n{in_words(columns)}\n"
+        f"- The longest call beyond its time-out: {longest}.\n{END}"
     )
 
 

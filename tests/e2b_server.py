@@ -1,8 +1,9 @@
 """A loopback server that speaks E2B's HTTP API, for the real SDK. Its machines are sessions of the local sandbox.
 
-Control plane: create, list, get, kill, timeout, pause, connect, snapshots, fork, delete. In machines: /health, /files
-(uploads) and the code interpreter's /execute, whose output streams while the code runs and whose kernel starts
-afresh when it dies, as Jupyter's does. `Server.fail` injects faults.
+Control plane: create, list, get, kill, timeout, pause, snapshots, fork, delete, by the rules of E2B's cloud or of a
+cluster of one's own (`Rules`). In machines: /health, /files (uploads) and the code interpreter's /execute, whose
+output streams while the code runs and whose kernel starts afresh when it dies, as Jupyter's does. `Server.fail`
+injects faults.
 """
 
 import base64
@@ -10,6 +11,7 @@ import contextlib
 import dataclasses
 import email
 import email.policy
+import heapq
 import json
 import os
 import select
@@ -31,6 +33,7 @@ import pytest
 from axpo_sandbox import make_sandbox
 from axpo_sandbox.backend import Dead, Point, survived
 from axpo_sandbox.base import Execution, Limits
+from axpo_sandbox.e2b.rules import Clock
 from axpo_sandbox.local.client import LocalSandbox
 from axpo_sandbox.local.live import Live
 from axpo_sandbox.local.process import Answer
@@ -47,6 +50,8 @@ LIMITS = Limits(
     output_bytes=64 << 20,
 )
 _SLICE_S = 0.02
+_PAGE = 100
+_TOO_MANY = "you have reached the maximum number of concurrent E2B sandboxes"
 
 
 @dataclass(kw_only=True)
@@ -65,23 +70,108 @@ class Fault:
     """drop the connection without an answer"""
     cut: bool = False
     """of /execute: run the code, then drop the connection"""
+    kernel: str = ""
+    """of /execute: run the code, then report an error of this name instead of what came of it"""
+    lost: bool = False
+    """of a request that makes or ends something: do it, then drop the connection"""
     before: Callable[["Machine | None"], None] = lambda machine: None
     """called first"""
+
+
+@dataclass(kw_only=True)
+class Rules:
+    """What the service allows: by default as E2B's cloud does, without the limits of a plan."""
+
+    create_route: str = "/v2/sandboxes"
+    """/sandboxes: as clusters of one's own"""
+    missing_status: int = 405
+    """what a POST to the other route is answered, without JSON"""
+    pauses: bool = False
+    """whether a machine that was not told otherwise is paused at the end of its lifetime, not ended"""
+    max_machines: int | None = None
+    """running at once"""
+    creations_per_s: float | None = None
+    """requests that make machines, with as many at once"""
+    max_forks: int = 20
+    """per request"""
+    max_length_s: float = 24 * 3600.0
+    """from the start of a machine, however often it is renewed"""
+    knows_keys: bool = True
+    """whether a creation that is repeated with its Idempotency-Key is done once"""
+    now: Callable[[], float] = time.monotonic
+
+
+class FakeClock(Clock):
+    """Waiting takes no time: it moves on as soon as num_threads wait, to when the first of them wakes."""
+
+    def __init__(self, num_threads: int = 1) -> None:
+        self.num_threads = num_threads
+        self.waits: list[float] = []
+        self._now = 0.0
+        self._wakings: list[float] = []
+        self._changed = threading.Condition()
+
+    def now(self) -> float:
+        return self._now
+
+    def jitter(self) -> float:
+        return 1.0
+
+    def sleep(self, seconds: float) -> None:
+        with self._changed:
+            self.waits.append(seconds)
+            waking = self._now + seconds
+            heapq.heappush(self._wakings, waking)
+            self._move_on()
+            assert self._changed.wait_for(lambda: self._now >= waking, 120)
+
+    def leave(self) -> None:
+        """One thread less to wait for."""
+        with self._changed:
+            self.num_threads -= 1
+            self._move_on()
+
+    def _move_on(self) -> None:
+        if self._wakings and len(self._wakings) >= self.num_threads:
+            self._now = max(self._now, self._wakings[0])
+            while self._wakings and self._wakings[0] <= self._now:
+                heapq.heappop(self._wakings)
+            self._changed.notify_all()
+
+
+class Empty:
+    """In the place of a local sandbox, its processes and points: for tests of the control plane alone."""
+
+    def start(self, seed: int, limits: Limits) -> "Empty":
+        return Empty()
+
+    def freeze(self, live: "Empty") -> "Empty":
+        return Empty()
+
+    def thaw(self, point: "Empty", limits: Limits, num_branches: int) -> "list[Empty]":
+        return [Empty() for _ in range(num_branches)]
+
+    def kill(self) -> None:
+        pass
+
+    close = release = kill
 
 
 class Machine:
     """A virtual machine: a live local session and what the control plane says of it."""
 
-    def __init__(
-        self, live: Live, *, metadata: dict[str, str], lifetime_s: float, options: dict[str, Any]
-    ) -> None:
+    def __init__(self, live: Live, options: dict[str, Any], ends_at: float, started_at: float) -> None:
+        """options: of the request that made it, or the machine it is a fork of."""
         self.id = f"i{uuid.uuid4().hex[:18]}"
         self.live = live
-        self.metadata = metadata
+        self.metadata: dict[str, str] = options["metadata"]
         self.options = options
+        self.source: str = options["templateID"]
         self.state = "running"
-        self.ends_at = time.monotonic() + lifetime_s
+        self.started_at = started_at
+        self.ends_at = ends_at
         self.lock = threading.RLock()  # its kernel does one thing at a time
+        self.is_freezing = threading.Lock()
         self.num_executions = 0
 
     def end(self) -> None:
@@ -91,19 +181,27 @@ class Machine:
             self.live.close()
 
 
+class _HTTPServer(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 128  # clients come many at once
+
+
 class Server:
     """Runs while it is open. `requests` counts what was asked, by route."""
 
-    def __init__(self, local: LocalSandbox) -> None:
+    def __init__(self, local: "LocalSandbox | Empty") -> None:
         """local: makes the machines; it is not closed here."""
-        self.local = local
+        self.local: Any = local
+        self.rules = Rules()
         self.requests: Counter[str] = Counter()
         self.machines: dict[str, Machine] = {}
-        self.snapshots: dict[str, tuple[str, Point]] = {}  # id -> name, point
+        self.snapshots: dict[str, Point] = {}
+        self.creations: list[float] = []  # when, on the rules' clock; to be cleared with a new clock
+        self.most_machines = 0
+        self._by_key: dict[str, str] = {}
         self._faults: list[Fault] = []
         self._lock = threading.RLock()
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), lambda *given: Handler(self, *given))
-        self._http.daemon_threads = True
+        self._http = _HTTPServer(("127.0.0.1", 0), lambda *given: Handler(self, *given))
         self._thread = threading.Thread(target=self._http.serve_forever, args=(0.05,), daemon=True)
         self._thread.start()
 
@@ -137,20 +235,47 @@ class Server:
                     return fault
         return None
 
-    def make(
-        self, live: Live, metadata: dict[str, str], lifetime_s: float, options: dict[str, Any]
-    ) -> Machine:
-        machine = Machine(live, metadata=metadata, lifetime_s=lifetime_s, options=options)
+    def refuses_more(self) -> bool:
+        """Whether one more request that makes machines would be too many in a second."""
         with self._lock:
+            now, per_s = self.rules.now(), self.rules.creations_per_s
+            recent = [at for at in self.creations if at > now - 1 + 1e-6]
+            if per_s is not None and len(recent) >= per_s:
+                return True
+            self.creations.append(now)
+            return False
+
+    def make(
+        self, make_live: Callable[[], Any], options: dict[str, Any], lifetime_s: float
+    ) -> Machine | None:
+        """A machine; None where there are too many."""
+        now = self.rules.now()
+        with self._lock:
+            running = [machine for machine in self.machines.values() if machine.state == "running"]
+            if self.rules.max_machines is not None and len(running) >= self.rules.max_machines:
+                return None
+            self.most_machines = max(self.most_machines, len(running) + 1)
+            machine = Machine(make_live(), options, now + min(lifetime_s, self.rules.max_length_s), now)
             self.machines[machine.id] = machine
         return machine
+
+    def made_by(self, key: str | None) -> Machine | None:
+        """The machine that an earlier request with this key made."""
+        return self.machines.get(self._by_key.get(key or "", "")) if self.rules.knows_keys else None
+
+    def remember(self, key: str | None, machine: Machine) -> None:
+        if key is not None:
+            self._by_key[key] = machine.id
 
     def find(self, machine_id: str) -> Machine | None:
         with self._lock:
             machine = self.machines.get(machine_id)
-        if machine is not None and time.monotonic() > machine.ends_at:
-            self.vanish(machine)
-            return None
+        if machine is not None and machine.state == "running" and self.rules.now() > machine.ends_at:
+            if machine.options.get("autoPause", self.rules.pauses):
+                machine.state = "paused"
+            else:
+                self.vanish(machine)
+                return None
         return machine
 
     def vanish(self, machine: Machine | None) -> None:
@@ -170,7 +295,7 @@ class Server:
         """Delete all, whoever needs them."""
         with self._lock:
             lost, self.snapshots = self.snapshots, {}
-        for _, point in lost.values():
+        for point in lost.values():
             point.release()
 
     def close(self) -> None:
@@ -254,6 +379,8 @@ class Handler(BaseHTTPRequestHandler):
                 return
             machine = self.cloud.find(machine.id) if machine is not None else None
         self.cut = fault is not None and fault.cut
+        self.kernel = "" if fault is None else fault.kernel
+        self.lost = fault is not None and fault.lost
         if own_id is None:
             self._control(parts, machine)
         elif machine is None or machine.state != "running":
@@ -300,106 +427,190 @@ class Handler(BaseHTTPRequestHandler):
 
     def _control(self, parts: list[str], machine: Machine | None) -> None:
         if self.headers.get("X-API-KEY") != KEY:
-            self._answer(401, {"code": 401, "message": "Invalid API key"})
+            self._refuse(401, "Invalid API key")
             return
         given = json.loads(self.body) if self.body else {}
         try:
             match self.command, *parts:
-                case "POST", "v2", "sandboxes":
-                    self._create(given)
+                case "POST", *route if "/" + "/".join(route) in ("/v2/sandboxes", "/sandboxes"):
+                    if self.cloud.rules.create_route == "/" + "/".join(route):
+                        self._create(given)
+                    else:
+                        self._answer(self.cloud.rules.missing_status, b"no such route, and no JSON")
                 case "GET", "v2", "sandboxes":
-                    wanted = dict(urllib.parse.parse_qsl(self.query.get("metadata", "")))
-                    found = [
-                        item
-                        for item in self.cloud.machines.values()
-                        if wanted.items() <= item.metadata.items()
-                    ]
-                    self._answer(200, [_detail(item) for item in found])
+                    self._list()
                 case "GET", "snapshots":
-                    found_too = self.cloud.snapshots.items()
+                    names = list(self.cloud.snapshots)
                     self._answer(
-                        200, [{"snapshotID": name, "names": [full]} for name, (full, _) in found_too]
+                        200, [{"snapshotID": name, "names": [name.rpartition(":")[0]]} for name in names]
                     )
-                case "DELETE", "templates", snapshot_id:
-                    self._delete_snapshot(snapshot_id)
+                case "DELETE", "templates", name:
+                    self._delete_snapshot(name)
                 case _, "sandboxes", _, *rest if machine is not None:
                     self._of_machine("/".join([self.command, *rest]), machine, given)
                 case _, "sandboxes", machine_id, *_:
-                    self._answer(404, {"code": 404, "message": f"sandbox {machine_id} not found"})
+                    self._refuse(404, f"sandbox {machine_id} not found")
                 case _:
-                    self._answer(404, {"code": 404, "message": "no such route"})
+                    self._answer(404, b"404 page not found")
         except Dead as death:  # nested more deeply than local sessions can be: as if the snapshot was lost
-            self._answer(404, {"code": 404, "message": str(death)})
+            self._refuse(404, str(death))
+
+    def _refuse(self, status: int, message: str) -> None:
+        self._answer(status, {"code": status, "message": message})
+
+    def _list(self) -> None:
+        wanted = dict(urllib.parse.parse_qsl(self.query.get("metadata", "")))
+        states = self.query.get("state", "running,paused").split(",")
+        found = [self.cloud.find(name) for name in list(self.cloud.machines)]
+        shown = [
+            item
+            for item in found
+            if item and wanted.items() <= item.metadata.items() and item.state in states
+        ]
+        first = int(self.query.get("nextToken", 0))
+        more = {"X-Next-Token": str(first + _PAGE)} if len(shown) > first + _PAGE else {}
+        self._answer(200, [self._detail(item) for item in shown[first : first + _PAGE]], more)
 
     def _create(self, given: dict[str, Any]) -> None:
-        source = given["templateID"]
-        if source in self.cloud.snapshots:
-            live = self.cloud.local.thaw(self.cloud.snapshots[source][1], LIMITS, 1)[0]
-        elif source.startswith("snap-"):
-            self._answer(404, {"code": 404, "message": f"template {source} not found"})
+        key = self.headers.get("Idempotency-Key")
+        known = self.cloud.made_by(key)
+        if known is not None:
+            self._answer(201, _created(known))
             return
-        else:
-            live = self.cloud.local.start(0, LIMITS)
-        machine = self.cloud.make(live, given["metadata"], given["timeout"], given)  # type: ignore[arg-type]
+        source, local = given["templateID"], self.cloud.local
+        if ("axpo-" in source and source not in self.cloud.snapshots) or source == "none":
+            self._refuse(404, f"template {source} not found")
+            return
+        if self.cloud.refuses_more():
+            self._refuse(429, "Rate limit exceeded, please try again later")
+            return
+
+        def make_live() -> Any:
+            if source in self.cloud.snapshots:
+                return local.thaw(self.cloud.snapshots[source], LIMITS, 1)[0]
+            return local.start(0, LIMITS)
+
+        machine = self.cloud.make(make_live, given, given["timeout"])
+        if machine is None:
+            self._refuse(429, _TOO_MANY)
+            return
+        self.cloud.remember(key, machine)
+        if self.lost:
+            self._drop()
         self._answer(201, _created(machine))
 
     def _of_machine(self, action: str, machine: Machine, given: dict[str, Any]) -> None:
         match action:
             case "GET":
-                self._answer(200, _detail(machine))
+                self._answer(200, self._detail(machine))
             case "DELETE":
                 self.cloud.vanish(machine)
+                if self.lost:
+                    self._drop()
                 self._answer(204)
             case "POST/timeout":
-                machine.ends_at = time.monotonic() + given["timeout"]
+                last = machine.started_at + self.cloud.rules.max_length_s
+                machine.ends_at = min(self.cloud.rules.now() + given["timeout"], last)
                 self._answer(204)
             case "POST/pause":
                 self._answer(409 if machine.state == "paused" else 204, {"code": 409, "message": "paused"})
                 machine.state = "paused"
-            case "POST/snapshots":
-                self._snapshot(machine, given)
-            case "POST/fork":
-                self._fork(machine, given)
+            case "POST/snapshots" | "POST/fork":
+                if machine.state != "running":
+                    self._refuse(409, "the sandbox is paused")
+                elif not machine.is_freezing.acquire(blocking=False):
+                    self._refuse(409, "the sandbox is being snapshotted")
+                else:
+                    try:
+                        (self._fork if action.endswith("fork") else self._snapshot)(machine, given)
+                    finally:
+                        machine.is_freezing.release()
             case _:
-                self._answer(404, {"code": 404, "message": "no such route"})
+                self._answer(404, b"404 page not found")
 
     def _snapshot(self, machine: Machine, given: dict[str, Any]) -> None:
-        if machine.state != "running":
-            self._answer(409, {"code": 409, "message": "the sandbox is paused"})
-            return
-        snapshot_id = f"snap-{uuid.uuid4().hex[:8]}:default"
+        snapshot_id = f"team/{given['name']}:default"  # once more with one name: a new build of it
         with machine.lock:
-            self.cloud.snapshots[snapshot_id] = (
-                f"team/{given.get('name') or snapshot_id}:default",
-                self.cloud.local.freeze(machine.live),
-            )
-        self._answer(201, {"snapshotID": snapshot_id, "names": [self.cloud.snapshots[snapshot_id][0]]})
+            point = self.cloud.local.freeze(machine.live)
+        old = self.cloud.snapshots.pop(snapshot_id, None)
+        if old is not None:
+            old.release()
+        self.cloud.snapshots[snapshot_id] = point
+        if self.lost:
+            self._drop()
+        self._answer(201, {"snapshotID": snapshot_id, "names": [snapshot_id.rpartition(":")[0]]})
 
     def _fork(self, machine: Machine, given: dict[str, Any]) -> None:
-        if machine.state != "running":
-            self._answer(409, {"code": 409, "message": "the sandbox is paused"})
+        count, rules = given.get("count", 1), self.cloud.rules
+        if count > rules.max_forks:
+            self._refuse(400, f"Count cannot be greater than {rules.max_forks}")
+            return
+        if rules.max_machines is not None and count >= rules.max_machines:
+            self._refuse(400, "Count must be lower than the maximum number of concurrent sandboxes")
+            return
+        if self.cloud.refuses_more():
+            self._refuse(429, "Rate limit exceeded, please try again later")
             return
         with machine.lock:
             point = self.cloud.local.freeze(machine.live)
+        results: list[dict[str, Any]] = []
         try:
-            results = []
-            for live in self.cloud.local.thaw(point, LIMITS, given.get("count", 1)):
-                branch = self.cloud.make(live, machine.metadata, given["timeout"], machine.options)  # type: ignore[arg-type]
+            for _ in range(count):
+                try:
+                    branch = self.cloud.make(
+                        lambda: self.cloud.local.thaw(point, LIMITS, 1)[0], machine.options, given["timeout"]
+                    )
+                except Dead as death:  # nested more deeply than local sessions can be
+                    results.append({"error": {"code": 500, "message": str(death)}})
+                    continue
                 fault = self.cloud.take_fault("fork result")
-                if fault is not None:
+                if fault is not None and branch is not None:
                     self.cloud.vanish(branch)
                     results.append({"error": {"code": fault.status, "message": "no room for this one"}})
+                elif branch is None:
+                    results.append({"error": {"code": 429, "message": _TOO_MANY}})
                 else:
                     results.append({"sandbox": _created(branch)})
         finally:
             point.release()
+        if self.lost:
+            self._drop()
         self._answer(201, results)
 
-    def _delete_snapshot(self, snapshot_id: str) -> None:
-        _, point = self.cloud.snapshots.pop(snapshot_id, ("", None))
+    def _delete_snapshot(self, name: str) -> None:
+        """By its id, or by its name alone."""
+        known = next(
+            (item for item in self.cloud.snapshots if name in (item, item[5:].partition(":")[0])), None
+        )
+        if known is None:
+            self._refuse(404, f"template {name} not found")
+            return
+        states = {machine.state for machine in self.cloud.machines.values() if machine.source == known}
+        if states:
+            self._refuse(
+                400, f"cannot delete template because there are {' and '.join(states)} sandboxes using it"
+            )
+            return
+        point = self.cloud.snapshots.pop(known, None)
         if point is not None:
             point.release()
-        self._answer(204 if point is not None else 404, None if point else {"code": 404, "message": "none"})
+        if self.lost:
+            self._drop()
+        self._answer(204)
+
+    def _detail(self, machine: Machine) -> dict[str, Any]:
+        now = datetime.now(UTC)
+        left_s = max(0.0, machine.ends_at - self.cloud.rules.now())
+        return {
+            **_created(machine),
+            "startedAt": now.isoformat(),
+            "endAt": (now + timedelta(seconds=left_s)).isoformat().replace("+00:00", "Z"),
+            "cpuCount": 2,
+            "memoryMB": 512,
+            "diskSizeMB": 512,
+            "state": machine.state,
+            "metadata": machine.metadata,
+        }
 
     # Inside a machine.
 
@@ -436,6 +647,7 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         with machine.lock:
             machine.num_executions += 1
+            self._line(type="keepalive")
             self._line(type="number_of_executions", execution_count=machine.num_executions)
             self._execute(machine, json.loads(self.body)["code"])
         self._line(type="end_of_execution")
@@ -450,6 +662,11 @@ class Handler(BaseHTTPRequestHandler):
             done = self._run_streaming(machine.live, code)
         if machine.state == "gone" or self.cut:
             self._drop()
+        if self.kernel:
+            self._line(
+                type="error", name=self.kernel, value="Connection to the kernel was lost", traceback=""
+            )
+            return
         if not survived(done.error):
             self.cloud.restart_kernel(machine)
             self._line(type="error", name="ContextRestarting", value="Context was restarted", traceback="")
@@ -467,6 +684,7 @@ class Handler(BaseHTTPRequestHandler):
             while True:
                 answer = wait(_SLICE_S, max_bytes)
                 self._pass_on(answer.outputs)
+                self._line(type="keepalive")
                 if answer.failure != "timeout":
                     return answer
 
@@ -505,18 +723,4 @@ def _created(machine: Machine) -> dict[str, Any]:
         "envdAccessToken": "token",
         "trafficAccessToken": None,
         "domain": None,
-    }
-
-
-def _detail(machine: Machine) -> dict[str, Any]:
-    now = datetime.now(UTC)
-    return {
-        **_created(machine),
-        "startedAt": now.isoformat(),
-        "endAt": (now + timedelta(seconds=max(0.0, machine.ends_at - time.monotonic()))).isoformat(),
-        "cpuCount": 2,
-        "memoryMB": 512,
-        "diskSizeMB": 512,
-        "state": machine.state,
-        "metadata": machine.metadata,
     }

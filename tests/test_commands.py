@@ -22,6 +22,7 @@ from axpo_algo.commands import CtrlC, RunFailed, command
 from axpo_algo.config import ConfigError, load_config
 from axpo_algo.config.evaluation import EvaluateConfig, load_settings, run_config
 from axpo_algo.evaluate import main as evaluate
+from axpo_algo.learner import DivergedError
 from axpo_algo.run.folder import read_jsonl
 from axpo_algo.sft import main as sft
 from axpo_algo.train import main as train
@@ -667,6 +668,7 @@ def test_a_full_disk_is_said_in_one_line(
     [
         (ConfigError("bad\n value"), 2, "error: bad value\n"),
         (RunFailed("too many"), 1, "failed: too many; try again\n"),
+        (DivergedError("not finite"), 1, "failed: not finite\n"),  # it would diverge again
         (SandboxUnavailable("gone"), 1, "failed: gone; try again\n"),
         (ToolUnavailable("gone"), 1, "failed: gone; try again\n"),
         (ConnectionResetError(errno.ECONNRESET, "reset"), 1, "failed: reset; try again\n"),

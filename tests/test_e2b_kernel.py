@@ -79,7 +79,7 @@ def kernel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kernel]:
         answer, _ = kernel.ask(op="hello", preload=["numpy", "matplotlib", "PIL", "no_such_package"])
         assert list(answer["missing"]) == ["no_such_package"]
         answer, _ = kernel.ask(op="begin", seed=1, limits=asdict(LIMITS), folder=str(folder / "box"))
-        assert answer == {"ok": True, "threads_kept": True}
+        assert answer == {"ok": True, "threads_kept": True, "memory_bytes": LIMITS.memory_bytes}
         yield kernel
     finally:
         client.stop_channels()

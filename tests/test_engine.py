@@ -24,6 +24,7 @@ def request(policy, seed, *, tail=5, image=True):
     return GenerationRequest(token_ids=ids, images=images, seed=(seed,))
 
 
+@pytest.mark.filterwarnings("error::FutureWarning")  # of transformers: every user would read it
 def test_sampled_logprobs_are_those_of_a_full_forward_pass(policy):
     """Images or none, ragged prompts, rows that leave the batch early: cached decoding against one pass
     over everything."""

@@ -38,9 +38,9 @@ NEVER = {
 # Client libraries, each with the only file that may name it.
 ONLY_IN = {
     "docker": "axpo_sandbox/docker/engine.py",
-    "e2b": "axpo_sandbox/e2b/cloud.py",
-    "e2b_code_interpreter": "axpo_sandbox/e2b/cloud.py",
-    "httpx": "axpo_sandbox/e2b/cloud.py",
+    "e2b": "axpo_sandbox/e2b/machine.py",
+    "e2b_code_interpreter": "axpo_sandbox/e2b/machine.py",
+    "httpx": "axpo_sandbox/e2b/machine.py",
     "tavily": "axpo_env/tools/tavily.py",
 }
 
@@ -118,7 +118,7 @@ def violations(path: str, source: str) -> list[str]:
         (
             "axpo_sandbox/base.py",
             "def f():\n  import e2b",
-            ["axpo_sandbox/base.py:2 imports e2b: only axpo_sandbox/e2b/cloud.py"],
+            ["axpo_sandbox/base.py:2 imports e2b: only axpo_sandbox/e2b/machine.py"],
         ),
         ("axpo_env/env.py", "import gymnasium as gym\nimport PIL.Image\nfrom axpo_sandbox import x", []),
         (

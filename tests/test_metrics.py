@@ -1,6 +1,5 @@
 """Pass@k and group summaries on numbers worked by hand, and the tables that show them."""
 
-import io
 import json
 import math
 import random
@@ -11,10 +10,9 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from rich.console import Console
 
 from axpo_algo.run.metrics import GroupOutcome, mutual_information, pass_at_k, summarize_groups
-from axpo_algo.run.tables import format_value, markdown_table, rich_table, write_json
+from axpo_algo.run.tables import format_value, markdown_table, write_json
 
 
 @pytest.mark.parametrize(
@@ -159,22 +157,11 @@ def test_markdown_table_aligns_numbers_right_and_shows_gaps() -> None:
     )
 
 
-def test_rich_table_shows_the_same_cells() -> None:
-    console = Console(width=80, record=True, file=io.StringIO())
-    console.print(rich_table(ROWS, title="two runs"))
-    shown = console.export_text()
-    assert "two runs" in shown and "0.250" in shown and "A|B" in shown
-
-
-def test_a_cell_ends_no_row_and_brackets_are_no_markup() -> None:
+def test_a_cell_ends_no_row() -> None:
     rows: list[dict[str, Any]] = [{"a|b": "x\n| y |", "run": "runs/[/red]"}]
     assert markdown_table(rows) == (
         "| a\\|b      | run         |\n| --------- | ----------- |\n| x \\| y \\| | runs/[/red] |"
     )
-    console = Console(width=80, record=True, file=io.StringIO())
-    console.print(rich_table(rows, title="[bold]two[/]"))
-    shown = console.export_text()
-    assert "runs/[/red]" in shown and "[bold]two[/]" in shown
 
 
 def test_write_json_makes_the_folder_and_refuses_nan(tmp_path: Path) -> None:

@@ -140,7 +140,9 @@ def test_branches_share_prefix_and_state_and_go_their_own_ways(env, chat, lockst
         episode.close()
 
 
-@pytest.mark.parametrize("call", ["<tool_call>\nnot json</tool_call>", None], ids=["malformed", "well-formed"])
+@pytest.mark.parametrize(
+    "call", ["<tool_call>\nnot json</tool_call>", None], ids=["malformed", "well-formed"]
+)
 def test_a_malformed_call_of_a_source_is_trained_where_asked_for(env, chat, call):
     color, _, right, _ = facts(env, 6)
     wrong = ZOOM.format(c=color, x=0, y=167)

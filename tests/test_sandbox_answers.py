@@ -8,7 +8,7 @@ import pytest
 from axpo_sandbox.answers import checked_answer
 from axpo_sandbox.base import Limits
 from axpo_sandbox.journal import Journal, from_bytes, to_bytes
-from axpo_sandbox.local.wire import HEADER, MAX_REPLY_VALUES, Receiver, WireError
+from axpo_sandbox.local.wire import HEADER, MAX_REPLY_ESCAPES, MAX_REPLY_VALUES, Receiver, WireError
 
 
 def received(body: bytes) -> dict[str, object] | None:
@@ -34,6 +34,11 @@ def test_a_frame_of_many_values_is_refused_before_it_is_unpacked() -> None:
             received(b'{"a":[' + part * (MAX_REPLY_VALUES + 2) + b"1]}")
     with pytest.raises(WireError):
         received(b'""' * (5 * MAX_REPLY_VALUES) + b"," * (MAX_REPLY_VALUES + 1))
+
+
+def test_a_text_of_escapes_is_refused_before_it_is_read() -> None:
+    with pytest.raises(WireError, match=f"more than {MAX_REPLY_ESCAPES} escapes"):
+        received(b'{"a":"' + b"\\n" * (MAX_REPLY_ESCAPES + 1) + b'"}')
 
 
 def test_commas_in_a_text_do_not_count() -> None:

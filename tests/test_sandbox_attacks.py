@@ -29,6 +29,8 @@ FAST = """
     large_picture picture_that_lies picture_too_wide
     daemon_outlives_session twin_outlives_branch
     user_namespace mount_tmpfs remove_filter calls_of_32_bits io_uring
+    read_own_branch write_own_branch enter_own_branch slow_scheduler_group hold_by_stops_and_exit hold_by_roles
+    make_dumpable make_timer listen_by_filter watch_by_dnotify lease_on_file
     kill_sibling starve_sibling branch_shared_memory branch_pipe shared_segment
     patch_builtins write_site_packages
     deep_frame many_empty_lists wrong_id send_descriptors

@@ -249,12 +249,63 @@ def test_system_calls_are_refused(session: LocalSession, call: str) -> None:
         "libc.sched_setaffinity(os.getpid(), 8, b'\\1' + bytes(7))",
         "libc.syscall(206, 1, ctypes.byref(ctypes.c_ulong()))",
         "libc.inotify_init1(0)",
+        "libc.prctl(4, 1, 0, 0, 0)",
+        "libc.prctl(22, 2, None, 0, 0)",
+        "libc.syscall(317, 1, 8, None)",
+        "libc.timer_create(0, None, ctypes.byref(ctypes.c_void_p()))",
+        "libc.fcntl(os.open('.', 0), 1026, 1)",
+        "libc.fcntl(os.open('/usr', 0), 1024, 0)",
+        "libc.fcntl(0, 8, os.getppid())",
+        "libc.ioctl(os.eventfd(0), 0x8901, ctypes.byref(ctypes.c_int(1)))",
     ],
 )
 @pytest.mark.skipif(os.uname().machine != "x86_64", reason="the numbers are those of x86_64")
 def test_calls_on_others_and_on_what_all_share_are_refused(session: LocalSession, call: str) -> None:
     code = f"import ctypes, os; libc = ctypes.CDLL(None, use_errno=True); {call}, ctypes.get_errno()"
     assert text(session, code) == "(-1, 1)"
+
+
+def test_sessions_and_branches_have_scheduler_groups_of_their_own(sandbox: LocalSandbox) -> None:
+    show = "import os; os.popen('cat /proc/self/autogroup').read().split()"
+    with sandbox.session() as one, sandbox.session() as two:
+        text(one, "import os; os.system('echo 19 > /proc/self/autogroup')")
+        with one.snapshot() as snapshot:
+            left, right = snapshot.fork(2)
+            with left, right:
+                rows = [eval(text(item, show) or "") for item in (one, two, left, right)]
+    if not rows[0]:
+        pytest.skip("this kernel groups no processes for its scheduler")
+    assert len({name for name, *_ in rows}) == 4
+    assert [niceness for *_, niceness in rows] == ["19", "0", "0", "0"]
+
+
+def test_a_session_cannot_reach_into_its_snapshots_and_branches(session: LocalSession) -> None:
+    text(session, "import ctypes, os; ctypes.CDLL(None).prctl(4, 1, 0, 0, 0); kept = 1; here = id(kept)")
+    code = """
+def reach(pid, *names):
+    for name in names:
+        try:
+            os.close(os.open(f"/proc/{pid}/{name}", os.O_RDWR if name == "mem" else os.O_RDONLY))
+            yield name
+        except OSError:
+            pass
+others = [pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if pid not in (1, os.getpid())]
+len(others) >= 2, [list(reach(pid, "mem", "root", "fd/1", "cwd", "environ")) for pid in others]
+"""
+    with session.snapshot() as snapshot, snapshot.fork(1)[0] as branch:
+        found, reached = eval(text(session, code) or "")
+        assert found and not any(reached)
+        assert text(branch, "kept + 1") == "2"
+
+
+def test_queued_signals_are_few_and_synchronising_reaches_no_disk(session: LocalSession) -> None:
+    code = """
+import os, resource
+with open("a", "w") as file:
+    os.fsync(file.fileno()); os.fdatasync(file.fileno()); os.sync()
+resource.getrlimit(resource.RLIMIT_SIGPENDING)
+"""
+    assert text(session, code) == "(64, 64)"
 
 
 def test_what_code_asks_of_itself_stays_possible(session: LocalSession) -> None:

@@ -19,6 +19,7 @@ import pytest
 
 from axpo_sandbox import (
     Execution,
+    Limits,
     SandboxClosed,
     SandboxUnavailable,
     Session,
@@ -28,7 +29,10 @@ from axpo_sandbox import (
     contract,
     make_sandbox,
 )
+from axpo_sandbox.backend import Starved
+from axpo_sandbox.local.cgroup import MemoryState
 from axpo_sandbox.local.client import LocalSandbox, LocalSession
+from axpo_sandbox.local.live import Live
 from axpo_sandbox.local.processes import descendants_of
 from benchmarks.sandbox_soak import soak
 
@@ -400,3 +404,68 @@ def test_a_soak_in_small_leaves_nothing() -> None:
     assert (report.wrong, report.num_branches) == ([], 72)
     assert not report.after.exceeds(report.before), report.after
     assert sum(report.kills.values()) > 5
+
+
+@pytest.mark.parametrize(
+    ("free_mb", "limit_mb", "blamed"),
+    [(250, 1000, True), (100, 1000, False), (120, 160, True), (40, 160, False), (None, None, True)],
+)
+def test_a_session_is_blamed_for_memory_only_if_it_used_its_own(
+    sandbox: LocalSandbox, free_mb: int | None, limit_mb: int | None, blamed: bool
+) -> None:
+    states = iter([0, 1])
+
+    def memory() -> MemoryState:
+        sizes = [None if size is None else size << 20 for size in (free_mb, limit_mb)]
+        return MemoryState(next(states), *sizes)
+
+    live = sandbox.start(0, Limits(memory_bytes=256 << 20))
+    live._memory = memory
+    try:
+        if blamed:
+            assert error_name(live.run("import os; os.kill(os.getpid(), 9)")) == "OutOfMemory"
+        else:
+            with pytest.raises(Starved, match=f"{free_mb} MB were left for this one, which may have 256 MB"):
+                live.run("import os; os.kill(os.getpid(), 9)")
+    finally:
+        live.close()
+
+
+def test_a_cell_that_others_memory_ended_is_run_again_then_an_outage(
+    sandbox: LocalSandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deaths = [Starved("12 MB were left"), None, Starved("12 MB were left"), Starved("11 MB were left")]
+    run = Live.run
+
+    def starved(live: Live, code: str, **more: Any) -> Execution:
+        death = deaths.pop(0) if code == "x + 1" else None
+        if death is not None:
+            live.kill()
+            raise death
+        return run(live, code, **more)
+
+    with sandbox.session() as session:
+        session.run("x = 41")
+        monkeypatch.setattr(Live, "run", starved)
+        result = session.run("x + 1")
+        told = ("the interpreter was killed for memory that others use (12 MB were left)",)
+        assert (result.text, result.warnings, result.incidents) == ("42", told, told)
+        with pytest.raises(SandboxUnavailable, match="11 MB were left"):
+            session.run("x + 1")
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root's sessions run as another user")
+def test_packages_that_sessions_cannot_read_are_an_outage_at_the_start(tmp_path: Path) -> None:
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        os.chmod(folder, 0o755)
+        venv.create(folder, symlinks=True)
+        (site,) = Path(folder).glob("lib/python3*/site-packages")
+        package = site / "axpo_test_package"
+        package.mkdir(mode=0o700)
+        (package / "__init__.py").write_text("")
+        options = {"python": f"{folder}/bin/python", "preload": ("axpo_test_package",)}
+        with pytest.raises(SandboxUnavailable, match=r"cannot read installed packages.*axpo_test_package"):
+            make_local(**options)
+        package.chmod(0o755)
+        with make_local(**options) as made:
+            assert made.missing == {}

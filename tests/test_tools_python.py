@@ -1,5 +1,8 @@
 """The python tool: state over turns, images in and out, branches, the policy's mischief, outages."""
 
+import os
+import signal
+
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -10,7 +13,9 @@ from axpo_env.messages import format_action, format_call
 from axpo_env.scripted import OraclePolicy, run_episode
 from axpo_env.tools.interpreter import FrozenInterpreter, Interpreter, shared_sandbox
 from axpo_env.tools.python import cut_middle
-from axpo_sandbox import SandboxUnavailable, SessionLost, make_sandbox
+from axpo_sandbox import SandboxUnavailable, SessionClosed, SessionLost, make_sandbox
+from axpo_sandbox.pool import SandboxPool
+from axpo_sandbox.sessions import BackendSnapshot
 
 
 @pytest.fixture(scope="module")
@@ -186,7 +191,7 @@ def test_a_branch_starts_a_session_only_when_it_runs_code(env):
     snapshot = env.snapshot()
     branch, other = env.fork(2)
     assert branch._interpreter.started and branch._interpreter._session is None
-    assert branch.snapshot().share_interpreter() is branch._interpreter._origin
+    assert branch.snapshot().share_interpreter() is branch._interpreter._origin._frozen
     assert say(branch, "print(x)") == "1"
     assert branch._interpreter._session is not None
     snapshot.release()
@@ -357,3 +362,82 @@ def test_a_ready_sandbox_is_not_closed_by_the_environment(sandbox):
 def test_cut_middle():
     assert cut_middle("abcdef", 6) == "abcdef"
     assert cut_middle("abcdefgh", 4) == "ab\n... (4 characters left out) ...\ngh"
+
+
+def test_what_befalls_the_interpreter_is_told_to_the_user_and_not_to_the_policy(env, caplog):
+    say(env, "x = 41")
+    os.kill(env._interpreter._session.process_id, signal.SIGKILL)
+    observation, _, _, _, info = env.step(python("x + 1"))
+    assert observation["text"] == "42"
+    (told,) = info["sandbox_warnings"]
+    assert told.startswith("the interpreter died between two cells")
+    assert told in caplog.text
+    assert env.step(python("x"))[-1]["sandbox_warnings"] == []
+
+
+def test_what_a_fork_lacks_is_told_to_the_user(env, caplog):
+    say(env, "import os; pipe = os.pipe()")
+    lacking = "2 pipes or sockets of the session do not exist in its branches"
+    with_pipe = env.snapshot()
+    assert with_pipe.warnings == (lacking,)
+    assert lacking in caplog.text
+    (branch,) = env.fork(1)
+    observation, _, _, _, info = branch.step(python("1 + 1"))
+    assert (observation["text"], info["sandbox_warnings"]) == ("2", [])  # it was told with the fork
+    branch.close()
+    assert env.step(python("1 + 1"))[-1]["sandbox_warnings"] == [lacking, lacking]
+    assert env.restore(with_pipe)[1]["sandbox_warnings"] == [lacking]
+    with_pipe.release()
+    say(env, "pass")
+    assert env.snapshot().warnings == ()  # what is lost by now cannot be lost again
+
+
+class CountingForks:
+    """How many branches each `Snapshot.fork` was asked for."""
+
+    def __init__(self, monkeypatch):
+        self.asked = []
+        fork = BackendSnapshot.fork
+
+        def counted(snapshot, num_branches=1, **more):
+            self.asked.append(num_branches)
+            return fork(snapshot, num_branches, **more)
+
+        monkeypatch.setattr(BackendSnapshot, "fork", counted)
+
+
+def test_a_fork_of_many_is_one_fork_of_the_sandbox(env, monkeypatch):
+    counting = CountingForks(monkeypatch)
+    say(env, "x = [1]")
+    first, second, third, idle = env.fork(4)
+    assert counting.asked == []
+    idle.close()
+    assert say(second, "x.append(2); x") == "[1, 2]"
+    assert counting.asked == [3]
+    (cousin,) = first.fork(1)  # of a branch that has run nothing: it is none of the batch
+    assert [say(item, "x") for item in (first, third, cousin)] == ["[1]"] * 3
+    assert counting.asked == [3, 1]
+    left, right = env.fork(2)
+    say(left, "x")
+    sessions = right._interpreter._origin._batch._sessions
+    (waiting,) = sessions
+    right.close()  # its session, made with the others, ends unused
+    assert sessions == [] and waiting.run
+    with pytest.raises(SessionClosed):
+        waiting.run("1")
+    for branch in (first, second, third, cousin, left):
+        branch.close()
+
+
+def test_a_fork_of_many_takes_no_more_places_than_a_pool_has(monkeypatch):
+    counting = CountingForks(monkeypatch)
+    with SandboxPool.of("local", {"quiet": True}, num_sandboxes=1, max_sessions=3, max_wait_s=5) as pool:
+        env = gym.make("AXPO/ChartQA-Tools-v0", difficulty="nano", max_pixels=2304, sandbox=pool, max_turns=9)
+        env.reset(options={"index": 0})
+        env = env.unwrapped
+        say(env, "x = 1")
+        for branch in env.fork(4):
+            assert say(branch, "x") == "1"
+            branch.close()
+        assert counting.asked == [2, 2]
+        env.close()

@@ -7,6 +7,7 @@ Sampling: `engines`.
 """
 
 import copy
+import inspect
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -110,6 +111,9 @@ class Qwen3VLPolicy:
         banned[chat.banned_token_ids] = True
         banned[len(chat.tokenizer) :] = True  # rows that a padded embedding has beyond the tokenizer
         self._banned = banned.to(model.device)
+        # Transformers 5.24 renamed the argument, and warns of the old name until it goes.
+        parameters = inspect.signature(model.model.language_model.forward).parameters
+        self._cache_keyword = "cache" if "cache" in parameters else "past_key_values"
 
     @classmethod
     def load(cls, path: str, *, dtype: str = "float32", device: str = "cpu") -> "Qwen3VLPolicy":
@@ -201,7 +205,7 @@ class Qwen3VLPolicy:
             inputs_embeds=embeds,
             position_ids=batch.position_ids,
             attention_mask=batch.attention_mask,
-            past_key_values=cache,
+            **{self._cache_keyword: cache},
             use_cache=cache is not None,
             visual_pos_masks=visual_mask,
             deepstack_visual_embeds=deepstack,
@@ -216,7 +220,7 @@ class Qwen3VLPolicy:
             inputs_embeds=self.model.get_input_embeddings()(token_ids),
             position_ids=position_ids,
             attention_mask=attention_mask,
-            past_key_values=cache,
+            **{self._cache_keyword: cache},
             use_cache=True,
         ).last_hidden_state
 

@@ -1,4 +1,4 @@
-"""Results side by side: one table as Markdown text or for a rich console, and the same rows as JSON.
+"""Results side by side: one table as Markdown text, and the same rows as JSON.
 
 What the numbers mean is left to whoever made the rows.
 """
@@ -8,9 +8,6 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
-
-from rich.table import Table
-from rich.text import Text
 
 Row = Mapping[str, Any]  # column -> value; a missing column shows as a dash
 
@@ -43,19 +40,6 @@ def markdown_table(rows: Sequence[Row], *, columns: Sequence[str] | None = None)
 
     rule = ["-" * (width - 1) + ":" if r else "-" * width for width, r in zip(widths, right, strict=True)]
     return "\n".join([line(heads), line(rule), *(line(parts) for parts in cells)])
-
-
-def rich_table(
-    rows: Sequence[Row], *, title: str | None = None, columns: Sequence[str] | None = None
-) -> Table:
-    """The same table for `rich.console.Console.print`; brackets in it are no markup."""
-    names = list(columns) if columns is not None else _columns(rows)
-    table = Table(title=None if title is None else Text(title, style="table.title"))
-    for name in names:
-        table.add_column(Text(name), justify="right" if _is_number_column(rows, name) else "left")
-    for row in rows:
-        table.add_row(*(Text(format_value(row.get(name))) for name in names))
-    return table
 
 
 def write_json(path: Path | str, document: Any) -> None:

@@ -6,9 +6,11 @@ every typed sandbox error into `ToolUnavailable`. What the python tool puts into
 """
 
 import atexit
+import logging
 import os
+import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 from axpo_env.names import shorten
@@ -26,6 +28,8 @@ from axpo_sandbox import (
 from axpo_sandbox import Snapshot as SandboxSnapshot
 
 Result = TypeVar("Result")
+
+logger = logging.getLogger(__name__)
 
 _shared: dict[tuple[int, Any], Sandbox] = {}  # (process id, config of the backend) -> sandbox
 _shared_lock = threading.Lock()
@@ -108,6 +112,7 @@ class FrozenInterpreter:
 
     def __init__(self, snapshot: SandboxSnapshot, *, num_images: int) -> None:
         self.num_images = num_images
+        self.warnings = tuple(getattr(snapshot, "warnings", ()))  # what branches lack, for the user
         self._snapshot = snapshot
         self._owners = 1
         self._lock = threading.Lock()
@@ -128,17 +133,85 @@ class FrozenInterpreter:
         if last:
             self._snapshot.release()
 
-    def fork(self) -> Session:
-        """A new session that goes on from here."""
-        return outage_as_unavailable(lambda: self._snapshot.fork(1)[0])
+    @property
+    def num_at_once(self) -> int:
+        """How many branches can be made at once: a pool of sandboxes has so many places."""
+        return getattr(self._snapshot, "num_at_once", sys.maxsize)
+
+    def fork(self, num_branches: int = 1) -> list[Session]:
+        """New sessions that go on from here."""
+        return outage_as_unavailable(lambda: self._snapshot.fork(num_branches))
+
+    def batch(self, num_branches: int) -> "list[Branch]":
+        """As many origins of interpreters, whose sessions are forked all at once when the first of them is used."""
+        batch = _Batch(self, num_branches)
+        return [Branch(self.share(), batch) for _ in range(num_branches)]
+
+
+class _Batch:
+    """The sessions of branches made together."""
+
+    def __init__(self, frozen: FrozenInterpreter, num_branches: int) -> None:
+        self._frozen = frozen  # each branch has a share in it
+        self._num_waiting = num_branches
+        self._sessions: list[Session] = []
+        self._lock = threading.Lock()
+
+    def take(self) -> Session:
+        """One of them, for a branch that holds its share in the frozen one."""
+        with self._lock:
+            if not self._sessions:
+                self._sessions = self._frozen.fork(min(self._num_waiting, self._frozen.num_at_once))
+            self._num_waiting -= 1
+            return self._sessions.pop()
+
+    def leave(self) -> None:
+        """A branch will not need its session."""
+        with self._lock:
+            self._num_waiting -= 1
+            session = self._sessions.pop() if self._sessions else None
+        if session is not None:
+            session.close()
+
+
+class Branch:
+    """Where one interpreter of a batch goes on from: like a share in the frozen one."""
+
+    def __init__(self, frozen: FrozenInterpreter, batch: _Batch) -> None:
+        self.num_images, self.warnings = frozen.num_images, frozen.warnings
+        self._frozen = frozen
+        self._batch: _Batch | None = batch
+
+    def share(self) -> FrozenInterpreter:
+        """A share in the frozen one, which is not of the batch."""
+        return self._frozen.share()
+
+    def fork(self) -> list[Session]:
+        """The session of this branch: once."""
+        assert self._batch is not None
+        session = self._batch.take()
+        self._batch = None
+        return [session]
+
+    def release(self) -> None:
+        """Give the share back, and the session if it was not used."""
+        batch, self._batch = self._batch, None
+        if batch is not None:
+            batch.leave()
+        self._frozen.release()
 
 
 class Interpreter:
     """One episode's interpreter. Used by one thread at a time; close it, or hand it over, exactly once."""
 
     def __init__(
-        self, open_sandbox: Callable[[], Sandbox], *, seed: int, origin: FrozenInterpreter | None = None
+        self,
+        open_sandbox: Callable[[], Sandbox],
+        *,
+        seed: int,
+        origin: FrozenInterpreter | Branch | None = None,
     ) -> None:
+        self._notes = [] if origin is None else list(origin.warnings)
         self.num_images = 0 if origin is None else origin.num_images  # of the episode, already in the session
         self._open_sandbox = open_sandbox
         self._seed = seed
@@ -154,7 +227,19 @@ class Interpreter:
     def run(self, code: str, *, timeout_s: float) -> Execution:
         """Run a cell and return its Execution. Raises ToolUnavailable for an outage."""
         session = self._ready()
-        return outage_as_unavailable(lambda: session.run(code, timeout_s=timeout_s))
+        execution = outage_as_unavailable(lambda: session.run(code, timeout_s=timeout_s))
+        self._note(execution.incidents)
+        return execution
+
+    def take_notes(self) -> list[str]:
+        """What befell the sandbox since the last call, and what a branch lacks: for the user, not for the policy."""
+        notes, self._notes = self._notes, []
+        return notes
+
+    def _note(self, sentences: Iterable[str]) -> None:
+        for sentence in sentences:
+            logger.warning("sandbox: %s", sentence)
+            self._notes.append(sentence)
 
     def write_files(self, files: Mapping[str, bytes]) -> str | None:
         """Put files into the working folder. Returns why they were refused (it is full), or None.
@@ -176,8 +261,11 @@ class Interpreter:
         None if nothing has run. This interpreter goes on.
         """
         if self._session is not None:
-            snapshot = outage_as_unavailable(self._session.snapshot)
-            return FrozenInterpreter(snapshot, num_images=self.num_images)
+            frozen = FrozenInterpreter(
+                outage_as_unavailable(self._session.snapshot), num_images=self.num_images
+            )
+            self._note(frozen.warnings)
+            return frozen
         return None if self._origin is None else self._origin.share()
 
     def close(self) -> None:
@@ -198,7 +286,7 @@ class Interpreter:
                 sandbox = self._open_sandbox()
                 self._session = outage_as_unavailable(lambda: sandbox.session(seed=self._seed))
             else:
-                self._session = self._origin.fork()
+                (self._session,) = self._origin.fork()
                 origin, self._origin = self._origin, None
                 origin.release()
         return self._session

@@ -75,7 +75,7 @@ class PythonTool:
             execution.stderr,
             execution.text or "",
             "" if execution.error is None else error_text(execution.error),
-            *(f"({warning})" for warning in execution.warnings),
+            *(f"({warning})" for warning in execution.warnings if warning not in execution.incidents),
             *trouble,
             *more_trouble,
         ]
@@ -95,7 +95,9 @@ def deliver_images(state: "EpisodeState", interpreter: "Interpreter") -> list[st
     files = {f"image_{index}.png": encode_png(state.images[index]) for index in range(first, count)}
     problem = interpreter.write_files(files)
     if problem is None:
-        error = interpreter.run(_DELIVER.replace("COUNT", str(count)), timeout_s=SETUP_TIMEOUT_S).error
+        # The policy's code may have spoilt what this calls: then it has no more time than a call of the tool.
+        timeout_s = SETUP_TIMEOUT_S if fresh else DEFAULT_TIMEOUT_S
+        error = interpreter.run(_DELIVER.replace("COUNT", str(count)), timeout_s=timeout_s).error
         problem = None if error is None else error_text(error)
     if problem is None:
         interpreter.num_images = count

@@ -126,6 +126,7 @@ def load() -> Mapping[str, Attack]:
         "escapes",
         "kernel",
         "neighbours",
+        "stalling",
         "protocol",
         "objects",
     ):

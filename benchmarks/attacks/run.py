@@ -17,7 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,8 @@ class Result:
     seconds: float
     accepted: str
     """why it may succeed: the README's words, or that the sandbox itself says that the layer is open"""
+    beyond_s: float = 0.0
+    """by how much the longest call so far exceeded its time-out"""
 
 
 def make(arena: Arena, attack: Attack) -> Outcome:
@@ -86,7 +88,8 @@ def make_all(arena: Arena, attacks: Sequence[Attack]) -> Iterator[Result]:
     for attack in attacks:
         start_s = time.monotonic()
         outcome = make(arena, attack)
-        yield result_of(attack, outcome, time.monotonic() - start_s, arena.sandbox.isolation.layers)
+        result = result_of(attack, outcome, time.monotonic() - start_s, arena.sandbox.isolation.layers)
+        yield replace(result, beyond_s=round(arena.longest_beyond_s, 2))
 
 
 def result_of(attack: Attack, outcome: Outcome, seconds: float, layers: Any) -> Result:

@@ -5,10 +5,13 @@ and `host`. A process is whatever holds the state of an interpreter: a process h
 virtual machine.
 """
 
+import contextlib
 import threading
+import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from typing import Protocol, TypeVar
+from collections.abc import Iterator, Mapping
+from contextvars import ContextVar
+from typing import ClassVar, Protocol, TypeVar
 
 from axpo_sandbox.base import FATAL, Execution, ExecutionError, Limits, SessionLost
 
@@ -17,12 +20,56 @@ NUM_HOSTS = 3  # that may end while a session is put back, before that is an out
 SharedPoint = TypeVar("SharedPoint", bound="CountedPoint")
 
 
+_deadline_s: ContextVar[float] = ContextVar("deadline_s", default=float("inf"))  # by time.monotonic
+
+
+@contextlib.contextmanager
+def within(timeout_s: float) -> Iterator[None]:
+    """Inside, waits that ask `patience` end timeout_s seconds from now; earlier if a block around says so."""
+    token = _deadline_s.set(min(_deadline_s.get(), time.monotonic() + timeout_s))
+    try:
+        yield
+    finally:
+        _deadline_s.reset(token)
+
+
+def lift_deadline() -> None:
+    """For the rest of the innermost `within` block there is none."""
+    _deadline_s.set(float("inf"))
+
+
+def patience(most_s: float = float("inf")) -> float:
+    """Seconds to wait for a process whose code may have spoilt it: most_s, less if the deadline is nearer."""
+    return max(0.0, min(most_s, _deadline_s.get() - time.monotonic()))
+
+
 class Dead(Exception):
     """A process ended, or stopped speaking the protocol, in the middle of something."""
+
+    how: ClassVar[str] = "died between two cells"
+    """what the session's user is told of it"""
+
+
+class Stalled(Dead):
+    """It is there, but did not answer in time: its code stopped or spoilt it, or the machine is too slow."""
+
+    how = "did not answer"
 
 
 class HostDied(Dead):
     """It ended with what it ran on, and all others there: a container, say. Not the doing of its own code."""
+
+    how = "died with what it ran on"
+
+
+class Starved(HostDied):
+    """The kernel killed it for memory, most of which others used."""
+
+    how = "was killed for memory that others use"
+
+
+class OutOfTime(Exception):
+    """Cells could not be repeated before the deadline."""
 
 
 class Live(Protocol):

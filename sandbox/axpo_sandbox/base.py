@@ -104,6 +104,8 @@ class Execution:
     """seconds, as the caller saw it"""
     warnings: tuple[str, ...] = ()
     """what was cut, left out or lost, one sentence each"""
+    incidents: tuple[str, ...] = ()
+    """those of `warnings` that tell what befell the session beside the cell: for its user, not for the code's author"""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any, Protocol
 
+from axpo_sandbox.backend import OutOfTime, patience, survived
 from axpo_sandbox.base import MAX_SECONDS, TIMEOUT, Divergence, Execution, Limits
 
 FORMAT = "axpo-sandbox-journal"
@@ -65,6 +66,12 @@ class Journal:
     origin: Mapping[str, str] = field(default_factory=dict)
     """where it was made, for whoever reads it: backend, python"""
 
+    @property
+    def last_timeout_s(self) -> float:
+        """What the latest cell was given, or a cell is by default."""
+        cells = (entry.timeout_s for entry in reversed(self.entries) if isinstance(entry, Cell))
+        return next(cells, self.limits.timeout_s)
+
     def add(self, entry: Entry) -> "Journal":
         """A journal with one more entry."""
         return dataclasses.replace(self, entries=(*self.entries, entry))
@@ -96,7 +103,7 @@ def digests(execution: Execution) -> dict[str, str]:
 def replay(session: Replayable, entries: tuple[Entry, ...]) -> tuple[Divergence, ...]:
     """Do `entries` again in a session and return where its outputs differ.
 
-    A cell that times out this time is reported and the rest still runs.
+    A cell that times out this time is reported and the rest still runs. Raises OutOfTime at the deadline.
     """
     found = []
     cell_index = 0
@@ -106,9 +113,12 @@ def replay(session: Replayable, entries: tuple[Entry, ...]) -> tuple[Divergence,
         elif isinstance(entry, Seed):
             session.reseed(entry.seed)
         else:
-            execution = session.run(
-                entry.code, timeout_s=entry.timeout_s * REPLAY_SLACK_FACTOR + REPLAY_SLACK_S
-            )
+            timeout_s = entry.timeout_s * REPLAY_SLACK_FACTOR + REPLAY_SLACK_S
+            if patience() <= 0:
+                raise OutOfTime(f"there was no time to repeat cell {cell_index}")
+            execution = session.run(entry.code, timeout_s=patience(timeout_s))
+            if patience() <= 0 and not survived(execution.error):
+                raise OutOfTime(f"there was no time to repeat cell {cell_index} to its end")
             now = digests(execution)
             fields = tuple(name for name in _FIELDS if now[name] != entry.digests.get(name))
             if fields or (execution.error is not None and execution.error.name == TIMEOUT):

@@ -32,31 +32,29 @@ def config_of(kind: type[Config], backend: str, options: Mapping[str, Any]) -> C
     return kind(**given)
 
 
-def check_options(config: Any, *, zero_allowed: Collection[str] = ()) -> None:
+def check_options(config: Any) -> None:
     """Raises ValueError for a field of a config dataclass that is not what its annotation says: numbers are finite
-    and positive, texts not empty, and `fallback` is one of FALLBACKS. zero_allowed: fields that may be 0.
+    and positive, texts not empty, and `fallback` is one of FALLBACKS.
     """
     for name, annotation in typing.get_type_hints(type(config)).items():
         value = getattr(config, name)
-        may_be_zero = name in zero_allowed
-        expected = _expected(annotation, value, is_seconds=name.endswith("_s"), may_be_zero=may_be_zero)
+        expected = _expected(annotation, value, is_seconds=name.endswith("_s"))
         if expected:
             raise ValueError(f"{name} must be {expected}, not {shorten(value)}")
     if config.fallback not in FALLBACKS:
         raise ValueError(unknown_name("fallback", config.fallback, FALLBACKS))
 
 
-def _expected(annotation: Any, value: Any, *, is_seconds: bool, may_be_zero: bool) -> str:
+def _expected(annotation: Any, value: Any, *, is_seconds: bool) -> str:
     """What a value should have been; "" where it is."""
     kinds = typing.get_args(annotation) if isinstance(annotation, types.UnionType) else (annotation,)
     (kind,) = (kind for kind in kinds if kind is not types.NoneType)
     if value is None and len(kinds) > 1:
         return ""
     if kind in (int, float):
-        sign = "non-negative" if may_be_zero else "positive"
-        words = f"a {sign} {'whole number' if kind is int else 'number'}"
+        words = "a positive whole number" if kind is int else "a positive number"
         fits = isinstance(value, int | kind) and not isinstance(value, bool) and math.isfinite(value)
-        fits = fits and (value > 0 or (may_be_zero and value == 0))
+        fits = fits and value > 0
         if fits and is_seconds and value > MAX_SECONDS:
             fits, words = False, f"at most {MAX_SECONDS:g} s"
     elif kind is bool:

@@ -283,6 +283,12 @@ class PooledSnapshot(Releasing):
         """Whether a process is held for it; otherwise the next fork replays the journal."""
         return self._frozen is not None
 
+    @property
+    def num_at_once(self) -> int:
+        """How many branches it can have now without waiting for places, and 1 at least."""
+        places = self._pool._places
+        return max(1, places.num_places - places.num_taken)
+
     def fork(self, num_branches: int = 1, *, seed: int | Sequence[int] | None = None) -> list[Session]:
         """See `axpo_sandbox.base.Snapshot.fork`. Waits for places for all of them."""
         self._check_open()

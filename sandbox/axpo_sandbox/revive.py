@@ -6,7 +6,18 @@ When to do which is left to `sessions`.
 from typing import NamedTuple
 
 from axpo_sandbox import journal as journals
-from axpo_sandbox.backend import NUM_HOSTS, Backend, Dead, HostDied, Live, Point
+from axpo_sandbox.backend import (
+    NUM_HOSTS,
+    Backend,
+    Dead,
+    HostDied,
+    Live,
+    Point,
+    Stalled,
+    lift_deadline,
+    patience,
+    within,
+)
 from axpo_sandbox.base import SandboxUnavailable
 from axpo_sandbox.journal import Journal
 
@@ -26,7 +37,8 @@ class Revived(NamedTuple):
 def revive(backend: Backend, journal: Journal, point: Point | None, point_length: int) -> Revived:
     """A live process that stands where `journal` ends, and what to tell about it.
 
-    point: equals the journal as of point_length. Raises Unrepeatable, SandboxUnavailable.
+    point: equals the journal as of point_length. Raises Unrepeatable, SandboxUnavailable; Stalled or OutOfTime
+    where the deadline comes first.
     """
     return revive_all(backend, [journal], point, point_length)[0]
 
@@ -39,6 +51,7 @@ def revive_all(
         try:
             return _revive_all(backend, wanted, point, point_length)
         except HostDied as death:
+            lift_deadline()  # no doing of the code: so it may take the time it takes
             trouble = death
     raise SandboxUnavailable(f"what sessions run on ends again and again: {trouble}") from trouble
 
@@ -51,8 +64,11 @@ def _revive_all(
     thawed: list[Live] = []
     if point is not None:
         try:
-            thawed = backend.thaw(point, wanted[0].limits, len(wanted))
+            with within(patience() / 2):  # the rest is for repeating the cells
+                thawed = backend.thaw(point, wanted[0].limits, len(wanted))
         except Dead as death:
+            if isinstance(death, HostDied):
+                lift_deadline()
             warnings = (f"the frozen process could not go on ({death}); its cells were replayed",)
     revived: list[Revived] = []
     try:
@@ -67,7 +83,7 @@ def _revive_all(
     except BaseException as error:
         for live in {*thawed, *(item.live for item in revived)}:
             live.close()
-        if isinstance(error, Dead) and not isinstance(error, HostDied):
+        if isinstance(error, Dead) and not isinstance(error, HostDied | Stalled):
             raise Unrepeatable(str(error)) from error
         raise
     return revived

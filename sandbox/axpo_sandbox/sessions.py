@@ -14,7 +14,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar
 
 from axpo_sandbox import journal as journals
-from axpo_sandbox.backend import Backend, Dead, HostDied, Live, Point, survived
+from axpo_sandbox.backend import (
+    Backend,
+    Dead,
+    HostDied,
+    Live,
+    OutOfTime,
+    Point,
+    Stalled,
+    lift_deadline,
+    patience,
+    survived,
+    within,
+)
 from axpo_sandbox.base import (
     EXITED,
     KILLED,
@@ -32,8 +44,11 @@ from axpo_sandbox.base import (
     SnapshotReleased,
 )
 from axpo_sandbox.journal import Cell, Files, Journal, Seed, branch_seeds
-from axpo_sandbox.revive import Unrepeatable, revive, revive_all
+from axpo_sandbox.revive import Revived, Unrepeatable, revive, revive_all
 
+GRACE_S = 1.9  # that a call takes beyond its cell's time-out at most, whatever code did to its interpreter
+_FREEZE_S = 0.6  # of it for a snapshot to fall back to; the cell goes without if that takes longer
+_LAST_S = 0.6  # of it for putting the session back after the cell
 _DEADLY = (KILLED, EXITED, PROTOCOL)
 _NUM_ATTEMPTS = 3  # to put a session back: as it was; without the last cells; without any
 
@@ -93,28 +108,30 @@ class BackendSession(Closing):
             timeout_s = self._journal.limits.timeout_s if timeout_s is None else float(timeout_s)
             if not 0 < timeout_s < float("inf"):
                 raise ValueError(f"timeout_s must be positive and finite, not {timeout_s}")
-            if self._backend.fallback == "snapshot" and any(
-                isinstance(entry, Cell) for entry in self._since_point()
-            ):
-                self._freeze()
-            execution = self._run_at_last(code, timeout_s)
-            if survived(execution.error):
-                cell = Cell(code=code, timeout_s=timeout_s, digests=journals.digests(execution))
-                self._journal = self._journal.add(cell)
-            else:
-                self._recover()
+            with self._bounded(timeout_s):
+                if self._backend.fallback == "snapshot" and any(
+                    isinstance(entry, Cell) for entry in self._since_point()
+                ):
+                    with within(_FREEZE_S), contextlib.suppress(Stalled):
+                        self._freeze()
+                execution = self._run_at_last(code, timeout_s)
+                if survived(execution.error):
+                    cell = Cell(code=code, timeout_s=timeout_s, digests=journals.digests(execution))
+                    self._journal = self._journal.add(cell)
+                else:
+                    self._recover(can_wait=True)
             warnings, self._warnings = self._warnings, ()
-            return dataclasses.replace(execution, warnings=execution.warnings + warnings)
+            return dataclasses.replace(execution, warnings=execution.warnings + warnings, incidents=warnings)
 
     def write_files(self, files: Mapping[str, bytes]) -> None:
         """See `axpo_sandbox.base.Session.write_files`."""
         checked = journals.check_names(files)
-        with self._lock:
+        with self._lock, self._bounded(self._journal.last_timeout_s):
             self._check_open()
             try:
                 self._ready().write_files(checked)
             except Dead as death:
-                self._recover(f"the interpreter died between two cells ({death})")
+                self._recover(f"the interpreter {death.how} ({death})")
                 try:
                     self._ready().write_files(checked)
                 except HostDied as again:
@@ -126,11 +143,17 @@ class BackendSession(Closing):
 
     def snapshot(self, *, strict: bool = False) -> "BackendSnapshot":
         """See `axpo_sandbox.base.Session.snapshot`."""
-        with self._lock:
+        with self._lock, self._bounded(self._journal.last_timeout_s):
             self._check_open()
             self._ready()
             if self._held.point is None or self._since_point():
-                self._freeze()
+                try:
+                    with within(patience() / 2):
+                        self._freeze()
+                except Stalled as death:
+                    self._take_back(death)
+                    with contextlib.suppress(Stalled):
+                        self._freeze()
             point = None if self._since_point() else self._held.point
             if strict and point is not None and point.lacking:
                 raise SnapshotRefused("; ".join(point.lacking))
@@ -173,29 +196,43 @@ class BackendSession(Closing):
         if self._closing or not self._finalizer.alive:
             raise SessionClosed("this session was closed")
 
+    def _bounded(self, timeout_s: float) -> contextlib.AbstractContextManager[None]:
+        """No wait for the session's processes is longer. Repeating cells, if that is the fallback, takes its time."""
+        return within(timeout_s + GRACE_S if self._backend.fallback == "snapshot" else float("inf"))
+
     def _since_point(self) -> tuple[journals.Entry, ...]:
         return self._journal.entries[self._point_length :]
 
     def _ready(self) -> Live:
         if self._held.live is None:
-            self._recover("the interpreter could not be put back before")
+            self._recover("the interpreter could not be put back in time before")
         assert self._held.live is not None
         return self._held.live
+
+    def _run_once(self, code: str, timeout_s: float) -> Execution:
+        live = self._ready()
+        # Putting it back may have taken some of the time: a session whose cells spoil it has less.
+        return live.run(code, timeout_s=max(0.1, min(timeout_s, patience() - _LAST_S)))
 
     def _run_at_last(self, code: str, timeout_s: float) -> Execution:
         """Run a cell, in a process put back if it died since the last one."""
         try:
-            return self._ready().run(code, timeout_s=timeout_s)
+            return self._run_once(code, timeout_s)
         except Dead as death:
-            deaths = [death]
-            self._recover(f"the interpreter died between two cells ({death})")
+            blameless = isinstance(death, HostDied)
+            if blameless:
+                lift_deadline()
+            if isinstance(death, Stalled):
+                self._take_back(death)
+            else:
+                self._recover(f"the interpreter {death.how} ({death})")
         try:
-            execution = self._ready().run(code, timeout_s=timeout_s)
+            execution = self._run_once(code, timeout_s)
+        except HostDied as death:
+            raise SandboxUnavailable(f"what the session ran on keeps ending: {death}") from death
         except Dead as death:
-            deaths.append(death)
-            trouble = f"the interpreter died between two cells, and again when they were repeated ({death})"
+            trouble = f"the interpreter {death.how}, and again when cells were repeated ({death})"
             execution = Execution(error=ExecutionError(name=KILLED, value=trouble, traceback=""))
-        blameless = any(isinstance(death, HostDied) for death in deaths)
         if execution.error is not None and execution.error.name in _DEADLY and not blameless:
             # Dead twice: the code's doing, so it is a result. Say, a thread that ends the interpreter.
             self._drop_cells()
@@ -209,8 +246,8 @@ class BackendSession(Closing):
             raise SessionLost(f"the session's interpreter keeps dying: {death}") from death
 
     def _take_back(self, death: Dead) -> None:
-        """Give up the cells since the point: what they left behind ends the interpreter."""
-        self._drop_cells()
+        """Give up the latest cells: what they left behind ends the interpreter, or keeps it from answering."""
+        self._strike(everything=False)
         self._recover(f"cells that cannot be repeated were taken back ({death})")
 
     def _drop_cells(self) -> None:
@@ -220,12 +257,17 @@ class BackendSession(Closing):
         self._journal = dataclasses.replace(self._journal, entries=entries)
 
     def _freeze(self) -> None:
-        """Make now the point. If that fails, the old one stays, and what came since would be done again."""
+        """Make now the point. If that fails, the old one stays, and what came since would be done again.
+
+        Raises Stalled.
+        """
         live = self._held.live
         if live is None:
             return
         try:
             point = self._backend.freeze(live)
+        except Stalled:
+            raise
         except Dead:
             return
         old, self._held.point = self._held.point, point
@@ -233,8 +275,11 @@ class BackendSession(Closing):
         if old is not None:
             old.release()
 
-    def _recover(self, warning: str = "") -> None:
-        """Put the session back to its journal. Raises SessionLost if it will not go."""
+    def _recover(self, warning: str = "", *, can_wait: bool = False) -> None:
+        """Put the session back to its journal. Raises SessionLost if it will not go.
+
+        can_wait: if time runs out, leave it to the next call, which has more of it.
+        """
         live, self._held.live = self._held.live, None
         if live is not None:
             live.close()
@@ -243,20 +288,20 @@ class BackendSession(Closing):
         told = [warning] if warning else []
         num_strikes = 0
         for attempt in range(_NUM_ATTEMPTS):
-            point = self._held.point
             try:
-                revived = revive(self._backend, self._journal, point, self._point_length)
-                if point is not None and not revived.from_point:
-                    self._give_up_point()
-                try:
-                    revived.live.check()
-                except BaseException:
-                    revived.live.close()
-                    raise
+                with within(patience() if can_wait else patience() / 2):
+                    revived = self._put_back()
             except HostDied as death:
+                lift_deadline()
                 if attempt == _NUM_ATTEMPTS - 1:
                     raise SandboxUnavailable(f"what the session ran on keeps ending: {death}") from death
+            except OutOfTime as late:
+                if can_wait:
+                    return
+                raise SessionLost(f"the session could not be put back in time: {late}") from late
             except (Unrepeatable, Dead) as death:
+                if can_wait and isinstance(death, Stalled):
+                    return
                 if attempt == _NUM_ATTEMPTS - 1:
                     raise SessionLost(f"the session could not be put back: {death}") from death
                 told.append(f"cells were taken back: they keep ending the interpreter ({death})")
@@ -267,9 +312,23 @@ class BackendSession(Closing):
                 self._warnings += (*told, *revived.warnings)
                 return
 
+    def _put_back(self) -> Revived:
+        """A live process as of the journal's end that can run cells. Raises what `revive` does, and Dead."""
+        point = self._held.point
+        revived = revive(self._backend, self._journal, point, self._point_length)
+        if point is not None and not revived.from_point:
+            self._give_up_point()
+        try:
+            revived.live.check()
+        except BaseException:
+            revived.live.close()
+            raise
+        return revived
+
     def _strike(self, *, everything: bool) -> None:
         """Strike cells that do not let the session go on: those since the point, else the last one, or all."""
-        if any(isinstance(entry, Cell) for entry in self._since_point()) and not everything:
+        since = any(isinstance(entry, Cell) for entry in self._since_point())
+        if since and self._held.point is not None and not everything:
             self._drop_cells()
             return
         self._give_up_point()
@@ -329,8 +388,11 @@ class BackendSnapshot(Releasing):
                 raise SnapshotReleased("this snapshot was released")
             point = self._held.point.share() if self._held.point is not None else None
         length = len(self._journal.entries)
+        bounded = self._backend.fallback == "snapshot"
+        timeout_s = self._journal.last_timeout_s + GRACE_S if bounded else float("inf")
         try:
-            revived = revive_all(self._backend, journals_wanted, point, length)
+            with within(timeout_s):
+                revived = revive_all(self._backend, journals_wanted, point, length)
             branches: list[Session] = []
             for journal, (live, from_point, warnings) in zip(journals_wanted, revived, strict=True):
                 kept = point.share() if point is not None and from_point else None
@@ -344,7 +406,7 @@ class BackendSnapshot(Releasing):
                 )
                 branches.append(branch)
             return branches
-        except Unrepeatable as death:
+        except (Unrepeatable, Stalled, OutOfTime) as death:
             raise SessionLost(f"the snapshot's cells could not be repeated: {death}") from death
         finally:
             if point is not None:

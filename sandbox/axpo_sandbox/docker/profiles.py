@@ -36,6 +36,9 @@ def nested_seccomp() -> str:
     for family in (_AF_ALG, _AF_VSOCK):
         match = {"index": 0, "value": family, "valueTwo": 0, "op": "SCMP_CMP_EQ"}
         rules.append({"names": ["socket"], "action": "SCMP_ACT_ERRNO", "errnoRet": 97, "args": [match]})
+    # A session would make itself dumpable to read and write the processes frozen and branched off it.
+    dumpable = [{"index": 0, "value": 4, "op": "SCMP_CMP_EQ"}, {"index": 1, "value": 0, "op": "SCMP_CMP_NE"}]
+    rules.append({"names": ["prctl"], "action": "SCMP_ACT_ERRNO", "errnoRet": 1, "args": dumpable})
     native: list[dict[str, Any]] = [
         {"architecture": f"SCMP_ARCH_{name}", "subArchitectures": []} for name in ("X86_64", "AARCH64")
     ]

@@ -8,7 +8,6 @@ import os
 import threading
 import warnings
 import weakref
-from concurrent.futures import Future
 
 from axpo_sandbox.backend import CountedPoint, Dead
 from axpo_sandbox.backend import Live as LiveProtocol
@@ -17,14 +16,16 @@ from axpo_sandbox.e2b.config import E2BConfig
 from axpo_sandbox.host import BackendSandbox
 
 try:
-    from axpo_sandbox.e2b.cloud import Cloud, Gone, Machine, Refused
+    from axpo_sandbox.e2b.cloud import Cloud
 except ImportError as missing:
     raise SandboxUnavailable(
         f"the e2b sandbox needs E2B's SDK ({missing}): pip install 'axpo[e2b]'"
     ) from missing
 from axpo_sandbox.e2b.keeper import Keeper
 from axpo_sandbox.e2b.live import E2BLive
+from axpo_sandbox.e2b.machine import Machine
 from axpo_sandbox.e2b.probe import probe
+from axpo_sandbox.e2b.rules import Clock, Gone, Refused
 
 
 class MachinePoint(CountedPoint):
@@ -56,7 +57,7 @@ class E2BSandbox(BackendSandbox):
 
     name = "e2b"
 
-    def __init__(self, config: E2BConfig) -> None:
+    def __init__(self, config: E2BConfig, *, clock: Clock | None = None) -> None:
         """Start a machine, look what it holds, and keep it as the base of sessions. Raises SandboxUnavailable."""
         super().__init__(limits=config.limits, fallback=config.fallback)
         self.config = config
@@ -64,10 +65,11 @@ class E2BSandbox(BackendSandbox):
         self.can_fork = config.prefer_fork
         self.can_snapshot = True
         self.keeps_threads = True  # whether a machine made of a snapshot has them; seen at the first session
+        self.memory_bytes = config.limits.memory_bytes  # that machines have for a process; likewise
         self._base: str | None = None  # snapshot of a machine that has booted
         self._base_lock = threading.Lock()
         self._owner_pid = os.getpid()
-        self._cloud = Cloud(config)
+        self._cloud = Cloud(config, clock)
         self._keeper = Keeper(self._cloud, config.lifetime_s)
         self._finalizer = weakref.finalize(self, self._keeper.close)
         try:
@@ -97,7 +99,7 @@ class E2BSandbox(BackendSandbox):
         self.check_open()
         live = self._booted(limits)
         try:
-            self.keeps_threads = live.begin(seed)
+            self.keeps_threads, self.memory_bytes = live.begin(seed)
         except Dead as death:
             raise SandboxUnavailable(f"no session could be started: {death}") from death
         except BaseException:
@@ -139,10 +141,13 @@ class E2BSandbox(BackendSandbox):
         if base is not None:
             try:
                 return self._live(self._cloud.create(base), limits)
-            except (Gone, Refused):  # someone deleted it
+            except Refused as error:
+                raise SandboxUnavailable(str(error)) from error
+            except Gone:  # someone deleted it
                 with self._base_lock:
                     if self._base == base:
                         self._base = None
+                        self._keeper.end_snapshot(base)
         with self._base_lock:  # one makes the base, the others wait for it
             if self._base is not None:
                 return self._live(self._create(self._base), limits)
@@ -165,21 +170,33 @@ class E2BSandbox(BackendSandbox):
     def _create(self, source: str) -> Machine:
         try:
             return self._cloud.create(source)
-        except (Gone, Refused) as error:
+        except Gone as error:
+            raise SandboxUnavailable(
+                f"{error}. The option template names what machines are made from; a cluster of one's own has none with"
+                " a code interpreter until one is built there (sandbox/README.md)"
+            ) from error
+        except Refused as error:
             raise SandboxUnavailable(str(error)) from error
 
     def _snapshot(self, live: E2BLive) -> str | None:
-        """The id of a snapshot of a machine; None where the cloud takes none. Raises Dead."""
+        """The id of a snapshot of a machine; None where the cloud takes none, or not now. Raises Dead."""
         if not self.can_snapshot:
             return None
+        name = self._cloud.snapshot_name()
         try:
-            snapshot_id = self._cloud.snapshot(live.machine)
+            snapshot_id = self._cloud.snapshot(live.machine, name)
         except (Gone, Refused) as error:
-            if self._cloud.state(live.machine) != "running":
+            if not self._cloud.is_running(live.machine):
                 live.kill()
                 raise Dead(str(error)) from error
-            self.can_snapshot = False
+            if _is_missing(error):
+                self.can_snapshot = False
+                self._warn(f"this cluster takes no snapshots, so branches replay their journals ({error})")
             return None
+        except SandboxUnavailable:  # it may be there all the same
+            self._keeper.add_snapshot(name)
+            self._keeper.end_snapshot(name)
+            raise
         self._keeper.add_snapshot(snapshot_id)
         return snapshot_id
 
@@ -195,10 +212,14 @@ class E2BSandbox(BackendSandbox):
             return self._cloud.fork(source.machine, num_branches)
         except RateLimited:  # one request for each branch would not fare better
             raise
-        except (Gone, Refused):
+        except (Gone, Refused) as error:
             with contextlib.suppress(SandboxUnavailable):
-                # Refused although it runs: this cluster cannot. Otherwise it is gone, or paused for now.
-                self.can_fork = self.can_fork and self._cloud.state(source.machine) != "running"
+                # No such route, although the machine runs: this cluster cannot. Otherwise it is gone, or busy for now.
+                if self.can_fork and _is_missing(error) and self._cloud.is_running(source.machine):
+                    self.can_fork = False
+                    self._warn(
+                        f"this cluster does not fork machines, so branches are made of snapshots ({error})"
+                    )
             return []
         except SandboxUnavailable:
             return []
@@ -217,21 +238,24 @@ class E2BSandbox(BackendSandbox):
         failures: list[BaseException] = []
         for future in futures:
             try:
-                lives.append(self._live(_result(future), limits))
+                lives.append(self._live(future.result(), limits))
             except (Gone, Refused, SandboxUnavailable) as error:
                 failures.append(error)
         if not failures:
             return lives
         for live in lives:
             live.close()
-        if isinstance(failures[0], SandboxUnavailable):
-            raise failures[0]
-        raise Dead(str(failures[0])) from failures[0]
+        try:
+            if isinstance(failures[0], SandboxUnavailable):
+                raise failures[0]
+            raise Dead(str(failures[0])) from failures[0]
+        finally:
+            del failures, futures, future  # their tracebacks hold this frame, and so the caller's session
 
     def _find_out(self) -> Isolation:
-        live = self.start(0, Limits())
+        live = self.start(0, self.limits)
         try:
-            isolation = probe(live)
+            isolation = probe(live, self.memory_bytes, self.limits)
         except Dead as death:
             raise SandboxUnavailable(f"machines do not work: {death}") from death
         finally:
@@ -240,10 +264,14 @@ class E2BSandbox(BackendSandbox):
         surprises = [
             name for name, holds in isolation.layers.items() if not holds and name not in wanted_open
         ]
-        if surprises and not self.config.quiet:
-            warnings.warn("e2b sandbox: " + " ".join(isolation.open), stacklevel=4)
+        if surprises:
+            self._warn(" ".join(isolation.open))
         return isolation
 
+    def _warn(self, what: str) -> None:
+        if not self.config.quiet:
+            warnings.warn(f"e2b sandbox: {what}", stacklevel=4)
 
-def _result(future: "Future[Machine]") -> Machine:
-    return future.result()
+
+def _is_missing(error: Gone | Refused) -> bool:
+    return isinstance(error, Gone) or error.for_good

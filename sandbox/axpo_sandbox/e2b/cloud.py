@@ -1,344 +1,288 @@
-"""E2B's cloud as this backend needs it: the only module that knows the SDK, its exceptions and its settings.
+"""The control plane: makes, finds, renews and ends machines and snapshots, by the rules of the services.
 
-Whatever goes wrong comes out as one of `Gone`, `Refused`, `RateLimited` and `SandboxUnavailable`; of a cell, as a
-`Reply`. When to ask for what is left to `client`, `live` and `keeper`.
+Requests go over the SDK's client and connections, not through its methods: those ask for a route that clusters of
+one's own do not have, keep Retry-After to themselves, and trip over errors that are not JSON. What a machine does is
+left to `machine`; when to make or end one to `client` and `keeper`.
 """
 
-import contextlib
-import random
-import time
+import json
 import uuid
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from typing import Any
-
-import httpx
-from e2b import (
-    AuthenticationException,
-    InvalidArgumentException,
-    NotEnoughSpaceException,
-    NotFoundException,
-    RateLimitException,
-    SandboxException,
-    SandboxQuery,
-    TimeoutException,
-)
-from e2b_code_interpreter import Sandbox
+from collections.abc import Iterator
+from datetime import datetime
+from email.utils import parsedate_to_datetime
+from typing import Any, NamedTuple
+from urllib.parse import quote, urlencode
 
 from axpo_sandbox.base import RateLimited, SandboxUnavailable
 from axpo_sandbox.e2b.config import E2BConfig
+from axpo_sandbox.e2b.machine import Answer, Machine, SDKSandbox, client_of, no_key
 from axpo_sandbox.e2b.owner import owner_of_this_process
+from axpo_sandbox.e2b.rules import (
+    BRIEF,
+    MISSING,
+    NUM_BRIEF,
+    UNDONE,
+    UNKNOWN,
+    Clock,
+    Gone,
+    Pace,
+    Refused,
+    Waits,
+    seconds_in,
+)
 
 MARK = {"axpo": "sandbox"}
 OWNER = "axpo-owner"
-MAX_FORKS = 20  # per request
-_CONNECT_TIMEOUT_S = 10.0
-_FIRST_WAIT_S = 0.2
-_MAX_WAIT_S = 10.0
-_CUT_SHORT_S = 0.1  # a deadline that is nearer than this has passed
-_REFUSALS = (400, 403, 405, 409, 501)
+SANDBOX = "axpo-sandbox"
+MAX_FORKS = 16  # per request; E2B allows 20, AgentENV 16
+_END_S = 10.0  # in which ending something is repeated; the keeper comes back to it
+_CREATE_ROUTES = ("/v2/sandboxes", "/sandboxes")  # E2B's cloud; clusters of one's own
 
 
-class Gone(Exception):
-    """The machine or the snapshot does not exist any more."""
+class Listed(NamedTuple):
+    """A machine in the cloud's list."""
 
-
-class Refused(Exception):
-    """The cloud does not do that, now or ever."""
-
-
-class TooMuch(Exception):
-    """A machine sent more than anyone will read."""
-
-
-@dataclass(kw_only=True)
-class Reply:
-    """What came of code that a machine's kernel was given. None of it is trusted."""
-
-    ending: str = "done"
-    """done; timeout; flood: it sent too much; malformed: it sent something else; lost: the connection was"""
-    again: bool = False
-    """whether the code was sent before, and the connection lost"""
-    status: int = 0
-    """of the HTTP answer, 0 if there was none"""
-    texts: list[str] = field(default_factory=list)
-    """what the kernel showed as results"""
-    error: str = ""
-    """name and message of what the kernel reports as an error, "" if nothing"""
-
-    @property
-    def began(self) -> bool:
-        """Whether the machine took the code."""
-        return 200 <= self.status < 300
-
-
-class Machine:
-    """A virtual machine. One caller at a time."""
-
-    def __init__(self, sdk: "_Sandbox", config: E2BConfig) -> None:
-        self._sdk = sdk
-        self._config = config
-
-    @property
-    def id(self) -> str:
-        """The cloud's name for it."""
-        return self._sdk.sandbox_id
-
-    def execute(
-        self, code: str, *, timeout_s: float, max_bytes: int, on_output: Callable[[int, str], None]
-    ) -> Reply:
-        """Have the kernel run `code`. max_bytes: of the whole reply. on_output: index of the stream, and text.
-
-        Raises RateLimited, and what on_output raises as `flood` or `malformed`.
-        """
-        waits = _Waits(self._config)
-        while True:
-            watch = _Watch(max_bytes, timeout_s)
-            reply = self._execute_once(code, watch, on_output)
-            if watch.status != 429:
-                return reply
-            waits.wait(watch.retry_after_s)
-
-    def _execute_once(self, code: str, watch: "_Watch", on_output: Callable[[int, str], None]) -> Reply:
-        self._sdk.watch = watch
-        reply = Reply()
-
-        def take(index: int, message: Any) -> None:
-            if not isinstance(message.line, str):
-                raise TypeError("output that is not text")
-            on_output(index, message.line)
-
-        try:
-            execution = self._sdk.run_code(
-                code,
-                on_stdout=lambda message: take(0, message),
-                on_stderr=lambda message: take(1, message),
-                timeout=watch.timeout_s,
-                request_timeout=_CONNECT_TIMEOUT_S,
-            )
-            reply.texts = [item.text for item in execution.results if isinstance(item.text, str)]
-            if execution.error is not None:
-                reply.error = f"{execution.error.name}: {execution.error.value}"[:2000]
-        except TooMuch:
-            reply.ending = "flood"
-        except TimeoutException:  # of the request, or because the machine is gone
-            reply.ending = "timeout" if time.monotonic() > watch.deadline - _CUT_SHORT_S else "lost"
-        except (SandboxException, httpx.HTTPError):
-            reply.ending = "lost"
-        except Exception:  # the SDK trusts what it reads
-            reply.ending = "malformed"
-        reply.status = watch.status
-        return reply
-
-    def write(self, path: str, data: bytes) -> None:
-        """Write a file there. Raises Gone, Refused, RateLimited, SandboxUnavailable."""
-        waits = _Waits(self._config)
-        while True:
-            try:
-                with _translated(f"no file could be written in machine {self.id}"):
-                    try:
-                        self._sdk.files.write(path, data, request_timeout=self._config.max_retry_s)
-                    except TimeoutException as error:  # not found, not running, not reachable
-                        raise Gone(str(error)) from error
-                return
-            except RateLimited:
-                waits.wait(None)
+    id: str
+    owner: str
+    left_s: float | None
+    """seconds until it ends by itself; None where the cloud does not say"""
 
 
 class Cloud:
-    """The control plane: makes, finds, renews and ends machines and snapshots. Threads may share it."""
+    """See the module. Threads may share it."""
 
-    def __init__(self, config: E2BConfig) -> None:
+    def __init__(self, config: E2BConfig, clock: Clock | None = None) -> None:
+        """Raises SandboxUnavailable without a key."""
+        self.clock = clock or Clock()
         self.owner = owner_of_this_process()
+        self.mark = uuid.uuid4().hex[:12]  # of the machines that are made here, and their forks
         self._config = config
-        self._options: dict[str, Any] = {
-            "api_key": config.api_key,
-            "retries": config.max_retries,
-            "request_timeout": config.max_retry_s,
-        }
-        self._lifetime_s = int(config.lifetime_s)
+        self._lifetime_s = config.lifetime_s
+        self._pace = Pace(self.clock, config.creations_per_s)
+        self._create_routes: tuple[str, ...] = _CREATE_ROUTES  # the one that works, once that is known
+        self._reached = False  # whether anyone ever answered
+        self._http = client_of(config)
 
     def create(self, source: str) -> Machine:
         """A machine from a template or a snapshot. Raises Gone, Refused, RateLimited, SandboxUnavailable."""
-        with _translated(f"no machine could be made from {source!r}"):
-            sdk = _Sandbox.create(
-                source,
-                timeout=self._lifetime_s,
-                metadata={**MARK, OWNER: self.owner},
-                allow_internet_access=self._config.allow_internet_access,
-                idempotency_key=uuid.uuid4().hex,  # a repeated request must not leave a second machine
-                **self._options,
-            )
-            return Machine(sdk, self._config)
+        body = {
+            "templateID": source,
+            "timeout": self._lifetime_s,
+            "autoPause": False,  # at the end of its lifetime it ends; some clusters would keep it
+            "metadata": {**MARK, OWNER: self.owner, SANDBOX: self.mark},
+            "allow_internet_access": self._config.allow_internet_access,
+        }
+        key = {"Idempotency-Key": uuid.uuid4().hex}  # a repeated request must not leave a second machine
+        what = f"no machine could be made from {source!r}"
+        gone = ""
+        for route in self._create_routes:
+            given = body if route == "/v2/sandboxes" else {**body, "secure": True}
+            try:
+                answer = self._ask("POST", route, what, paced=True, json=given, headers=key)
+            except Gone as failure:  # the source, or the route
+                gone = str(failure)
+            except Refused as failure:
+                if not failure.for_good or (route == self._create_routes[-1] and not gone):
+                    raise
+            else:
+                self._create_routes = (route,)
+                return self._machine(_read(answer, what), source, what)
+        raise Gone(gone)
 
     def fork(self, machine: Machine, num_branches: int) -> list[Machine]:
-        """Copies of a running machine; fewer where some could not start. Raises as `create`."""
+        """Copies of a running machine; fewer where some could not start. Raises as `create`.
+
+        Not asked again where nobody knows whether it was done; copies that nobody knows end by themselves.
+        """
         made: list[Machine] = []
-        with _translated(f"machine {machine.id} could not be forked"):
-            for first in range(0, num_branches, MAX_FORKS):
-                count = min(MAX_FORKS, num_branches - first)
-                try:
-                    branches = machine._sdk.fork(timeout=self._lifetime_s, count=count, **self._options)
-                except Exception:
-                    if not made:
-                        raise
-                    break
-                made += [Machine(item, self._config) for item in branches if isinstance(item, _Sandbox)]
+        what = f"machine {machine.id} could not be forked"
+        for first in range(0, num_branches, MAX_FORKS):
+            body = {"timeout": self._lifetime_s, "count": min(MAX_FORKS, num_branches - first)}
+            try:
+                answer = self._ask(
+                    "POST", f"{_path(machine.id)}/fork", what, paced=True, repeat_unknown=False, json=body
+                )
+                results = _read(answer, what, list)
+            except (Gone, Refused, SandboxUnavailable):
+                if not made:
+                    raise
+                break
+            started = [item["sandbox"] for item in results if item.get("sandbox")]
+            made += [self._machine(said, machine.source, what) for said in started]
         return made
 
-    def snapshot(self, machine: Machine) -> str:
-        """Freeze a machine, which goes on; the snapshot's id. Raises as `create`."""
-        with _translated(f"machine {machine.id} could not be snapshot"):
-            name = f"axpo-{self.owner}-{uuid.uuid4().hex[:12]}"
-            return str(machine._sdk.create_snapshot(name, **self._options).snapshot_id)
+    def snapshot_name(self) -> str:
+        """A name for a new snapshot, by which `axpo_sandbox.e2b.reaper` knows whose it is."""
+        return f"axpo-{self.owner}-{uuid.uuid4().hex[:12]}"
 
-    def state(self, machine: Machine) -> str:
-        """running, paused, or gone. Raises RateLimited, SandboxUnavailable."""
+    def snapshot(self, machine: Machine, name: str) -> str:
+        """Freeze a machine, which goes on; the snapshot's id. Raises as `create`. Again, with one name, is as once."""
+        what = f"machine {machine.id} could not be snapshot"
+        answer = self._ask("POST", f"{_path(machine.id)}/snapshots", what, json={"name": name})
+        return str(_read(answer, what)["snapshotID"])
+
+    def is_running(self, machine: Machine) -> bool:
+        """Whether it is there and not paused. Raises RateLimited, SandboxUnavailable."""
+        what = f"the cloud does not say how machine {machine.id} is"
         try:
-            with _translated(f"the cloud does not say how machine {machine.id} is"):
-                return str(_Sandbox.get_info(machine.id, **self._options).state.value)
+            return bool(_read(self._ask("GET", _path(machine.id), what), what).get("state") == "running")
         except Gone:
-            return "gone"
+            return False
+        except Refused as error:
+            raise SandboxUnavailable(str(error)) from error
 
-    def renew(self, machine_id: str) -> None:
-        """Let it live for another lifetime_s. Raises as `create`."""
-        with _translated(f"machine {machine_id} could not be renewed"):
-            _Sandbox.set_timeout(machine_id, self._lifetime_s, **self._options)
+    def renew(self, machine: Machine) -> None:
+        """Let it live for another lifetime_s. Raises as `create`; not repeated."""
+        what = f"machine {machine.id} could not be renewed"
+        body = {"timeout": self._lifetime_s}
+        asked_at = self.clock.now()
+        self._ask("POST", f"{_path(machine.id)}/timeout", what, budget_s=0.0, json=body)
+        machine.ends_at = asked_at + self._lifetime_s
 
     def kill(self, machine_id: str) -> bool:
-        """End it; whether there was one. Raises Refused, RateLimited, SandboxUnavailable."""
-        with _translated(f"machine {machine_id} could not be ended"):
-            return bool(_Sandbox.kill(machine_id, **self._options))
+        """End it, running or paused; whether there was one. Raises Refused, RateLimited, SandboxUnavailable."""
+        return self._end(_path(machine_id), f"machine {machine_id} could not be ended")
 
     def delete_snapshot(self, snapshot_id: str) -> bool:
-        """Delete it; whether there was one. Raises Refused, RateLimited, SandboxUnavailable."""
-        with _translated(f"snapshot {snapshot_id} could not be deleted"):
-            return bool(_Sandbox.delete_snapshot(snapshot_id, **self._options))
+        """Delete it; whether there was one. Raises Refused while machines made of it run, else as `kill`."""
+        path = f"/templates/{quote(snapshot_id, safe='')}"
+        return self._end(path, f"snapshot {snapshot_id} could not be deleted")
 
-    def machines(self) -> dict[str, str]:
-        """Machines that any process of ours made: id -> owner. Raises as `kill`."""
-        with _translated("the cloud does not list its machines"):
-            found = {}
-            pages = _Sandbox.list(query=SandboxQuery(metadata=MARK), **self._options)
-            while pages.has_next:
-                found.update({item.sandbox_id: str(item.metadata.get(OWNER)) for item in pages.next_items()})
-            return found
+    def machines(self, *, own: bool = False) -> list[Listed]:
+        """Machines, running or paused, that any process of ours made, or that were made here. Raises as `kill`."""
+        marks = {**MARK, SANDBOX: self.mark} if own else MARK
+        query = {"metadata": urlencode(marks), "state": "running,paused"}
+        pages = self._pages("/v2/sandboxes", "the cloud does not list its machines", query)
+        return [
+            Listed(
+                str(item.get("sandboxID")), str((item.get("metadata") or {}).get(OWNER)), _left_s(item, date)
+            )
+            for item, date in pages
+        ]
 
     def snapshots(self) -> dict[str, str]:
         """Snapshots that any process of ours made: id -> owner. Raises as `kill`."""
-        with _translated("the cloud does not list its snapshots"):
-            found = {}
-            pages = _Sandbox.list_snapshots(**self._options)
-            while pages.has_next:
-                for item in pages.next_items():
-                    for name in (item.snapshot_id, *item.names):
-                        own = name.split("/")[-1].split(":")[0]
-                        if own.startswith("axpo-"):
-                            found[item.snapshot_id] = own.removeprefix("axpo-").rpartition("-")[0]
-            return found
+        found = {}
+        for item, _ in self._pages("/snapshots", "the cloud does not list its snapshots", {}):
+            snapshot_id = str(item.get("snapshotID"))
+            for name in (snapshot_id, *(item.get("names") or ())):
+                own = str(name).split("/")[-1].split(":")[0]
+                if own.startswith("axpo-"):
+                    found[snapshot_id] = own.removeprefix("axpo-").rpartition("-")[0]
+        return found
+
+    def _machine(self, said: Any, source: str, what: str) -> Machine:
+        try:
+            sdk = SDKSandbox.of(said, self._config)
+        except Exception as error:
+            raise SandboxUnavailable(f"{what}: an answer that makes no sense: {error!r}") from error
+        return Machine(sdk, self._config, self.clock, source, self.clock.now() + self._lifetime_s)
+
+    def _end(self, path: str, what: str) -> bool:
+        try:
+            self._ask("DELETE", path, what, budget_s=min(_END_S, self._config.max_retry_s))
+        except Gone:
+            return False
+        return True
+
+    def _pages(self, path: str, what: str, query: dict[str, str]) -> Iterator[tuple[dict[str, Any], str]]:
+        """Items of a list, each with the cloud's date; none where it has no such list."""
+        while True:
+            try:
+                answer = self._ask(
+                    "GET", path, what, budget_s=min(_END_S, self._config.max_retry_s), params=query
+                )
+            except (Gone, Refused) as error:
+                if isinstance(error, Gone) or error.for_good:
+                    return
+                raise
+            for item in _read(answer, what, list):
+                yield item, answer.headers.get("Date", "")
+            if not (token := answer.headers.get("X-Next-Token")):
+                return
+            query = {**query, "nextToken": token}
+
+    def _ask(
+        self,
+        method: str,
+        path: str,
+        what: str,
+        *,
+        paced: bool = False,
+        repeat_unknown: bool = True,
+        budget_s: float | None = None,
+        **given: Any,
+    ) -> Answer:
+        """The answer to a request, asked again as long as it may pass. what: went wrong, if it does not.
+
+        repeat_unknown: also where it may have been done. Raises as `create`.
+        """
+        waits = Waits(self.clock, self._config.max_retry_s if budget_s is None else budget_s)
+        num_brief = 0
+        while True:
+            if paced:
+                waits.extend(self._pace.wait_turn())
+            answer, said = self._ask_once(method, path, given)
+            status = 0 if answer is None else answer.status_code
+            if paced:
+                self._pace.learn(too_many=status == 429)
+            if answer is not None and 200 <= status < 300:
+                return answer
+            if status in BRIEF or not self._reached:  # the address may be wrong, or the request
+                num_brief += 1
+            may_pass = status in UNDONE or (status in UNKNOWN and repeat_unknown)
+            if not may_pass or num_brief > NUM_BRIEF or not waits.wait(_wish(answer)):
+                raise _failure(status, f"{what}: {said}")
+
+    def _ask_once(self, method: str, path: str, given: dict[str, Any]) -> tuple[Answer | None, str]:
+        """The answer, and what it says; or None, and what went wrong."""
+        try:
+            answer = self._http.request(method, path, **given)
+        except Exception as error:  # connections, time-outs
+            return None, f"{type(error).__name__}: {error}"
+        self._reached = True
+        try:
+            return answer, f"{answer.status_code}: {json.loads(answer.content)['message']}"
+        except (ValueError, TypeError, KeyError):
+            return answer, f"{answer.status_code}: {answer.text[:500]}"
 
 
-class _Waits:
-    """Waits between repetitions of one request: the server's wish, or exponential with jitter; bounded."""
-
-    def __init__(self, config: E2BConfig) -> None:
-        self._left = config.max_retries
-        self._deadline = time.monotonic() + config.max_retry_s
-        self._next_s = _FIRST_WAIT_S
-
-    def wait(self, retry_after_s: float | None) -> None:
-        """Raises RateLimited where there is no more to wait for."""
-        wait_s = self._next_s * random.uniform(0.5, 1.0) if retry_after_s is None else retry_after_s
-        self._next_s = min(2 * self._next_s, _MAX_WAIT_S)
-        if not self._left or time.monotonic() + wait_s > self._deadline:
-            raise RateLimited("E2B says that there were too many requests; repeating did not help in time")
-        self._left -= 1
-        time.sleep(wait_s)
+def _failure(status: int, message: str) -> Exception:
+    if status in (404, 410):
+        return Gone(message)
+    if status == 401:
+        return SandboxUnavailable(no_key(message))
+    if status == 429:
+        return RateLimited(f"{message}; asking again did not help in time (max_retry_s)")
+    if status == 403 or status in UNKNOWN or status == 503:
+        return SandboxUnavailable(message)
+    return Refused(message, for_good=status in MISSING)
 
 
-class _Watch:
-    """Sees one request off, and its reply as it arrives: its status, its length, the time it takes."""
-
-    def __init__(self, max_bytes: int, timeout_s: float) -> None:
-        self.timeout_s = timeout_s
-        self.deadline = time.monotonic() + timeout_s
-        self.status = 0
-        self.retry_after_s: float | None = None
-        self._max_bytes = max_bytes
-
-    def send(self, request: httpx.Request) -> None:
-        # The transport takes the sum of both for the whole exchange, and the SDK gives each all the time there is.
-        request.extensions["timeout"].update(read=self.timeout_s, write=0.0)
-
-    def see(self, response: httpx.Response) -> None:
-        self.status = response.status_code
-        wish = response.headers.get("Retry-After", "")
-        if wish.isascii() and wish.isdecimal() and len(wish) < 6:
-            self.retry_after_s = float(wish)
-        if response.headers.get("Content-Encoding", "identity") != "identity":
-            raise TooMuch("a reply that unpacks to any length")
-        response.stream = _Capped(response.stream, self)
-
-    def take(self, num_bytes: int) -> None:
-        if time.monotonic() > self.deadline + _CUT_SHORT_S:
-            raise httpx.ReadTimeout("a reply that trickles")
-        self._max_bytes -= num_bytes
-        if self._max_bytes < 0:
-            raise TooMuch("a reply without end")
+def _wish(answer: Answer | None) -> float | None:
+    return None if answer is None else seconds_in(answer.headers.get("Retry-After", ""))
 
 
-class _Capped(httpx.SyncByteStream):
-    def __init__(self, stream: Any, watch: _Watch) -> None:
-        self._stream = stream
-        self._watch = watch
-
-    def __iter__(self) -> Iterator[bytes]:
-        for chunk in self._stream:
-            self._watch.take(len(chunk))
-            yield chunk
-
-    def close(self) -> None:
-        self._stream.close()
-
-
-class _Sandbox(Sandbox):
-    """The SDK's, with a look at what machines send: it would read without end."""
-
-    watch: _Watch
-
-    @property
-    def _client(self) -> httpx.Client:
-        client = super()._client
-        client.headers["Accept-Encoding"] = "identity"
-        client.event_hooks = {"request": [self.watch.send], "response": [self.watch.see]}
-        return client
-
-    def _handle_connection_error(self, err: Exception) -> None:
-        """Would ask the machine how it is; we ask the cloud."""
-
-
-@contextlib.contextmanager
-def _translated(what: str) -> Iterator[None]:
-    """The SDK's exceptions as ours."""
+def _read(answer: Answer, what: str, kind: type = dict) -> Any:
+    """What an answer holds. Raises SandboxUnavailable where it is something else."""
     try:
-        yield
-    except (Gone, Refused, SandboxUnavailable):
-        raise
-    except AuthenticationException as error:
-        raise SandboxUnavailable(
-            f"{what}: E2B wants a valid key in the environment variable E2B_API_KEY: {error}"
-        ) from error
-    except RateLimitException as error:
-        raise RateLimited(f"{what}: {error}") from error
-    except NotFoundException as error:
-        raise Gone(f"{what}: {error}") from error
-    except (InvalidArgumentException, NotEnoughSpaceException) as error:
-        raise Refused(f"{what}: {error}") from error
-    except SandboxException as error:
-        if error.status_code in (404, 410):
-            raise Gone(f"{what}: {error}") from error
-        if error.status_code in _REFUSALS:
-            raise Refused(f"{what}: {error}") from error
-        raise SandboxUnavailable(f"{what}: {error}") from error
-    except Exception as error:  # connections, time-outs, answers that make no sense
-        raise SandboxUnavailable(f"{what}: {type(error).__name__}: {error}") from error
+        said = json.loads(answer.content)
+    except ValueError:
+        said = None
+    items = said if isinstance(said, list) else [said]
+    if not isinstance(said, kind) or not all(isinstance(item, dict) for item in items):
+        raise SandboxUnavailable(f"{what}: an answer that makes no sense: {answer.text[:200]!r}")
+    return said
+
+
+def _path(machine_id: str) -> str:
+    return f"/sandboxes/{quote(machine_id, safe='')}"
+
+
+def _left_s(item: dict[str, Any], date: str) -> float | None:
+    """From the cloud's own clock to the end of a machine that it lists."""
+    try:
+        ends = datetime.fromisoformat(str(item["endAt"]).replace("Z", "+00:00"))
+        return (ends - parsedate_to_datetime(date)).total_seconds()
+    except (KeyError, ValueError, TypeError):
+        return None

@@ -33,11 +33,14 @@ class E2BConfig:
     limits: Limits = field(default_factory=Limits)
     """of each session, unless it is told otherwise"""
     lifetime_s: int = 600
-    """seconds until a machine ends itself if nobody renews it; live sessions are renewed"""
-    max_retries: int = 6
-    """how often a request is repeated when the cloud says that there were too many"""
+    """seconds until a machine ends by itself if nobody renews it; live sessions are renewed, and end by
+    E2B's own limit all the same, 1 or 24 hours after their start, by plan: then they go on in another machine"""
+    creations_per_s: float = 5.0
+    """requests a second that make machines, at most; fewer while the cloud says that there were too many. E2B allows 1
+    or 5, by plan; a cluster of one's own may take more"""
     max_retry_s: float = 60.0
-    """seconds in which a request may be repeated; one that is never answered takes up to twice as long"""
+    """seconds in which a request may be repeated, as long as it may pass (too many requests, too many machines, a
+    busy machine, an outage); one that is never answered takes up to twice as long"""
     grace_s: float = 2.0
     """seconds an answer may take beyond a cell's timeout_s, for the way there and back"""
     start_timeout_s: float = 120.0
@@ -46,7 +49,7 @@ class E2BConfig:
     """whether to keep still about what the isolation leaves open"""
 
     def __post_init__(self) -> None:
-        check_options(self, zero_allowed=("max_retries",))
+        check_options(self)
         if not os.path.isabs(self.folder) or os.path.dirname(self.folder) == "/":
             raise ValueError(f"folder must be an absolute path below a folder, not {self.folder!r}")
 

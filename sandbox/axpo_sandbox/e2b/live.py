@@ -9,10 +9,10 @@ import threading
 import time
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Any
+from typing import Any, NamedTuple
 
 from axpo_sandbox.answers import checked_answer
-from axpo_sandbox.backend import Dead
+from axpo_sandbox.backend import Dead, HostDied
 from axpo_sandbox.base import (
     KILLED,
     OUTPUT_LIMIT,
@@ -25,11 +25,13 @@ from axpo_sandbox.base import (
     RateLimited,
     SandboxUnavailable,
 )
-from axpo_sandbox.e2b.cloud import Cloud, Gone, Machine, Refused, Reply
+from axpo_sandbox.e2b.cloud import Cloud
 from axpo_sandbox.e2b.config import E2BConfig
 from axpo_sandbox.e2b.keeper import Keeper
+from axpo_sandbox.e2b.machine import Machine, Reply
 from axpo_sandbox.e2b.package import MODULE, archive_of, boot_code, call_code, packed
 from axpo_sandbox.e2b.replies import Outputs, Parts, answer_in, checked_counts
+from axpo_sandbox.e2b.rules import Gone, Refused
 
 _ASK_TIMEOUT_S = 60.0
 _LEAST_TIMEOUT_S = 0.5  # for the answer to a request that was sent again
@@ -40,6 +42,15 @@ _NUM_STREAMS = 3  # stdout, stderr, text
 # Between repetitions of a request whose connection was lost, or that the proxy before a machine answered with an
 # error, as it does while one that was just made is not reachable yet. The runner does a request once.
 _WAITS_S = (0.1, 0.4, 1.6)
+
+
+class Begun(NamedTuple):
+    """What a machine says of itself as a session begins in it. Not trusted, and no more than told."""
+
+    threads_kept: bool
+    """whether the threads of the machine that it was made of are there"""
+    memory_bytes: int
+    """that a process may add, which is less than the limit in a small machine"""
 
 
 class E2BLive:
@@ -75,10 +86,15 @@ class E2BLive:
             raise Dead(f"its interpreter does not take our package: {reply.error or reply.ending}")
         return self._ask({"op": "hello", "preload": list(preload)}, self._config.start_timeout_s)
 
-    def begin(self, seed: int) -> bool:
-        """Become a session; whether threads came along to this machine. Raises Dead, SandboxUnavailable."""
+    def begin(self, seed: int) -> Begun:
+        """Become a session. Raises Dead, SandboxUnavailable."""
         request = {"op": "begin", "seed": seed, "limits": asdict(self._limits), "folder": self._config.folder}
-        return self._ask(request, _ASK_TIMEOUT_S).get("threads_kept") is True
+        answer = self._ask(request, _ASK_TIMEOUT_S)
+        granted, wanted = answer.get("memory_bytes"), self._limits.memory_bytes
+        return Begun(
+            answer.get("threads_kept") is True,
+            granted if isinstance(granted, int) and granted < wanted else wanted,
+        )
 
     def run(self, code: str, *, timeout_s: float | None = None) -> Execution:
         """See `axpo_sandbox.backend.Live.run`."""
@@ -166,10 +182,10 @@ class E2BLive:
                 return self.machine.write(path, data)
             except RateLimited:
                 raise
-            except (Gone, SandboxUnavailable):
-                if not self._is_running():
+            except (Gone, Refused, SandboxUnavailable) as error:
+                if (isinstance(error, Refused) and error.for_good) or not self._is_running():
                     raise
-                time.sleep(wait_s)
+                self._cloud.clock.sleep(wait_s)
         self.machine.write(path, data)
 
     def _execute(
@@ -197,13 +213,13 @@ class E2BLive:
             reply.again = number > 0
             if reply.ending != "lost" or wait_s is None or not self._is_running():
                 break
-            time.sleep(wait_s)
+            self._cloud.clock.sleep(wait_s)
         return reply
 
     def _is_running(self) -> bool:
         """Whether the cloud says so."""
         with contextlib.suppress(SandboxUnavailable):
-            return not self._killed and self._cloud.state(self.machine) == "running"
+            return not self._killed and self._cloud.is_running(self.machine)
         return False
 
     def _ask(self, request: dict[str, Any], timeout_s: float, *, may_fail: bool = False) -> dict[str, Any]:
@@ -251,16 +267,19 @@ class E2BLive:
         if self._killed:
             return self._fatal(KILLED, "the machine was ended while the cell ran")
         try:
-            state = self._cloud.state(self.machine)
+            is_running = self._cloud.is_running(self.machine)
         except SandboxUnavailable:
             self.kill()  # nobody knows its state, so it is of no use any more
             raise
-        if reply.ending == "timeout" and state == "running":
+        if is_running and reply.ending == "timeout":
             return self._fatal(TIMEOUT, f"the cell ran longer than {timeout_s:g} s and was stopped")
-        if state == "gone" and (reply.began or reply.ending == "timeout"):
+        has_expired = not is_running and self.machine.has_expired
+        if not is_running and not has_expired and (reply.began or reply.ending == "timeout"):
             return self._fatal(KILLED, "the machine ended while the cell ran")
         self.kill()
-        raise Dead("its machine is gone" if state == "gone" else "the connection to its machine was lost")
+        if has_expired:
+            raise HostDied("its machine reached the end of its lifetime")
+        raise Dead("the connection to its machine was lost" if is_running else "its machine is gone")
 
     def _fatal(self, name: str, value: str) -> Parts:
         self.kill()

@@ -19,10 +19,12 @@ from axpo_sandbox.e2b.owner import owner_has_ended
 
 @dataclass(frozen=True, kw_only=True)
 class Reaped:
-    """What was ended."""
+    """What was ended, running or paused."""
 
     machines: tuple[str, ...]
     snapshots: tuple[str, ...]
+    left: tuple[str, ...]
+    """what could not be ended, a sentence each"""
 
 
 def reap(config: E2BConfig | None = None, *, owner: str | None = None, everything: bool = False) -> Reaped:
@@ -30,25 +32,27 @@ def reap(config: E2BConfig | None = None, *, owner: str | None = None, everythin
 
     Raises SandboxUnavailable.
     """
-    from axpo_sandbox.e2b.cloud import Cloud, Refused
+    from axpo_sandbox.e2b.cloud import Cloud
+    from axpo_sandbox.e2b.rules import Refused
 
     cloud = Cloud(config or E2BConfig())
-
-    def wanted(whose: str) -> bool:
-        return everything or (whose == owner if owner is not None else owner_has_ended(whose))
+    left: list[str] = []
 
     def end(found: dict[str, str], end_one: Callable[[str], bool]) -> tuple[str, ...]:
         ended = []
         for name, whose in found.items():
-            try:
-                if wanted(whose) and end_one(name):
-                    ended.append(name)
-            except Refused as error:
-                raise SandboxUnavailable(str(error)) from error
+            if everything or (whose == owner if owner is not None else owner_has_ended(whose)):
+                try:
+                    if end_one(name):
+                        ended.append(name)
+                except Refused as error:  # say, machines made of a snapshot run
+                    left.append(str(error))
         return tuple(ended)
 
     return Reaped(
-        machines=end(cloud.machines(), cloud.kill), snapshots=end(cloud.snapshots(), cloud.delete_snapshot)
+        machines=end({item.id: item.owner for item in cloud.machines()}, cloud.kill),
+        snapshots=end(cloud.snapshots(), cloud.delete_snapshot),
+        left=tuple(left),
     )
 
 
@@ -67,7 +71,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 1
     print(f"ended {len(reaped.machines)} machines, deleted {len(reaped.snapshots)} snapshots")
-    return 0
+    for sentence in reaped.left:
+        print(sentence, file=sys.stderr)
+    return 1 if reaped.left else 0
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from axpo_sandbox.base import ExecutionError
-from axpo_sandbox.e2b.cloud import Reply
+from axpo_sandbox.e2b.machine import Reply
 
 
 @dataclass(kw_only=True)

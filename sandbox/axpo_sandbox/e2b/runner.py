@@ -27,6 +27,7 @@ _CHUNK_BYTES = 1 << 16
 # What is left in a pipe after a cell is taken up to here: a process that it left behind may write without end.
 _MAX_LEFT_CHUNKS = 32
 _MARKER_TIMEOUT_S = 2.0
+_RESERVE_BYTES = 192 << 20
 
 
 class _Marker:
@@ -114,11 +115,11 @@ def _begin(message: dict[str, Any]) -> dict[str, Any]:
     os.makedirs(session.folder, exist_ok=True)
     os.chdir(session.folder)
     session.namespace = new_namespace()
-    _limit_resources(session.limits)
+    memory_bytes = _limit_resources(session.limits)
     reseed(message["seed"])
     threads_kept = session.marker.ask()
     session.num_own_threads = _num_threads()
-    return {"ok": True, "threads_kept": threads_kept}
+    return {"ok": True, "threads_kept": threads_kept, "memory_bytes": memory_bytes}
 
 
 def _run(message: dict[str, Any]) -> dict[str, Any]:
@@ -178,13 +179,21 @@ _OPERATIONS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
 }
 
 
-def _limit_resources(limits: dict[str, Any]) -> None:
-    """Hold memory, open files and file sizes of this process and those it starts; what is in use comes on top."""
+def _limit_resources(limits: dict[str, Any]) -> int:
+    """Hold memory, open files and file sizes of this process and those it starts; what is in use comes on top.
+
+    Returns the bytes of memory that a process may add: no more than the machine has to spare.
+    """
+    memory_bytes = min(int(limits["memory_bytes"]), _spare_bytes() or sys.maxsize)
+    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
+        file.write(
+            "500"
+        )  # should memory run out all the same, it is not E2B's own server that the kernel ends
     with open("/proc/self/statm") as file:
         base_bytes = int(file.read().split()[0]) * resource.getpagesize()
     num_open_files = len(os.listdir("/proc/self/fd"))
     for kind, value in (
-        (resource.RLIMIT_AS, base_bytes + int(limits["memory_bytes"])),
+        (resource.RLIMIT_AS, base_bytes + memory_bytes),
         (resource.RLIMIT_FSIZE, int(limits["file_bytes"])),
         (resource.RLIMIT_NOFILE, num_open_files + int(limits["num_open_files"])),
         (resource.RLIMIT_CORE, 0),
@@ -192,6 +201,18 @@ def _limit_resources(limits: dict[str, Any]) -> None:
         _, allowed = resource.getrlimit(kind)
         value = value if allowed == resource.RLIM_INFINITY else min(value, allowed)
         resource.setrlimit(kind, (value, value))
+    return memory_bytes
+
+
+def _spare_bytes(path: str = "/proc/meminfo") -> int | None:
+    """Memory that the machine has left, but for what E2B's own server and files need; None if it does not say."""
+    try:
+        with open(path) as file:
+            sizes = {key: value for key, _, value in (line.partition(":") for line in file)}
+        available = int(sizes["MemAvailable"].split()[0]) << 10
+    except (OSError, KeyError, ValueError, IndexError):
+        return None
+    return max(available - _RESERVE_BYTES, available // 2)
 
 
 class Streams:

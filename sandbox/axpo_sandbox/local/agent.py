@@ -8,12 +8,14 @@ session is left to `zygote`.
 import base64
 import contextlib
 import ctypes
+import gc
 import io
 import os
 import random
 import resource
 import signal
 import socket
+import stat
 import struct
 import sys
 import warnings
@@ -22,7 +24,7 @@ from typing import Any
 
 from axpo_sandbox.local import landlock
 from axpo_sandbox.local.cell import new_namespace, run_cell
-from axpo_sandbox.local.folders import PlainFolders
+from axpo_sandbox.local.folders import PlainFolders, open_fds
 from axpo_sandbox.local.namespaces import MountedFolders
 from axpo_sandbox.local.syscalls import NUMBERS, PR_SET_CHILD_SUBREAPER, prctl, syscall
 from axpo_sandbox.local.wire import WireError, receive, send
@@ -31,6 +33,9 @@ Folders = MountedFolders | PlainFolders
 
 _python = ctypes.PyDLL(None, use_errno=True)  # keeps the interpreter's lock during a call
 
+_TIMERS = (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF)
+_SQLITE_HEADER = b"SQLite format 3\0"
+_MAX_PENDING_SIGNALS = 64
 # A family's snapshots and branches count as processes of its user too.
 MAX_FAMILY_PROCESSES = 512
 
@@ -122,16 +127,13 @@ class Agent:
         _close_all(fds[1:])
         self._children.clear()
         prctl(PR_SET_CHILD_SUBREAPER, 1)
-        with contextlib.suppress(OSError):  # code that made itself a session leader stays one
-            os.setpgid(0, 0)
-        if isinstance(self.folders, MountedFolders):
-            self.folders.branch({fds[0]}, key)
-        else:
-            self.folders.branch({fds[0]}, number)
+        os.setsid()  # a group of its own for signals, and one for the scheduler
+        mounted = isinstance(self.folders, MountedFolders)
+        num_lost = self.folders.branch({fds[0]}, key if mounted else number)
         self._take_role(frozen=frozen)
         if not self.frozen and self.scoped:
             landlock.scope()
-        return {"ok": True}
+        return {"ok": True, "files": num_lost}
 
     def _take_role(self, *, frozen: bool) -> None:
         # A frozen process must reap at once, or its dead branches count as processes.
@@ -153,7 +155,7 @@ class Agent:
                 self._children.discard(child)
 
     def _lacking(self, own_fds: list[int]) -> dict[str, int]:
-        """How many threads, child processes and connections a fork does not carry over."""
+        """How many things of each kind a fork does not carry over."""
         own = {self.channel.fileno(), *own_fds}
         num_threads = num_children = num_connections = 0
         try:
@@ -169,7 +171,29 @@ class Agent:
                     num_connections += not is_ours and target.startswith(("socket:", "pipe:", "anon_inode:"))
         except OSError:
             num_threads = len(sys._current_frames()) - 1  # without /proc, those Python knows of
-        return {"threads": num_threads, "children": num_children, "connections": num_connections}
+        return {
+            "threads": num_threads,
+            "children": num_children,
+            "connections": num_connections,
+            "databases": num_open_databases(),
+            "timers": sum(signal.getitimer(kind)[0] > 0 for kind in _TIMERS),
+        }
+
+
+def num_open_databases() -> int:
+    """Files that SQLite has open: it notices that those of a branch are others, and does not write to them."""
+    num_found, num_empty = 0, 0
+    for fd in open_fds():
+        with contextlib.suppress(OSError):  # closed by now, or not open for reading
+            status = os.fstat(fd)
+            if stat.S_ISREG(status.st_mode):
+                num_found += os.pread(fd, len(_SQLITE_HEADER), 0) == _SQLITE_HEADER
+                num_empty += status.st_size == 0
+    kind = getattr(sys.modules.get("_sqlite3"), "Connection", None)
+    if num_empty and kind is not None:  # a new database is an empty file until something is written
+        num_connections = sum(issubclass(type(item), kind) for item in gc.get_objects())
+        num_found += min(num_empty, max(0, num_connections - num_found))
+    return num_found
 
 
 def fork_alike() -> int:
@@ -278,6 +302,7 @@ def limit_resources(limits: dict[str, Any]) -> None:
         (resource.RLIMIT_FSIZE, int(limits["file_bytes"])),
         (resource.RLIMIT_NOFILE, int(limits["num_open_files"])),
         (resource.RLIMIT_CORE, 0),
+        (resource.RLIMIT_SIGPENDING, _MAX_PENDING_SIGNALS),  # all processes of a user share theirs
         (resource.RLIMIT_MEMLOCK, 0),
     ):
         _, allowed = resource.getrlimit(kind)

@@ -142,13 +142,14 @@ def _mmap(start: int, length: int, protection: int, flags: int, fd: int, offset:
     return int(libc.mmap(where, ctypes.c_size_t(length), protection, flags, fd, ctypes.c_long(offset)) or 0)
 
 
-def part_descriptors(fds: Collection[int], folder: str, left_device: int) -> None:
-    """Make `fds` share nothing any more.
+def part_descriptors(fds: Collection[int], folder: str, left_device: int) -> int:
+    """Make `fds` share nothing any more. Returns how many files and folders were lost: there was no copy to make.
 
     folder: takes copies of files that are deleted, or lie on the file system left behind, which is `left_device`.
     Others are opened again. Pipes, sockets and the like become descriptors on which every operation fails: their
     numbers stay taken, so that no other file gets them while objects that hold the old ones are still around.
     """
+    num_lost = 0
     for fd in fds:
         status = os.fstat(fd)
         kind = stat.S_IFMT(status.st_mode)
@@ -165,9 +166,11 @@ def part_descriptors(fds: Collection[int], folder: str, left_device: int) -> Non
                 ):  # without /proc it goes on sharing its place with its parent's
                     _open_again(fd, fd)
                 continue
-        except OSError:
-            pass  # there is no room, or no /proc
+        except OSError:  # there is no room, or no /proc
+            pass
+        num_lost += kind in (stat.S_IFREG, stat.S_IFDIR)
         _put_in_place(os.open("/", os.O_PATH | os.O_CLOEXEC), fd)
+    return num_lost
 
 
 def _copy_file(fd: int, folder: str) -> None:
@@ -187,6 +190,8 @@ def _copy_file(fd: int, folder: str) -> None:
 def _open_again(fd: int, source: int) -> None:
     """Put what `source` is at `fd`, with that one's flags and place, as an open file of its own."""
     flags = fcntl.fcntl(fd, fcntl.F_GETFL) & ~_NOT_AGAIN
+    if stat.S_ISREG(os.fstat(fd).st_mode):  # of O_TMPFILE it is a part
+        flags &= ~os.O_DIRECTORY
     place = 0 if flags & os.O_PATH else os.lseek(fd, 0, os.SEEK_CUR)
     again = os.open(f"/proc/self/fd/{source}", flags | os.O_CLOEXEC)
     if place:

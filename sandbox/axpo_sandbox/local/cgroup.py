@@ -9,10 +9,12 @@ import os
 import time
 from collections.abc import Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 ROOT = Path("/sys/fs/cgroup")
 _REMOVE_TIMEOUT_S = 2.0
 _PREFIX = "axpo-sandbox-"
+_PHYSICAL_BYTES = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 _counter = itertools.count()
 _MEMORY_USED = ("memory.current", "memory.usage_in_bytes")
 _FULL_SHARE = 0.98  # of a limit: what needs more than is left fails before all is gone
@@ -30,6 +32,16 @@ _TOTALS = (
 )
 
 
+class MemoryState(NamedTuple):
+    """Of all sessions together, or of the group that the machine put us in."""
+
+    num_kills: int
+    """processes the kernel has killed for memory"""
+    free_bytes: int | None
+    """None where it is not counted or not limited"""
+    limit_bytes: int | None
+
+
 class Cgroup:
     """One group per controller; `memory` and `processes` say which of the two limits hold."""
 
@@ -38,6 +50,7 @@ class Cgroup:
         self._folders: list[Path] = []
         self.memory = self.processes = False
         self._events = -1  # open file that counts out-of-memory kills
+        self._watched = ROOT  # the group whose they are
         own = _own_groups()
         if "" in own and (ROOT / "cgroup.controllers").exists():
             self._make_second_version(ROOT / own[""].lstrip("/") / name, total_bytes, total_processes)
@@ -84,6 +97,19 @@ class Cgroup:
             if key == b"oom_kill":
                 return int(number)
         return 0
+
+    def memory_state(self) -> MemoryState:
+        """How the group stands whose kills are counted."""
+        for used, most in (
+            ("memory.current", "memory.max"),
+            ("memory.usage_in_bytes", "memory.limit_in_bytes"),
+        ):
+            with contextlib.suppress(OSError, ValueError):  # "max" is no number
+                limit = int((self._watched / most).read_text())
+                if limit <= _PHYSICAL_BYTES:
+                    free = limit - int((self._watched / used).read_text())
+                    return MemoryState(self.num_oom_kills(), free, limit)
+        return MemoryState(self.num_oom_kills(), None, None)
 
     def memory_bytes(self) -> int | None:
         """Memory its processes and their files in memory take; None where it is not counted."""
@@ -138,6 +164,7 @@ class Cgroup:
             with contextlib.suppress(OSError):
                 if self._events < 0:
                     self._events = os.open(folder / name, os.O_RDONLY | os.O_CLOEXEC)
+                    self._watched = folder
 
     def _forget(self, folder: Path) -> None:
         self._folders.remove(folder)

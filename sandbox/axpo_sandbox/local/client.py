@@ -21,7 +21,7 @@ from axpo_sandbox.backend import Live as LiveProtocol
 from axpo_sandbox.base import Isolation, Limits, SandboxUnavailable, UnisolatedRefused
 from axpo_sandbox.host import BackendSandbox
 from axpo_sandbox.local import processes, wire
-from axpo_sandbox.local.cgroup import Cgroup
+from axpo_sandbox.local.cgroup import Cgroup, MemoryState
 from axpo_sandbox.local.config import LocalConfig
 from axpo_sandbox.local.forks import freeze, thaw
 from axpo_sandbox.local.live import Live
@@ -38,6 +38,16 @@ _BOOT = (
     "import sys; sys.path.insert(0, sys.argv[1]); from axpo_sandbox.local.zygote import main; del sys.path[0];"
     " main(int(sys.argv[2]), int(sys.argv[3]))"
 )
+
+
+# What was imported as another user than sessions run as works until more of it is imported.
+_UNREADABLE = """
+def _unreadable(names):
+    import os, sys
+    paths = [(name, getattr(sys.modules.get(name), "__file__", None)) for name in names]
+    return [f"{{name}} ({{path}})" for name, path in paths if path and not os.access(path, os.R_OK)]
+_unreadable({names!r})
+"""
 
 
 class Zygote:
@@ -238,7 +248,7 @@ class LocalSandbox(BackendSandbox):
             if not zygote.is_ending():
                 raise
             process = self._living().spawn_first(seed, limits)
-        return Live(process, limits, self.num_oom_kills)
+        return Live(process, limits, self.memory_state)
 
     def freeze(self, live: Live) -> Node:
         """See `axpo_sandbox.backend.Backend.freeze`."""
@@ -246,11 +256,11 @@ class LocalSandbox(BackendSandbox):
 
     def thaw(self, point: Node, limits: Limits, num_branches: int) -> list[LiveProtocol]:
         """See `axpo_sandbox.backend.Backend.thaw`."""
-        return list(thaw(point, limits, num_branches, self.num_oom_kills))
+        return list(thaw(point, limits, num_branches, self.memory_state))
 
-    def num_oom_kills(self) -> int:
-        """How often the kernel has killed a process of the sandbox for memory."""
-        return self._zygote.cgroup.num_oom_kills()
+    def memory_state(self) -> MemoryState:
+        """How often the kernel has killed a process of the sandbox for memory, and how much is free."""
+        return self._zygote.cgroup.memory_state()
 
     def memory_bytes(self) -> int:
         """Memory of all its processes: as its control group counts, else the sum of their shares."""
@@ -286,6 +296,15 @@ class LocalSandbox(BackendSandbox):
             )
         with self.session(limits=Limits()) as session:
             assert isinstance(session, LocalSession)
+            unreadable = session.run(
+                _UNREADABLE.format(names=self.config.preload), timeout_s=_REQUEST_TIMEOUT_S
+            )
+            if unreadable.text not in (None, "[]"):
+                raise SandboxUnavailable(
+                    f"sessions cannot read installed packages of {self.config.python}: {unreadable.text}. They run as"
+                    " nobody if this process is root's: let everyone read those folders (chmod -R a+rX), or give"
+                    " python= another interpreter."
+                )
             isolation = probe(
                 session,
                 session.process_id,

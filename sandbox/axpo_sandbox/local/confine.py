@@ -13,7 +13,7 @@ from typing import Any
 from axpo_sandbox.local import landlock, namespaces, seccomp
 from axpo_sandbox.local.agent import Folders, limit_resources
 from axpo_sandbox.local.folders import PlainFolders
-from axpo_sandbox.local.syscalls import PR_SET_CHILD_SUBREAPER, PR_SET_DUMPABLE, prctl
+from axpo_sandbox.local.syscalls import PR_SET_CHILD_SUBREAPER, PR_SET_DUMPABLE, be_dumpable, prctl
 
 TRIAL_LIMITS = {
     "memory_bytes": 1 << 30,
@@ -67,7 +67,7 @@ def confine(tier: str, run_folder: str, session: dict[str, Any]) -> Confined:
     prctl(PR_SET_CHILD_SUBREAPER, 1)
     if tier == "namespaces":
         return _confine_namespaces(limits, key)
-    prctl(PR_SET_DUMPABLE, 1)
+    be_dumpable()
     _volunteer()
     limit_resources(limits)
     base = f"{run_folder}/boxes/{session['family']}"
@@ -94,8 +94,8 @@ def _confine_namespaces(limits: dict[str, Any], key: int) -> Confined:
     scoped = landlock.abi() >= 6
     if scoped:
         landlock.scope()
-    seccomp.install(key, mounts=True)
     prctl(PR_SET_DUMPABLE, 0)
+    seccomp.install(key, mounts=True)
     return Confined(folders=folders, scoped=scoped)
 
 

@@ -159,8 +159,11 @@ class PlainFolders:
             os.makedirs(f"{self._base}/{self._number}/{name}")
         self._move_in(self.box)
 
-    def branch(self, keep_fds: set[int], number: int) -> None:
-        """Copies under another number; open files go on in them, and nothing else is shared. Raises OSError."""
+    def branch(self, keep_fds: set[int], number: int) -> int:
+        """Copies under another number; open files go on in them, and nothing else is shared.
+
+        Returns how many open files could not. Raises OSError.
+        """
         old, new = f"{self._base}/{self._number}", f"{self._base}/{number}"
         cwd = os.getcwd()
         files = find_open_files((old,), keep_fds)
@@ -168,8 +171,9 @@ class PlainFolders:
         copy_tree(old, new)
         self._number = number
         self._move_in(new + cwd[len(old) :] if cwd.startswith(old + "/") else cwd)
-        part_descriptors(leftover_fds(keep_fds | reopen_files(files, (old, new))), self.box, -1)
+        num_lost = part_descriptors(leftover_fds(keep_fds | reopen_files(files, (old, new))), self.box, -1)
         part_memory(dataclasses.replace(item, path=new + item.path[len(old) :]) for item in mappings)
+        return num_lost
 
     def _move_in(self, cwd: str) -> None:
         os.chdir(cwd)

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Mapping
 
 from axpo_sandbox.answers import checked_answer
-from axpo_sandbox.backend import Dead, survived
+from axpo_sandbox.backend import Dead, Stalled, Starved, patience, survived
 from axpo_sandbox.base import (
     EXITED,
     KILLED,
@@ -22,59 +22,52 @@ from axpo_sandbox.base import (
     FilesRefused,
     Limits,
 )
+from axpo_sandbox.local.cgroup import MemoryState
 from axpo_sandbox.local.process import Answer, Process
 
+_TAKE_TIMEOUT_S = 1.0  # for a request: one that waits takes it at once
 _FILES_TIMEOUT_S = 60.0
 _SEED_TIMEOUT_S = 10.0
+_OWN_SHARE = 0.7  # of its limit that a session had if its memory is to blame
 _CHECK_TIMEOUT_S = 10.0
 
 
 class Live:
     """See `axpo_sandbox.backend.Live`."""
 
-    def __init__(self, process: Process, limits: Limits, num_oom_kills: Callable[[], int]) -> None:
-        """num_oom_kills: how often the kernel has killed for memory."""
+    def __init__(self, process: Process, limits: Limits, memory: Callable[[], MemoryState]) -> None:
+        """memory: how that of all sessions stands."""
         self.process = process
         self._limits = limits
-        self._num_oom_kills = num_oom_kills
+        self._memory = memory
         self._num_oom_kills_before = 0
 
     def run(self, code: str, *, timeout_s: float | None = None) -> Execution:
         """See `axpo_sandbox.backend.Live.run`."""
         timeout_s = self._limits.timeout_s if timeout_s is None else timeout_s
-        self._num_oom_kills_before = self._num_oom_kills()
+        self._num_oom_kills_before = self._memory().num_kills
         start_s = time.monotonic()
         request = {"op": "run", "code": code, **self._process_limit()}
-        try:
-            self.process.tell(request, max(timeout_s, 1.0))
-        except TimeoutError as error:
-            raise Dead("it does not take requests") from error
+        self.process.tell(request, patience(_TAKE_TIMEOUT_S))
         answer = self.process.await_answer(timeout_s, self._limits.output_bytes)
+        if answer.failure == "timeout" and self.process.is_behind:
+            raise Stalled("it did not get as far as the cell")
         return self._execution(answer, timeout_s, start_s)
 
     def write_files(self, files: Mapping[str, bytes]) -> None:
         """See `axpo_sandbox.backend.Live.write_files`."""
         encoded = {name: base64.b64encode(content).decode() for name, content in files.items()}
-        try:
-            answer = self.process.ask({"op": "files", "files": encoded}, _FILES_TIMEOUT_S)
-        except TimeoutError as error:
-            raise Dead("it does not write files") from error
+        answer = self.process.ask({"op": "files", "files": encoded}, patience(_FILES_TIMEOUT_S))
         if answer.get("ok") is not True:
             raise FilesRefused(f"could not write {', '.join(files)}: {str(answer.get('failed'))[:500]}")
 
     def reseed(self, seed: int) -> None:
         """See `axpo_sandbox.backend.Live.reseed`."""
-        try:
-            self.process.ask({"op": "seed", "seed": seed}, _SEED_TIMEOUT_S)
-        except TimeoutError as error:
-            raise Dead("it does not answer") from error
+        self.process.ask({"op": "seed", "seed": seed}, patience(_SEED_TIMEOUT_S))
 
     def check(self) -> None:
         """See `axpo_sandbox.backend.Live.check`."""
-        try:
-            answer = self.process.ask({"op": "check", **self._process_limit()}, _CHECK_TIMEOUT_S)
-        except TimeoutError as error:
-            raise Dead("it does not answer") from error
+        answer = self.process.ask({"op": "check", **self._process_limit()}, patience(_CHECK_TIMEOUT_S))
         if answer.get("ok") is not True:
             raise Dead("it cannot run cells any more")
 
@@ -134,7 +127,15 @@ class Live:
         if os.WIFEXITED(status):
             return _error(EXITED, f"the interpreter exited with status {os.WEXITSTATUS(status)}")
         number = os.WTERMSIG(status)
-        if number == signal.SIGKILL and self._num_oom_kills() > self._num_oom_kills_before:
+        state = self._memory()
+        if number == signal.SIGKILL and state.num_kills > self._num_oom_kills_before:
+            own, free, limit = self._limits.memory_bytes, state.free_bytes, state.limit_bytes
+            # What is free now is what it had, within what others did meanwhile.
+            if free is not None and limit is not None and free < _OWN_SHARE * min(own, limit):
+                raise Starved(
+                    f"of {limit >> 20} MB for all sessions together, {free >> 20} MB were left for this one, which"
+                    f" may have {own >> 20} MB; raise total_memory_bytes, or run fewer sessions"
+                )
             return _error(OUT_OF_MEMORY, "the sandbox's memory ran out and the kernel killed the interpreter")
         return _error(KILLED, f"the interpreter was killed by {_signal_name(number)}")
 

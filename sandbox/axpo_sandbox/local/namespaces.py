@@ -13,7 +13,7 @@ import struct
 
 from axpo_sandbox.local.apart import part_descriptors, part_memory, shared_mappings
 from axpo_sandbox.local.folders import BOX, copy_tree, find_open_files, leftover_fds, reopen_files
-from axpo_sandbox.local.syscalls import PR_CAPBSET_DROP, PR_SET_DUMPABLE, prctl, syscall
+from axpo_sandbox.local.syscalls import PR_CAPBSET_DROP, be_dumpable, prctl, syscall
 
 NEWNS, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET = (
     0x20000,
@@ -97,7 +97,7 @@ def start_tree() -> None:
 def lock_in() -> None:
     """A user namespace of one user in which mounts made before cannot be changed. Raises OSError."""
     uid, gid = os.getuid(), os.getgid()
-    prctl(PR_SET_DUMPABLE, 1)  # otherwise our own /proc files are not ours
+    be_dumpable()
     unshare(NEWUSER | NEWNS)
     _map_ids(uid, gid)
 
@@ -134,10 +134,10 @@ class MountedFolders:
         self._replace(copy=False, key=0)
         os.chdir(BOX)
 
-    def branch(self, keep_fds: set[int], key: int) -> None:
+    def branch(self, keep_fds: set[int], key: int) -> int:
         """Copies of what is there; open files go on at the same number and offset, and nothing else is shared.
 
-        Raises OSError.
+        Returns how many open files could not. Raises OSError.
         """
         cwd = os.getcwd()
         files = find_open_files(self._writable, keep_fds)
@@ -146,8 +146,9 @@ class MountedFolders:
         unshare(NEWNS, key)
         self._replace(copy=True, key=key)
         os.chdir(cwd)
-        part_descriptors(leftover_fds(keep_fds | reopen_files(files)), BOX, left_device)
+        num_lost = part_descriptors(leftover_fds(keep_fds | reopen_files(files)), BOX, left_device)
         part_memory(mappings)
+        return num_lost
 
     def _replace(self, *, copy: bool, key: int) -> None:
         mount("tmpfs", _STAGE, "tmpfs", _NOSUID | _NODEV, self._options, key)

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from axpo_sandbox.backend import CountedPoint, Dead
+from axpo_sandbox.backend import CountedPoint, Dead, Stalled
 from axpo_sandbox.local import wire
 from axpo_sandbox.local.processes import exit_status, kill_tree
 
@@ -88,10 +88,13 @@ class Process:
         """quiet: nobody will read its output."""
         self.family = family
         self.pid = 0
+        self.hello: dict[str, Any] = {}  # what it said when it was ready
         self._pidfd = -1
         self._closed = False
         self._owner_pid = os.getpid()
         self._request_id = 0
+        self._given_up: set[int] = set()  # requests whose answer came too late, and may still come
+        self._garbled = False  # a request went out in part
         self._end_lock = threading.RLock()  # a thread may kill what another waits for
         self._channel, self._theirs = socket.socketpair()
         wire.ask_for_sender(self._channel)
@@ -110,6 +113,11 @@ class Process:
         family.add(self)
 
     @property
+    def is_behind(self) -> bool:
+        """Whether it still owes the answer to a request that was given up."""
+        return bool(self._given_up)
+
+    @property
     def their_fds(self) -> tuple[int, ...]:
         """What to hand to the new process: channel, stdout, stderr."""
         return (self._theirs.fileno(), *self._their_outputs)
@@ -121,10 +129,10 @@ class Process:
             os.close(fd)
         self._their_outputs = []
 
-    def await_hello(self) -> None:
-        """Wait until it is ready and get a firm hold of it. Raises Dead."""
+    def await_hello(self, timeout_s: float) -> None:
+        """Wait until it is ready and get a firm hold of it. Raises Dead; Stalled after timeout_s."""
         try:
-            hello = self._receiver.wait(_READY_TIMEOUT_S)
+            self.hello = hello = self._receiver.wait(timeout_s)
             pid = self._receiver.sender_pid or 0
             self._pidfd = self._receiver.take_sender_pidfd()
             if hello.get("ok") is not True or pid <= 0:
@@ -132,31 +140,41 @@ class Process:
             if self._pidfd < 0:  # before Linux 6.5
                 self._pidfd = os.pidfd_open(pid)
                 # It speaks again after we hold it: so the number was not another's by then.
-                proof = self.ask({"op": "ping"}, _READY_TIMEOUT_S)
+                proof = self.ask({"op": "ping"}, timeout_s)
                 if proof.get("ok") is not True or self._receiver.sender_pid != pid:
                     raise Dead("it did not prove to be there")
             self.pid = pid
-        except (wire.WireError, TimeoutError, OSError) as error:
+        except TimeoutError as error:
+            raise Stalled(f"it did not start within {timeout_s:.1f} s") from error
+        except (wire.WireError, OSError) as error:
             raise Dead(f"it could not start: {error}") from error
 
     def ask(self, request: dict[str, Any], timeout_s: float, fds: tuple[int, ...] = ()) -> dict[str, Any]:
-        """Send a request and wait for its answer. Raises Dead; TimeoutError with the answer still to come."""
+        """Send a request and wait for its answer. Raises Dead; Stalled if there is none within timeout_s."""
+        deadline = time.monotonic() + timeout_s
         self.tell(request, timeout_s, fds)
         try:
-            return self._checked(self._receiver.wait(timeout_s))
+            while True:
+                frame = self._checked(self._receiver.wait(deadline - time.monotonic()))
+                if frame is not None:
+                    return frame
+        except TimeoutError as error:
+            self._given_up.add(self._request_id)
+            raise Stalled(f"it did not answer within {timeout_s:.1f} s") from error
         except wire.WireError as error:
             raise Dead(str(error)) from error
 
     def tell(self, request: dict[str, Any], timeout_s: float, fds: tuple[int, ...] = ()) -> None:
-        """Send a request. Raises Dead; TimeoutError if it does not take it."""
+        """Send a request. Raises Dead; Stalled if it does not take it."""
         self._check_silence()
         self._request_id = secrets.randbits(53)
         request = {**request, "id": self._request_id}
-        self._channel.settimeout(timeout_s)
+        self._channel.settimeout(max(timeout_s, 0.001))  # 0 would mean not to wait at all
         try:
             wire.send(self._channel, request, fds)
-        except TimeoutError:
-            raise
+        except TimeoutError as error:
+            self._garbled = True
+            raise Stalled(f"it did not take a request within {timeout_s:.1f} s") from error
         except OSError as error:
             raise Dead(f"it is gone: {error}") from error
         finally:
@@ -231,20 +249,27 @@ class Process:
             self._pidfd = -1
         self.family.remove(self)
 
-    def _checked(self, frame: dict[str, Any]) -> dict[str, Any]:
-        """A frame that answers the latest request. Raises WireError."""
-        if frame.pop("id", None) != self._request_id:
+    def _checked(self, frame: dict[str, Any]) -> dict[str, Any] | None:
+        """A frame that answers the latest request; None if it answers one given up. Raises WireError."""
+        number = frame.pop("id", None)
+        if number == self._request_id:
+            return frame
+        if not isinstance(number, int) or number not in self._given_up:
             raise wire.WireError("a frame that answers no request")
-        return frame
+        self._given_up.discard(number)
+        return None
 
     def _check_silence(self) -> None:
         """An answer nobody asked for would be taken for that to the next request. Raises Dead."""
+        if self._garbled:
+            raise Dead("it did not take all of a request before")
         try:
-            unasked = self._receiver.poll()
-        except wire.WireError as error:
+            while (frame := self._receiver.poll()) is not None:
+                if frame.get("id") not in self._given_up:
+                    raise Dead("it spoke without being asked")
+                self._given_up.discard(frame["id"])
+        except (wire.WireError, TypeError) as error:
             raise Dead(str(error)) from error
-        if unasked is not None:
-            raise Dead("it spoke without being asked")
 
 
 def hang_up(channel: socket.socket) -> None:
@@ -290,11 +315,16 @@ class Node(CountedPoint):
 Ask = Callable[[tuple[int, ...]], dict[str, Any]]
 
 
-def spawn(ask: Ask, processes: Sequence[Process], extra_fds: tuple[int, ...] = ()) -> dict[str, Any]:
+def spawn(
+    ask: Ask,
+    processes: Sequence[Process],
+    extra_fds: tuple[int, ...] = (),
+    ready_timeout_s: Callable[[], float] = lambda: _READY_TIMEOUT_S,
+) -> dict[str, Any]:
     """Have a parent fork into `processes`, wait for their hellos, and return what the parent answered.
 
-    ask: sends the request for it with these descriptors. Raises Dead if one does not come to life, and what
-    `ask` raises; all `processes` are closed then.
+    ask: sends the request for it with these descriptors. ready_timeout_s: for each hello. Raises Dead if one does
+    not come to life, and what `ask` raises; all `processes` are closed then.
     """
     try:
         try:
@@ -305,13 +335,11 @@ def spawn(ask: Ask, processes: Sequence[Process], extra_fds: tuple[int, ...] = (
         if answer.get("ok") is not True:
             raise Dead(f"it could not fork: {str(answer.get('failed', answer))[:500]}")
         for process in processes:
-            process.await_hello()
+            process.await_hello(ready_timeout_s())
         return answer
-    except BaseException as error:
+    except BaseException:
         for process in processes:
             process.close()
-        if isinstance(error, TimeoutError):
-            raise Dead(str(error)) from error
         raise
 
 

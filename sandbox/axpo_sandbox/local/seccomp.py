@@ -13,6 +13,7 @@ from axpo_sandbox.local.syscalls import (
     MACHINE,
     NUMBERS,
     PR_SET_CHILD_SUBREAPER,
+    PR_SET_DUMPABLE,
     PR_SET_NO_NEW_PRIVS,
     PR_SET_SECCOMP,
     prctl,
@@ -47,8 +48,16 @@ DENIED = (
     "fsconfig", "fsmount", "fspick", "pidfd_getfd", "process_madvise", "mount_setattr", "quotactl_fd",
     "memfd_secret", "open_tree_attr",
     # What of these there is, all of the machine's or the user's processes share.
-    "io_setup", "inotify_init", "inotify_init1",
+    "io_setup", "inotify_init", "inotify_init1", "timer_create",
+    "seccomp",  # a filter's listener would go on answering the calls of branches
 )  # fmt: skip
+# Succeed and do nothing: all that code can write to lies in memory, while a loop of these would keep the disks of
+# the machine busy.
+PRETENDED = ("sync", "syncfs", "fsync", "fdatasync", "sync_file_range")
+# Of fcntl and ioctl: who gets a descriptor's signals (F_SETOWN, F_SETOWN_EX; FIOSETOWN, SIOCSPGRP) is not kept within a
+# branch; leases and watches (F_SETLEASE, F_NOTIFY, F_SETDELEG) are on files that others open, too.
+_FCNTLS = (8, 15, 1024, 1026, 1040)
+_IOCTLS = (0x8901, 0x8902)
 # Call -> argument -> what it must be. Landlock does not keep these within a branch, so they may be made on the
 # caller alone, which is 0.
 ON_ITSELF = {
@@ -74,6 +83,8 @@ def program(key: int, *, mounts: bool) -> bytes:
     for name in (*DENIED, *(() if mounts else KEYED)):
         if name in NUMBERS:
             code += [_jump(_EQUAL, NUMBERS[name], 0, 1), _fail(_EPERM)]
+    for name in PRETENDED:
+        code += [_jump(_EQUAL, NUMBERS[name], 0, 1), _fail(0)]
     code += [_jump(_EQUAL, NUMBERS["socket"], 0, 1), _fail(_EAFNOSUPPORT)]
     code += _when("socketpair", [*_argument(1), _jump(_ANY_BIT, _DGRAM_BIT, 0, 1), _fail(_EPERM)])
     # clone3 hides its flags behind a pointer; without it the C library falls back to clone.
@@ -94,6 +105,15 @@ def program(key: int, *, mounts: bool) -> bytes:
             _fail(_EPERM),
         ],
     )
+    # A process that is dumpable can be read and written by others of its user: its session, or a branch of it. And a
+    # filter can only be added by `seccomp` or prctl.
+    for option in (PR_SET_DUMPABLE, PR_SET_SECCOMP):
+        code += _when("prctl", [*_argument(0), _jump(_EQUAL, option, 0, 1), _fail(_EPERM)])
+    for name, commands in (("fcntl", _FCNTLS), ("ioctl", _IOCTLS)):
+        body = _argument(1)
+        for command in commands:
+            body += [_jump(_EQUAL, command, 0, 1), _fail(_EPERM)]
+        code += _when(name, body)
     for name, arguments in ON_ITSELF.items():
         for index, wanted in arguments.items():
             code += _when(name, [*_argument(index), _jump(_EQUAL, wanted, 1, 0), _fail(_EPERM)])

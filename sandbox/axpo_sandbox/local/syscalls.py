@@ -24,7 +24,9 @@ _NUMBERS: dict[str, dict[str, int]] = {
         "mknodat": 259, "iopl": 172, "ioperm": 173, "modify_ldt": 154, "uselib": 134, "nfsservctl": 180,
         "capset": 126, "prlimit64": 302, "setrlimit": 160, "setpriority": 141, "ioprio_set": 251,
         "sched_setaffinity": 203, "sched_setscheduler": 144, "sched_setparam": 142, "sched_setattr": 314,
-        "socketpair": 53, "io_setup": 206, "inotify_init": 253, "inotify_init1": 294,
+        "socketpair": 53, "io_setup": 206, "inotify_init": 253, "inotify_init1": 294, "timer_create": 222,
+        "fcntl": 72, "ioctl": 16, "sync": 162, "syncfs": 306, "fsync": 74, "fdatasync": 75, "sync_file_range": 277,
+        "seccomp": 317,
     },
     "aarch64": {
         "socket": 198, "clone": 220, "kill": 129, "prctl": 167, "mount": 40, "umount2": 39, "unshare": 97,
@@ -38,7 +40,8 @@ _NUMBERS: dict[str, dict[str, int]] = {
         "shmget": 194, "msgget": 186, "semget": 190, "mq_open": 180, "memfd_create": 279, "mknodat": 33,
         "nfsservctl": 42, "capset": 91, "prlimit64": 261, "setrlimit": 164, "setpriority": 140, "ioprio_set": 30,
         "sched_setaffinity": 122, "sched_setscheduler": 119, "sched_setparam": 118, "sched_setattr": 274,
-        "socketpair": 199, "io_setup": 0, "inotify_init1": 26,
+        "socketpair": 199, "io_setup": 0, "inotify_init1": 26, "timer_create": 107, "fcntl": 25, "ioctl": 29,
+        "sync": 81, "syncfs": 267, "fsync": 82, "fdatasync": 83, "sync_file_range": 84, "seccomp": 277,
     },
 }  # fmt: skip
 _EVERYWHERE = {
@@ -51,7 +54,7 @@ _EVERYWHERE = {
 
 NUMBERS: dict[str, int] = {**_NUMBERS.get(MACHINE, {}), **_EVERYWHERE}
 
-PR_SET_DUMPABLE, PR_SET_SECCOMP, PR_CAPBSET_DROP = 4, 22, 24
+PR_GET_DUMPABLE, PR_SET_DUMPABLE, PR_SET_SECCOMP, PR_CAPBSET_DROP = 3, 4, 22, 24
 PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS = 36, 38
 
 
@@ -68,6 +71,12 @@ def prctl(option: int, *values: int) -> int:
     """Make prctl(option, ...). Raises OSError."""
     wide = [ctypes.c_ulong(value) for value in (*values, 0, 0, 0, 0)[:4]]
     return checked(libc.prctl(option, *wide), f"prctl {option}")
+
+
+def be_dumpable() -> None:
+    """Make this process's files in /proc its own, if a change of user took them. Raises OSError."""
+    if prctl(PR_GET_DUMPABLE) != 1:  # a container's filter may refuse what is needless
+        prctl(PR_SET_DUMPABLE, 1)
 
 
 def checked(result: int, what: str) -> int:

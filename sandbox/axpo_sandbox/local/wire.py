@@ -19,6 +19,7 @@ HEADER = struct.Struct("!I")
 MAX_FDS = 24  # that travel with one request
 MAX_REQUEST_BYTES = 1 << 30  # trusted -> sandboxed
 MAX_REPLY_BYTES = 96 << 20  # sandboxed -> trusted: images of one cell, in base64
+MAX_REPLY_ESCAPES = 8 << 20  # images have none, and each takes far longer to read than another character
 MAX_REPLY_VALUES = 100_000  # a short empty list becomes thirty times as long in memory
 _CHUNK_BYTES = 1 << 18
 _STRING_OR_COMMA = re.compile(rb'"(?:[^"\\]++|\\.)*+"|,', re.DOTALL)
@@ -168,6 +169,8 @@ class Receiver:
             return None
         body = bytes(self._buffer[HEADER.size : HEADER.size + length])
         del self._buffer[: HEADER.size + length]
+        if body.count(b"\\") > MAX_REPLY_ESCAPES:
+            raise WireError(f"a frame of more than {MAX_REPLY_ESCAPES} escapes")
         if _has_many_values(body):
             raise WireError(f"a frame of more than {MAX_REPLY_VALUES} values")
         try:

@@ -148,6 +148,7 @@ class Zygote:
     def _run_agent(self, message: dict[str, Any], fds: list[int]) -> None:
         """The process that runs code. Never returns."""
         try:
+            os.setsid()  # with it comes a group for the scheduler, which no other session shares
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             signal.signal(signal.SIGINT, signal.default_int_handler)
             channel = socket.socket(fileno=fds[0])
