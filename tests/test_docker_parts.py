@@ -555,8 +555,12 @@ def test_the_nested_filter_refuses_what_the_default_one_does() -> None:
     }  # the relay's, which code does not get at
     for_code = {  # Docker allows them
         *("shmget", "msgget", "semget", "mq_open", "memfd_create", "memfd_secret"),
-        *("io_setup", "inotify_init", "inotify_init1"),
+        *("io_setup", "inotify_init", "inotify_init1", "timer_create", "seccomp"),
     }
+    dumpable = [rule["args"] for rule in rules["syscalls"] if rule["names"] == ["prctl"]]
+    assert [[(item["index"], item["value"], item["op"]) for item in args] for args in dumpable] == [
+        [(0, 4, "SCMP_CMP_EQ"), (1, 0, "SCMP_CMP_NE")]
+    ]
     assert set(seccomp.DENIED) - for_namespaces - for_code <= refused
     assert {"clone", "unshare", "mount", "umount2", *for_namespaces} & refused == set()
 

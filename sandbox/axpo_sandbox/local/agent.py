@@ -8,7 +8,7 @@ session is left to `zygote`.
 import base64
 import contextlib
 import ctypes
-import gc
+import fcntl
 import io
 import os
 import random
@@ -182,17 +182,15 @@ class Agent:
 
 def num_open_databases() -> int:
     """Files that SQLite has open: it notices that those of a branch are others, and does not write to them."""
-    num_found, num_empty = 0, 0
+    num_found = 0
     for fd in open_fds():
         with contextlib.suppress(OSError):  # closed by now, or not open for reading
             status = os.fstat(fd)
-            if stat.S_ISREG(status.st_mode):
+            if stat.S_ISREG(status.st_mode) and status.st_size:
                 num_found += os.pread(fd, len(_SQLITE_HEADER), 0) == _SQLITE_HEADER
-                num_empty += status.st_size == 0
-    kind = getattr(sys.modules.get("_sqlite3"), "Connection", None)
-    if num_empty and kind is not None:  # a new database is an empty file until something is written
-        num_connections = sum(issubclass(type(item), kind) for item in gc.get_objects())
-        num_found += min(num_empty, max(0, num_connections - num_found))
+            elif stat.S_ISREG(status.st_mode) and status.st_nlink and "_sqlite3" in sys.modules:
+                # A new database is empty. What else SQLite's flags are on is a temporary file with a name.
+                num_found += bool(fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_NOFOLLOW)
     return num_found
 
 
