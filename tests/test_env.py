@@ -183,8 +183,8 @@ def test_counts_are_whole_numbers(name, value):
     ("keywords", "message"),
     [
         ({"tool_time_limit_s": "x"}, "tool_time_limit_s must be a number, not 'x'"),
-        ({"sandbox": 3}, "sandbox is a backend's name .*local.* or a ready Sandbox, not 3"),
-        ({"sandbox": EchoSandbox}, r"sandbox is .* a ready Sandbox, not <class .*EchoSandbox"),
+        ({"sandbox": 3}, "sandbox must be a backend's name .*local.* or a ready Sandbox, not 3"),
+        ({"sandbox": EchoSandbox}, r"sandbox must be .* a ready Sandbox, not <class .*EchoSandbox"),
         ({"tools": None}, "tools is a sequence of names or tools, not None"),
         ({"tools": 3}, "tools is a sequence of names or tools, not 3"),
         ({"tools": "python"}, "tools is a sequence of names or tools, not 'python'"),
