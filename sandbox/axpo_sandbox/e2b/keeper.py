@@ -11,6 +11,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from functools import partial
 
 from axpo_sandbox.base import SandboxUnavailable
 from axpo_sandbox.e2b.cloud import Cloud
@@ -66,7 +67,7 @@ class Keeper:
         with self._lock:
             if self._machines.pop(machine.id, None) is not None:
                 self._ending[machine.id] = machine.source
-                self._soon(lambda: self._end_machine(machine.id))
+                self._soon(partial(self._end_machine, machine.id))
 
     def end_snapshot(self, snapshot_id: str) -> None:
         """Delete it, soon, after the machines made of it. Idempotent."""
@@ -130,10 +131,9 @@ class Keeper:
         """Do it for each of them, side by side, and wait for that and whatever else is under way."""
         with self._lock:
             for name in list(names):
-                if (
-                    time.monotonic() < deadline
-                ):  # without threads, at the interpreter's end, each is waited for
-                    self._soon(lambda name=name: job(name))  # type: ignore[misc]
+                # Without threads, at the interpreter's end, each is waited for.
+                if time.monotonic() < deadline:
+                    self._soon(partial(job, name))
             jobs = set(self._jobs)
         wait(jobs, max(0.0, deadline - time.monotonic()))
 
@@ -168,7 +168,7 @@ class Keeper:
         used = {*(machine.source for machine in self._machines.values()), *self._ending.values()}
         for name in self._unwanted - used:
             self._unwanted.discard(name)
-            self._soon(lambda name=name: self._delete(name))  # type: ignore[misc]
+            self._soon(partial(self._delete, name))
 
     def _delete(self, snapshot_id: str) -> None:
         try:
@@ -190,7 +190,7 @@ class Keeper:
             self._look_when_they_end()
             with self._lock:
                 for name in list(self._ending):
-                    self._soon(lambda name=name: self._end_machine(name))  # type: ignore[misc]
+                    self._soon(partial(self._end_machine, name))
                 self._delete_unused()
 
     def _look_when_they_end(self) -> None:
