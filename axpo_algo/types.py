@@ -22,13 +22,18 @@ class ProcessedImage:
     digest: str
     """SHA-1 of shape and bytes"""
     patches: torch.Tensor
-    """float32 [grid_t * grid_h * grid_w, patch_dim]"""
+    """uint8 [grid_t * grid_h * grid_w, 3, pixels of a patch]; their floats are `models.images.Images.pixel_values`"""
     grid: tuple[int, int, int]
     """patches in time, height, width"""
     num_tokens: int
     """image placeholders it takes in the sequence"""
     pixels: np.ndarray
     """uint8 [H, W, 3], as the environment showed it"""
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of patches and pixels."""
+        return self.patches.nbytes + self.pixels.nbytes
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -37,7 +37,7 @@ def test_a_prompt_shows_tools_images_and_question_and_opens_the_thinking(chat):
         "<|im_start|>assistant\n<think>\n"
     )
     assert ids.count(chat.image_token_id) == 9 == images[0].num_tokens
-    assert images[0].grid == (1, 6, 6) and images[0].patches.shape == (36, 3 * 2 * 8 * 8)
+    assert images[0].grid == (1, 6, 6) and images[0].patches.shape == (36, 3, 8 * 8)
 
 
 def test_later_turns_are_what_the_template_would_have_written(chat):

@@ -63,7 +63,7 @@ def test_hidden_states_agree_with_transformers(policy, pad_left):
             extra = {}
             if images:
                 extra = {
-                    "pixel_values": torch.cat([image.patches for image in images]),
+                    "pixel_values": policy.chat.images.pixel_values(images, "cpu"),
                     "image_grid_thw": torch.tensor([image.grid for image in images]),
                     "mm_token_type_ids": (torch.tensor([ids]) == policy.chat.image_token_id).int(),
                 }

@@ -6,15 +6,13 @@ tokenizer. The environment escapes tags in what it shows (`axpo_env.escape`); wh
 control token in a message's text is escaped here, in the same way.
 """
 
-import hashlib
 import re
-from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 
+from axpo_algo.models.images import Images
 from axpo_algo.types import ProcessedImage
 from axpo_env.escape import escape_tokens
 
@@ -48,14 +46,13 @@ class Chat:
         "</tool_call>",
     )
 
-    def __init__(self, tokenizer: Any, image_processor: Any, *, num_cached_images: int = 256) -> None:
+    def __init__(self, tokenizer: Any, image_processor: Any) -> None:
         if not tokenizer.chat_template:
             raise ChatError("the tokenizer has no chat template")
         self.tokenizer = tokenizer
         self.image_processor = image_processor
+        self.images = Images(image_processor)
         self._ids = {tag: self._single(tag) for tag in self.TAGS}
-        self._images: OrderedDict[str, ProcessedImage] = OrderedDict()
-        self._num_cached_images = num_cached_images
         self._pieces: dict[str, list[int]] = {}
         special = set(tokenizer.all_special_tokens) | set(self.TAGS[:6])
         added = {str(token) for token in tokenizer.added_tokens_decoder.values()}
@@ -182,28 +179,8 @@ class Chat:
         return opened + 1, len(ids)
 
     def image(self, pixels: np.ndarray) -> ProcessedImage:
-        """uint8 [H, W, 3] -> patches, resized as the checkpoint's processor says. Recent images are kept by content."""
-        digest = hashlib.sha1(
-            repr(pixels.shape).encode() + np.ascontiguousarray(pixels).tobytes()
-        ).hexdigest()
-        if digest in self._images:
-            self._images.move_to_end(digest)
-            return self._images[digest]
-        features = self.image_processor(
-            images=[_not_too_thin(pixels)], input_data_format="channels_last", return_tensors="pt"
-        )
-        grid = tuple(int(n) for n in features["image_grid_thw"][0])
-        image = ProcessedImage(
-            digest=digest,
-            patches=features["pixel_values"].to(torch.float32),
-            grid=(grid[0], grid[1], grid[2]),
-            num_tokens=grid[0] * grid[1] * grid[2] // self.image_processor.merge_size**2,
-            pixels=pixels,
-        )
-        self._images[digest] = image
-        while len(self._images) > self._num_cached_images:
-            self._images.popitem(last=False)
-        return image
+        """uint8 [H, W, 3] -> patches; see `Images.process`."""
+        return self.images.process(pixels)
 
     def _parts(self, message: Message) -> list[dict[str, str]]:
         """Texts, escaped, and image marks. Texts in a row are one: no tag comes together where they meet."""
@@ -256,12 +233,3 @@ class Chat:
 def _any_of(tokens: Iterable[str]) -> re.Pattern[str]:
     """Matches any of `tokens`, the longest first."""
     return re.compile("|".join(map(re.escape, sorted(tokens, key=len, reverse=True))))
-
-
-def _not_too_thin(pixels: np.ndarray, max_ratio: int = 100) -> np.ndarray:
-    """The image [H, W, 3], its short side padded with white where the processor would refuse it (beyond 200 to 1)."""
-    height, width = pixels.shape[:2]
-    least = -(-max(height, width) // max_ratio)
-    return np.pad(
-        pixels, ((0, max(0, least - height)), (0, max(0, least - width)), (0, 0)), constant_values=255
-    )

@@ -1,13 +1,12 @@
-"""Qwen3-VL as a policy: loading and saving, positions, and the one forward pass that sampling and training share.
+"""Qwen3-VL as a policy: loading and saving, positions, and padded batches for the network that sampling and
+training share.
 
-Works for any Qwen3-VL checkpoint by folder or hub id, and for the built-in `nano` one. The forward pass encodes
-equal images once (all trajectories of a question show the same one), always passes explicit M-RoPE positions, and
-masks the tokens that may not be sampled in the logits of sampling and training alike. Wire format: `chat`.
-Sampling: `engines`.
+Works for any Qwen3-VL checkpoint by folder or hub id, and for the built-in `nano` one. Equal images are encoded once
+(all trajectories of a question show the same one), and M-RoPE positions are always explicit. Wire format: `chat`.
+The forward pass: `network`. Sampling: `engines`.
 """
 
 import copy
-import inspect
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from axpo_algo.models.chat import Chat
+from axpo_algo.models.network import Network, ShownImages
 from axpo_algo.types import ProcessedImage
 
 __all__ = ["PolicyError", "Qwen3VLPolicy", "SequenceBatch", "mrope_positions", "require_qwen3_vl"]
@@ -90,8 +90,8 @@ class SequenceBatch:
     """int64 [2, B]: where a token appended to each sequence stands, as text and as M-RoPE"""
     images: list[ProcessedImage]
     """each distinct image once"""
-    image_of_placeholder: torch.Tensor
-    """int64 [number of images shown, in row-major order]: index into `images`"""
+    shown: list[int]
+    """index into `images` of each run of placeholders, in row-major order"""
 
 
 class Qwen3VLPolicy:
@@ -110,10 +110,7 @@ class Qwen3VLPolicy:
         banned = torch.zeros(model.config.text_config.vocab_size, dtype=torch.bool)
         banned[chat.banned_token_ids] = True
         banned[len(chat.tokenizer) :] = True  # rows that a padded embedding has beyond the tokenizer
-        self._banned = banned.to(model.device)
-        # Transformers 5.24 renamed the argument, and warns of the old name until it goes.
-        parameters = inspect.signature(model.model.language_model.forward).parameters
-        self._cache_keyword = "cache" if "cache" in parameters else "past_key_values"
+        self.network = Network(model, banned.to(model.device))
 
     @classmethod
     def load(cls, path: str, *, dtype: str = "float32", device: str = "cpu") -> "Qwen3VLPolicy":
@@ -192,70 +189,52 @@ class Qwen3VLPolicy:
             position_ids=tensors[2],
             next_positions=tensors[3],
             images=distinct,
-            image_of_placeholder=torch.tensor(shown, dtype=torch.int64, device=self.device),
+            shown=shown,
+        )
+
+    def images(self, images: Sequence[ProcessedImage], shown: Sequence[int]) -> ShownImages | None:
+        """Distinct images as the network takes them; shown: index of the image behind each run of placeholders."""
+        if not images:
+            return None
+        return ShownImages(
+            pixel_values=self.chat.images.pixel_values(images, self.device),
+            grids=torch.tensor([image.grid for image in images], device=self.device),
+            sizes=[image.num_tokens for image in images],
+            shown=shown,
         )
 
     def hidden_states(self, batch: SequenceBatch, *, cache: Any = None) -> torch.Tensor:
         """Last hidden states [B, T, hidden] of a batch; with a cache (transformers' Cache, empty), fills it."""
-        embeds = self.model.get_input_embeddings()(batch.token_ids)
-        visual_mask, deepstack = None, None
-        if batch.images:
-            embeds, visual_mask, deepstack = self._insert_images(batch, embeds)
-        return self.model.model.language_model(
-            inputs_embeds=embeds,
-            position_ids=batch.position_ids,
-            attention_mask=batch.attention_mask,
-            **{self._cache_keyword: cache},
-            use_cache=cache is not None,
-            visual_pos_masks=visual_mask,
-            deepstack_visual_embeds=deepstack,
-        ).last_hidden_state
+        images = self.images(batch.images, batch.shown)
+        return self.network.hidden_states(
+            batch.token_ids, batch.position_ids, batch.attention_mask, images, cache=cache
+        )
 
     def extend(
         self, token_ids: torch.Tensor, position_ids: torch.Tensor, attention_mask: torch.Tensor, cache: Any
     ) -> torch.Tensor:
         """Hidden states [B, 1, hidden] of one more token each: token_ids [B, 1], position_ids [4, B,
         1], mask [B, T + 1]."""
-        return self.model.model.language_model(
-            inputs_embeds=self.model.get_input_embeddings()(token_ids),
-            position_ids=position_ids,
-            attention_mask=attention_mask,
-            **{self._cache_keyword: cache},
-            use_cache=True,
-        ).last_hidden_state
+        return self.network.hidden_states(token_ids, position_ids, attention_mask, cache=cache)
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
-        """float32 logits [..., vocabulary] with the tokens that may not be written at -inf."""
-        return self.model.lm_head(hidden).float().masked_fill(self._banned, float("-inf"))
+        """See `Network.logits`."""
+        return self.network.logits(hidden)
 
     def token_logprobs(
         self, batch: SequenceBatch, rows: torch.Tensor, columns: torch.Tensor, *, temperature: float = 1.0
     ) -> torch.Tensor:
         """Log-probs [M] of the tokens at (rows [M], columns [M]) given all before them; columns >= 1,
-        right-padded batch."""
-        hidden = self.hidden_states(batch)[rows, columns - 1]
-        logprobs = torch.log_softmax(self.logits(hidden) / temperature, dim=-1)
-        return logprobs.gather(-1, batch.token_ids[rows, columns].unsqueeze(-1)).squeeze(-1)
-
-    def _insert_images(
-        self, batch: SequenceBatch, embeds: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor, list[torch.Tensor]]:
-        pixel_values = torch.cat([image.patches for image in batch.images]).to(self.device)
-        grids = torch.tensor([image.grid for image in batch.images], device=self.device)
-        features = self.model.model.get_image_features(pixel_values, grids, return_dict=True)
-        shown = batch.image_of_placeholder.tolist()
-        sizes = [image.num_tokens for image in batch.images]
-        visual_mask = batch.token_ids == self.model.config.image_token_id
-
-        def spread(per_image: torch.Tensor | Sequence[torch.Tensor]) -> torch.Tensor:
-            # Some versions of transformers give one tensor an image, others one for all.
-            if isinstance(per_image, torch.Tensor):
-                per_image = torch.split(per_image, sizes)
-            return torch.cat([per_image[index] for index in shown]).to(embeds.dtype)
-
-        flat = spread(features.pooler_output)
-        embeds = embeds.masked_scatter(visual_mask.unsqueeze(-1).expand_as(embeds), flat)
-        return embeds, visual_mask, [spread(layer) for layer in features.deepstack_features]
+        right-padded batch. Training packs its rows: see `packing`."""
+        return self.network(
+            batch.token_ids,
+            batch.position_ids,
+            batch.attention_mask,
+            self.images(batch.images, batch.shown),
+            rows * batch.token_ids.shape[1] + columns - 1,
+            batch.token_ids[rows, columns],
+            temperature,
+        )
 
 
 def _load_image_processor(path: str) -> Any:
