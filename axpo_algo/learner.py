@@ -1,11 +1,13 @@
 """The learner: samples in, one or more optimizer steps out. Also the supervised step, on the same forward pass.
 
-Samples are grouped by length into micro-batches whose gradients add up. An update whose loss or gradient is not
+Samples are packed into micro-batches whose gradients add up (`packing`). An update whose loss or gradient is not
 finite is left out. Equations are in `loss`; which samples there are, and with what advantage, is `algorithms`.
 """
 
+import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,31 +15,18 @@ import torch
 
 from axpo_algo.commands import RunFailed
 from axpo_algo.config import LossConfig, OptimizerConfig
-from axpo_algo.loss import clipped_surrogate, kl_to_reference, sequence_mean
-from axpo_algo.models.qwen3_vl import Qwen3VLPolicy, SequenceBatch
+from axpo_algo.loss import clipped_surrogate, importance_weights, kl_to_reference, sequence_mean
+from axpo_algo.models.qwen3_vl import Qwen3VLPolicy
+from axpo_algo.packing import PackedBatch, make_trees, pack, token_logprobs
 from axpo_algo.types import Sample, Trajectory
 
-__all__ = ["DivergedError", "FiniteUpdates", "Learner", "make_optimizer", "micro_batches", "supervised_loss"]
+__all__ = ["DivergedError", "FiniteUpdates", "Learner", "make_optimizer"]
 
 
 class DivergedError(RunFailed, FloatingPointError):
     """Training cannot go on: too many updates in a row were skipped, or weights are no longer finite."""
 
     can_go_on = False  # a resumed run repeats its steps to the byte
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class MicroBatch:
-    """Samples that share one forward pass, and the M tokens among theirs that carry loss."""
-
-    samples: list[Sample]
-    sequences: SequenceBatch
-    rows: torch.Tensor
-    """int64 [M]: which sample"""
-    columns: torch.Tensor
-    """int64 [M]: which token of it"""
-    sampling_logprobs: torch.Tensor
-    """float32 [M]"""
 
 
 def make_optimizer(policy: Qwen3VLPolicy, config: OptimizerConfig) -> torch.optim.AdamW:
@@ -102,41 +91,11 @@ class FiniteUpdates:
         return norm, True
 
 
-def micro_batches(policy: Qwen3VLPolicy, samples: Sequence[Sample], max_tokens: int) -> Iterator[MicroBatch]:
-    """Samples with at least one trained token, shortest first, as many at a time as fit `max_tokens` with padding."""
-    ordered = sorted((s for s in samples if s.trained_positions), key=lambda s: s.length)
-    start = 0
-    while start < len(ordered):
-        end = start + 1
-        while end < len(ordered) and ordered[end].length * (end + 1 - start) <= max_tokens:
-            end += 1
-        yield _micro_batch(policy, ordered[start:end])
-        start = end
-
-
-def _micro_batch(policy: Qwen3VLPolicy, samples: list[Sample]) -> MicroBatch:
-    image_token_id = policy.chat.image_token_id
-    sequences = []
-    for sample in samples:
-        trajectory = sample.trajectory
-        images = trajectory.images
-        if sample.length < len(trajectory.token_ids):
-            images = images[: trajectory.num_images_before(sample.length, image_token_id)]
-        sequences.append((trajectory.token_ids[: sample.length], images))
-    positions = [(row, column) for row, sample in enumerate(samples) for column in sample.trained_positions]
-    index = torch.tensor(positions, device=policy.device)
-    logprobs = [samples[row].trajectory.sampling_logprobs[column] for row, column in positions]
-    return MicroBatch(
-        samples=samples,
-        sequences=policy.batch(sequences),
-        rows=index[:, 0],
-        columns=index[:, 1],
-        sampling_logprobs=torch.tensor(logprobs, device=policy.device),
-    )
-
-
 class Learner:
-    """Updates a policy by the clipped loss against its sampling log-probs, with KL to a frozen reference.
+    """Updates a policy by the clipped loss, with KL to a frozen reference; and on demonstrations.
+
+    The ratio that is clipped is to the log-probs the policy had in training before the step. That those are not quite
+    what the engine sampled with is corrected by truncated importance weights (see `loss`).
 
     reference: None leaves the KL term out. temperature: that of the sampling, by which logits are divided here too.
     max_skipped_updates: updates in a row, skipped because loss or gradient were not finite, that end training.
@@ -170,67 +129,106 @@ class Learner:
         """Trains on all samples once, in `updates_per_step` optimizer steps; returns their metrics.
 
         num_trajectories: what the summed loss is divided by, B * N of the step (assumed; the paper gives a
-        question's loss). Raises DivergedError, see `FiniteUpdates`.
+        question's loss); an update on a part of the samples by its share. Raises DivergedError, see `FiniteUpdates`.
         """
         self.policy.model.train()
-        parts = self.loss.updates_per_step
-        totals: dict[str, float] = {"num_tokens": 0.0, "clipped_tokens": 0.0, "kl_sum": 0.0, "loss": 0.0}
-        logprob_gap, grad_norm, num_skipped = 0.0, 0.0, 0
-        for part in range(parts):
-            loss_before = totals["loss"]
+        parts = [part for part in _split(samples, self.loss.updates_per_step) if part]
+        # Before the first update: it changes what the others start from.
+        updates = [[self._recorded(batch, len(parts) > 1) for batch in self._pack(part)] for part in parts]
+        totals: Counter[str] = Counter()
+        grad_norm, num_skipped = 0.0, 0
+        for part, records in zip(parts, updates, strict=True):
             self.optimizer.zero_grad(set_to_none=True)
-            for batch in micro_batches(
-                self.policy, samples[part::parts], self.loss.max_tokens_per_micro_batch
-            ):
-                gap = self._accumulate(batch, totals, num_trajectories)
-                if part == 0:
-                    logprob_gap = max(logprob_gap, gap)
-            grad_norm, taken = self._step(totals["loss"] - loss_before)
+            share = num_trajectories * len(part) / len(samples)
+            loss = sum(self._accumulate(record, totals, share) for record in records)
+            totals["loss"] += loss * share / num_trajectories
+            grad_norm, taken = self._step(loss)
             num_skipped += not taken
         self.policy.model.eval()
-        tokens = max(totals["num_tokens"], 1.0)
+        tokens = max(totals["tokens"], 1.0)
         return {
             "loss": totals["loss"],
-            "kl": totals["kl_sum"] / tokens,
-            "clip_fraction": totals["clipped_tokens"] / tokens,
-            "logprob_gap": logprob_gap,
+            "kl": totals["kl"] / tokens,
+            "clip_fraction": totals["clipped"] / tokens,
+            "logprob_gap": totals["largest_gap"],
+            "importance_weight": totals["weight"] / tokens,
+            "capped_weights": totals["capped"] / tokens,
             "grad_norm": grad_norm,
-            "num_trained_tokens": totals["num_tokens"],
+            "num_trained_tokens": totals["tokens"],
+            "num_forward_tokens": totals["forward_tokens"],
             "skipped_updates": num_skipped,
         }
 
-    def _accumulate(self, batch: MicroBatch, totals: dict[str, float], num_trajectories: float) -> float:
-        """Adds a micro-batch's gradient and metrics; returns the largest |policy - sampling| log-prob difference."""
-        logprobs = self.policy.token_logprobs(
-            batch.sequences, batch.rows, batch.columns, temperature=self.temperature
+    def update_supervised(
+        self, trajectories: Sequence[Trajectory], *, learning_rate: float
+    ) -> dict[str, float]:
+        """One step on the mean negative log-prob of all trained tokens; observation tokens carry none.
+
+        Raises DivergedError, see `FiniteUpdates`.
+        """
+        self.policy.model.train()
+        samples = [Sample(trajectory=t, advantage=0.0, length=len(t.token_ids)) for t in trajectories]
+        batches = self._pack(samples)
+        num_tokens = sum(len(batch.targets) for batch in batches)
+        self.optimizer.zero_grad(set_to_none=True)
+        total = 0.0
+        for batch in batches:
+            loss = -token_logprobs(self.policy, batch).sum() / num_tokens
+            loss.backward()
+            total += loss.item()
+        norm, taken = self.updates.step(total, learning_rate)
+        self.policy.model.eval()
+        return {"loss": total, "grad_norm": norm, "skipped_updates": not taken}
+
+    def _pack(self, samples: Sequence[Sample]) -> list[PackedBatch]:
+        trees = make_trees(self.policy, samples, share=self.loss.share_prefixes)
+        return pack(self.policy, trees, self.loss.max_tokens_per_micro_batch)
+
+    @torch.no_grad()
+    def _recorded(self, batch: PackedBatch, needs_old: bool) -> "_Recorded":
+        """A batch with the log-probs that its loss compares to; `needs_old` unless its update is the first."""
+
+        def logprobs(policy: Qwen3VLPolicy | None) -> torch.Tensor | None:
+            return None if policy is None else token_logprobs(policy, batch, temperature=self.temperature)
+
+        return _Recorded(
+            batch=batch,
+            old_logprobs=logprobs(self.policy if needs_old else None),
+            reference_logprobs=logprobs(self.reference),
         )
+
+    def _accumulate(self, recorded: "_Recorded", totals: Counter[str], num_trajectories: float) -> float:
+        """Adds a micro-batch's gradient and metrics; returns its loss."""
+        batch = recorded.batch
+        logprobs = token_logprobs(self.policy, batch, temperature=self.temperature)
+        old = logprobs.detach() if recorded.old_logprobs is None else recorded.old_logprobs
         advantages = torch.tensor(
-            [s.advantage for s in batch.samples], dtype=torch.float32, device=logprobs.device
+            [sample.advantage for sample in batch.samples], dtype=torch.float32, device=logprobs.device
         )
-        per_token = clipped_surrogate(
+        weights = importance_weights(old, batch.sampling_logprobs, maximum=self.loss.max_importance_weight)
+        per_token = weights * clipped_surrogate(
             logprobs,
-            batch.sampling_logprobs,
-            advantages[batch.rows],
+            old,
+            advantages[batch.owners],
             clip_low=self.loss.clip_low,
             clip_high=self.loss.clip_high,
         )
-        if self.reference is not None:
-            with torch.no_grad():
-                reference = self.reference.token_logprobs(
-                    batch.sequences, batch.rows, batch.columns, temperature=self.temperature
-                )
-            kl = kl_to_reference(logprobs, reference)
+        if recorded.reference_logprobs is not None:
+            kl = kl_to_reference(logprobs, recorded.reference_logprobs)
             per_token = per_token + self.loss.kl_coefficient * kl
-            totals["kl_sum"] += float(kl.detach().sum())
-        loss = sequence_mean(per_token, batch.rows, len(batch.samples)).sum() / num_trajectories
+            totals["kl"] += float(kl.detach().sum())
+        loss = sequence_mean(per_token, batch.owners, len(batch.samples)).sum() / num_trajectories
         loss.backward()
-        difference = (logprobs - batch.sampling_logprobs).detach()
-        ratio = difference.exp()
+        ratio = (logprobs.detach() - old).exp()
         clipped = (ratio < 1 - self.loss.clip_low) | (ratio > 1 + self.loss.clip_high)
-        totals["loss"] += float(loss.detach())
-        totals["num_tokens"] += len(logprobs)
-        totals["clipped_tokens"] += float(clipped.sum())
-        return float(difference.abs().max())
+        gap = float((old - batch.sampling_logprobs).abs().max())
+        totals["largest_gap"] = gap if math.isnan(gap) else max(gap, totals["largest_gap"])
+        totals["tokens"] += len(logprobs)
+        totals["forward_tokens"] += batch.token_ids.numel()
+        totals["clipped"] += float(clipped.sum())
+        totals["weight"] += float(weights.sum())
+        totals["capped"] += float((weights >= self.loss.max_importance_weight).sum())
+        return float(loss.detach())
 
     def _step(self, loss: float) -> tuple[float, bool]:
         """One of `FiniteUpdates`, with the learning rate warmed up by those that were taken."""
@@ -256,8 +254,18 @@ class Learner:
         self.updates.num_skipped_in_a_row = state["num_skipped_in_a_row"]
 
 
-def supervised_loss(policy: Qwen3VLPolicy, trajectories: Sequence[Trajectory]) -> torch.Tensor:
-    """Mean negative log-prob over all trained tokens of the demonstrations; observation tokens carry none."""
-    samples = [Sample(trajectory=t, advantage=0.0, length=len(t.token_ids)) for t in trajectories]
-    batch = _micro_batch(policy, samples)
-    return -policy.token_logprobs(batch.sequences, batch.rows, batch.columns).mean()
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Recorded:
+    """A micro-batch, and log-probs float32 [M] of its trained tokens from before the step."""
+
+    batch: PackedBatch
+    old_logprobs: torch.Tensor | None
+    """None: those of its one update"""
+    reference_logprobs: torch.Tensor | None
+    """None without a KL term"""
+
+
+def _split(samples: Sequence[Sample], num_parts: int) -> list[Sequence[Sample]]:
+    """Parts of nearly equal length, neighbours together: they share their question's prompt."""
+    ends = [len(samples) * part // num_parts for part in range(num_parts + 1)]
+    return [samples[start:end] for start, end in itertools.pairwise(ends)]

@@ -2,12 +2,12 @@
 
 import torch
 
-__all__ = ["clipped_surrogate", "kl_to_reference", "sequence_mean"]
+__all__ = ["clipped_surrogate", "importance_weights", "kl_to_reference", "sequence_mean"]
 
 
 def clipped_surrogate(
     policy_logprobs: torch.Tensor,
-    sampling_logprobs: torch.Tensor,
+    old_logprobs: torch.Tensor,
     advantages: torch.Tensor,
     *,
     clip_low: float = 0.2,
@@ -15,17 +15,27 @@ def clipped_surrogate(
 ) -> torch.Tensor:
     """PPO's loss per token, to be minimised, with separate bounds below and above: all shapes equal, [T] or [B, T].
 
-    -min(ratio * A, clip(ratio, 1 - clip_low, 1 + clip_high) * A), where ratio = exp(policy - sampling log-prob)
+    -min(ratio * A, clip(ratio, 1 - clip_low, 1 + clip_high) * A), where ratio = exp(policy - old log-prob)
     (arXiv 1707.06347, eq. 7).
     """
-    if not policy_logprobs.shape == sampling_logprobs.shape == advantages.shape:
+    if not policy_logprobs.shape == old_logprobs.shape == advantages.shape:
         raise ValueError(
-            f"shapes differ: policy_logprobs {list(policy_logprobs.shape)}, sampling_logprobs "
-            f"{list(sampling_logprobs.shape)}, advantages {list(advantages.shape)}"
+            f"shapes differ: policy_logprobs {list(policy_logprobs.shape)}, old_logprobs "
+            f"{list(old_logprobs.shape)}, advantages {list(advantages.shape)}"
         )
-    ratio = torch.exp(policy_logprobs - sampling_logprobs)
+    ratio = torch.exp(policy_logprobs - old_logprobs)
     clipped = ratio.clamp(1.0 - clip_low, 1.0 + clip_high)
     return -torch.minimum(ratio * advantages, clipped * advantages)
+
+
+def importance_weights(
+    old_logprobs: torch.Tensor, sampling_logprobs: torch.Tensor, *, maximum: float = 2.0
+) -> torch.Tensor:
+    """min(exp(old - sampling log-prob), maximum), without a gradient: same shapes in and out.
+
+    Corrects for an engine whose arithmetic is not the training forward's (truncated importance sampling, Ionides 2008).
+    """
+    return torch.exp(old_logprobs - sampling_logprobs).clamp(max=maximum).detach()
 
 
 def kl_to_reference(policy_logprobs: torch.Tensor, reference_logprobs: torch.Tensor) -> torch.Tensor:

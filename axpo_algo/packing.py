@@ -124,9 +124,7 @@ def pack(policy: Qwen3VLPolicy, trees: Sequence[Tree], max_tokens: int) -> list[
     return batches
 
 
-def allowed(
-    query: torch.Tensor, key: torch.Tensor, first: torch.Tensor, last: torch.Tensor
-) -> torch.Tensor:
+def allowed(query: torch.Tensor, key: torch.Tensor, first: torch.Tensor, last: torch.Tensor) -> torch.Tensor:
     """Whether the token at index `query` of a row may see that at `key`: itself, and what its sequence has before it.
 
     query, key: int64, of shapes that broadcast; first, last: int64 [T] of the row. Also flex attention's `mask_mod`.
@@ -146,7 +144,9 @@ def attention_mask(batch: PackedBatch) -> torch.Tensor | None:
         )
     index = torch.arange(width, device=batch.first.device)
     rows = zip(batch.first, batch.last, strict=True)
-    return torch.stack([allowed(index[:, None], index[None, :], first, last) for first, last in rows])[:, None]
+    return torch.stack([allowed(index[:, None], index[None, :], first, last) for first, last in rows])[
+        :, None
+    ]
 
 
 def token_logprobs(policy: Qwen3VLPolicy, batch: PackedBatch, *, temperature: float = 1.0) -> torch.Tensor:
@@ -173,9 +173,7 @@ def _tree(policy: Qwen3VLPolicy, samples: list[Sample]) -> Tree:
     images = [_images(sample, image_token) for sample in samples]
     numbers = {image.digest: n for n, image in enumerate(i for shown in images for i in shown)}
     by_number = {numbers[image.digest]: image for shown in images for image in shown}
-    keys = [
-        _keys(sample, shown, numbers, image_token) for sample, shown in zip(samples, images, strict=True)
-    ]
+    keys = [_keys(sample, shown, numbers, image_token) for sample, shown in zip(samples, images, strict=True)]
     positions = [
         mrope_positions(
             sample.trajectory.token_ids[: sample.length],

@@ -25,10 +25,18 @@ import torch
 from rich.console import Console
 
 from axpo_algo.checks import check_new_folder, check_training, checking
-from axpo_algo.config import EnvConfig, SFTConfig, SFTPhase, TrainConfig, load_config
+from axpo_algo.config import (
+    EnvConfig,
+    LossConfig,
+    OptimizerConfig,
+    SFTConfig,
+    SFTPhase,
+    TrainConfig,
+    load_config,
+)
 from axpo_algo.config.loading import with_default_recipe
 from axpo_algo.environments import make_env, task_index
-from axpo_algo.learner import FiniteUpdates, supervised_loss
+from axpo_algo.learner import Learner
 from axpo_algo.models.chat import Chat
 from axpo_algo.models.qwen3_vl import Qwen3VLPolicy
 from axpo_algo.policies import load_policy
@@ -75,13 +83,15 @@ def run_sft(
     seed: int,
     log: Callable[[int, Mapping[str, float]], None],
     max_skipped_updates: int = 3,
+    loss: LossConfig | None = None,
 ) -> None:
     """Trains `policy` in place through all phases; `log` is called with each step, counted from 1, and its metrics.
 
     While a step trains, the next step's demonstrations are made on another thread. Raises DivergedError after
     `max_skipped_updates` steps in a row whose loss or gradient was not finite; each changes nothing.
 
-    A phase that reaches its `target_loss` ends, and the steps it had left are passed over in the count.
+    A phase that reaches its `target_loss` ends, and the steps it had left are passed over in the count. `loss` says how
+    demonstrations are packed.
     """
     schedule = [(phase, number) for phase in config.phases for number in range(phase.num_steps)]
     if not schedule:
@@ -94,17 +104,19 @@ def run_sft(
                 envs[key] = make_env(
                     env_config, split=env_config.split, max_turns=max_turns, **source.env_kwargs
                 )
-    optimizer = torch.optim.AdamW(
-        policy.model.parameters(), betas=config.betas, weight_decay=config.weight_decay
-    )
-    updates = FiniteUpdates(
-        policy, optimizer, max_grad_norm=config.max_grad_norm, max_skipped=max_skipped_updates
+    learner = Learner(
+        policy,
+        None,
+        loss=loss or LossConfig(),
+        optimizer=OptimizerConfig(
+            betas=config.betas, weight_decay=config.weight_decay, max_grad_norm=config.max_grad_norm
+        ),
+        max_skipped_updates=max_skipped_updates,
     )
 
     def batch(step: int) -> list[Trajectory]:
         return _batch(policy.chat, envs, schedule[step][0], seed=(seed, step))
 
-    policy.model.train()
     with ThreadPoolExecutor(1) as maker:
         step, losses = 0, deque[float](maxlen=_TARGET_WINDOW)
         coming = maker.submit(batch, step)
@@ -114,20 +126,17 @@ def run_sft(
             if step + 1 < len(schedule):
                 coming = maker.submit(batch, step + 1)
             rate = _learning_rate(phase, number) * min(1.0, (step + 1) / max(1, config.warmup_steps))
-            optimizer.zero_grad(set_to_none=True)
-            loss = supervised_loss(policy, trajectories)
-            loss.backward()
-            norm, taken = updates.step(loss.item(), rate)
+            learned = learner.update_supervised(trajectories, learning_rate=rate)
             used = sum(bool(t.tool_counts) for t in trajectories) / len(trajectories)
             metrics = {
-                "loss": loss.item(),
-                "grad_norm": norm,
+                "loss": learned["loss"],
+                "grad_norm": learned["grad_norm"],
                 "tool_use_rate": used,
-                "skipped_updates": not taken,
+                "skipped_updates": learned["skipped_updates"],
             }
             log(step + 1, {f"sft/{name}": float(value) for name, value in metrics.items()})
             step += 1
-            losses.append(loss.item())
+            losses.append(learned["loss"])
             if number == phase.num_steps - 1:
                 losses.clear()
             elif _has_reached(phase, losses):
@@ -135,7 +144,6 @@ def run_sft(
                 step += phase.num_steps - 1 - number
                 if step < len(schedule):
                     coming = maker.submit(batch, step)
-    policy.model.eval()
     for env in envs.values():
         env.close()
 
@@ -220,6 +228,7 @@ def _fine_tune(config: TrainConfig, policy: Qwen3VLPolicy, path: Path, console: 
             seed=config.seed,
             log=log,
             max_skipped_updates=config.training.max_skipped_updates,
+            loss=config.loss,
         )
         lines.flush()
         os.fsync(lines.fileno())

@@ -26,7 +26,9 @@ def sample(policy, advantage, text="<think>\nA bar.\n</think>\n\n<answer>\\boxed
 
 def make(policy, *, max_skipped=3, parts=1, eps=1e-8):
     """max_tokens_per_micro_batch is below the length of two samples: each has a micro-batch of its own."""
-    loss = LossConfig(kl_coefficient=0.0, updates_per_step=parts, max_tokens_per_micro_batch=20)
+    loss = LossConfig(
+        kl_coefficient=0.0, updates_per_step=parts, max_tokens_per_micro_batch=20, share_prefixes=False
+    )
     optimizer = OptimizerConfig(learning_rate=1e-3, warmup_steps=4, eps=eps)
     return Learner(policy, None, loss=loss, optimizer=optimizer, max_skipped_updates=max_skipped)
 

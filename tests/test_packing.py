@@ -66,9 +66,7 @@ def separately(policy, samples):
     sequences = []
     for sample in samples:
         shown = sample.trajectory.num_images_before(sample.length, policy.chat.image_token_id)
-        sequences.append(
-            (sample.trajectory.token_ids[: sample.length], sample.trajectory.images[:shown])
-        )
+        sequences.append((sample.trajectory.token_ids[: sample.length], sample.trajectory.images[:shown]))
     places = [(row, column) for row, sample in enumerate(samples) for column in sample.trained_positions]
     rows, columns = torch.tensor(places).T
     return policy.token_logprobs(policy.batch(sequences), rows, columns), rows
@@ -77,9 +75,7 @@ def separately(policy, samples):
 def gradients(policy, loss):
     policy.model.zero_grad()
     loss.backward()
-    return {
-        name: p.grad.clone() for name, p in policy.model.named_parameters() if p.grad is not None
-    }
+    return {name: p.grad.clone() for name, p in policy.model.named_parameters() if p.grad is not None}
 
 
 def worst(mine, reference):

@@ -303,8 +303,13 @@ class LossConfig:
     """optimizer updates that a step's samples are split over"""
     max_tokens_per_micro_batch: int = 8192
     """tokens, padding included, in one forward pass"""
+    share_prefixes: bool = True
+    """what a question's samples have in common (prompt, images, a source's prefix) stands once in a forward pass"""
+    max_importance_weight: float = 2.0
+    """cap of exp(training - sampling log-prob), the weight that corrects for the engine's arithmetic; assumed"""
 
     def __post_init__(self) -> None:
+        _at_least(self, 0, "max_importance_weight")
         _at_least(self, 0, "clip_low", "clip_high", "kl_coefficient")
         _finite(self, "kl_coefficient")
         _at_least(self, 1, "updates_per_step", "max_tokens_per_micro_batch")

@@ -69,9 +69,7 @@ class Images:
             found.append(frames.reshape(len(values), -1))
         return torch.cat(found)
 
-    def _patches(
-        self, pixels: np.ndarray, **options: bool
-    ) -> tuple[torch.Tensor, tuple[int, int, int]]:
+    def _patches(self, pixels: np.ndarray, **options: bool) -> tuple[torch.Tensor, tuple[int, int, int]]:
         """Float patches [patches, channels, frames, pixels of one], and the grid."""
         features = self.processor(
             images=[pixels], input_data_format="channels_last", return_tensors="pt", **options
@@ -93,7 +91,9 @@ class Images:
         table[channels.expand_as(known), known] = floats.to(torch.float32)
         exact = torch.equal(table[channels.expand_as(known), known], floats.to(torch.float32))
         if not (exact and torch.equal(known.to(bytes_.dtype), bytes_) and table.isfinite().all()):
-            raise ImageError(f"{type(self.processor).__name__} does not map each byte of an image to one value")
+            raise ImageError(
+                f"{type(self.processor).__name__} does not map each byte of an image to one value"
+            )
         return table
 
 
