@@ -6,7 +6,7 @@ finite is left out. Equations are in `loss`; which samples there are, and with w
 
 import itertools
 import math
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -135,7 +135,7 @@ class Learner:
         parts = [part for part in _split(samples, self.loss.updates_per_step) if part]
         # Before the first update: it changes what the others start from.
         updates = [[self._recorded(batch, len(parts) > 1) for batch in self._pack(part)] for part in parts]
-        totals: Counter[str] = Counter()
+        totals: defaultdict[str, float] = defaultdict(float)
         grad_norm, num_skipped = 0.0, 0
         for part, records in zip(parts, updates, strict=True):
             self.optimizer.zero_grad(set_to_none=True)
@@ -197,7 +197,7 @@ class Learner:
             reference_logprobs=logprobs(self.reference),
         )
 
-    def _accumulate(self, recorded: "_Recorded", totals: Counter[str], num_trajectories: float) -> float:
+    def _accumulate(self, recorded: "_Recorded", totals: defaultdict[str, float], num_trajectories: float) -> float:
         """Adds a micro-batch's gradient and metrics; returns its loss."""
         batch = recorded.batch
         logprobs = token_logprobs(self.policy, batch, temperature=self.temperature)

@@ -302,9 +302,9 @@ def _batch(policy: Qwen3VLPolicy, rows: Sequence[Sequence[Tree]], width: int) ->
             trained.append((sources, tree.targets, tree.owners + len(samples), tree.sampling_logprobs))
             samples += tree.samples
             column, segment = span.stop, segment + tree.num_segments
-    sources, targets, owners, logprobs = (
+    tensors = [
         torch.from_numpy(np.concatenate(parts)).to(policy.device) for parts in zip(*trained, strict=True)
-    )
+    ]
     return PackedBatch(
         samples=samples,
         token_ids=torch.from_numpy(token_ids).to(policy.device),
@@ -314,8 +314,8 @@ def _batch(policy: Qwen3VLPolicy, rows: Sequence[Sequence[Tree]], width: int) ->
         is_chain=all(len(trees) == 1 and trees[0].num_segments == 1 for trees in rows),
         images=distinct,
         shown=shown,
-        sources=sources,
-        targets=targets,
-        owners=owners,
-        sampling_logprobs=logprobs,
+        sources=tensors[0],
+        targets=tensors[1],
+        owners=tensors[2],
+        sampling_logprobs=tensors[3],
     )
