@@ -197,7 +197,9 @@ class Learner:
             reference_logprobs=logprobs(self.reference),
         )
 
-    def _accumulate(self, recorded: "_Recorded", totals: defaultdict[str, float], num_trajectories: float) -> float:
+    def _accumulate(
+        self, recorded: "_Recorded", totals: defaultdict[str, float], num_trajectories: float
+    ) -> float:
         """Adds a micro-batch's gradient and metrics; returns its loss."""
         batch = recorded.batch
         logprobs = token_logprobs(self.policy, batch, temperature=self.temperature)

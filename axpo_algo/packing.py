@@ -15,10 +15,19 @@ import torch
 from axpo_algo.models.qwen3_vl import PolicyError, Qwen3VLPolicy, mrope_positions
 from axpo_algo.types import ProcessedImage, Sample, Trajectory
 
-__all__ = ["PackedBatch", "Tree", "allowed", "attention_mask", "make_trees", "pack", "token_logprobs"]
+__all__ = [
+    "MAX_WIDTH",
+    "PackedBatch",
+    "Tree",
+    "allowed",
+    "attention_mask",
+    "make_trees",
+    "pack",
+    "token_logprobs",
+]
 
-_MAX_DENSE_WIDTH = 4096
-"""tokens of a row on a GPU, beyond which a dense mask would cost gigabytes and the fast kernels"""
+MAX_WIDTH = 4096
+"""tokens of a row with a dense mask; on GPUs a larger one costs gigabytes and the fast kernels"""
 _IMAGE = 1 << 24
 """above the placeholders that an image can have"""
 
@@ -87,23 +96,38 @@ class _Segment:
     end: int
 
 
-def make_trees(policy: Qwen3VLPolicy, samples: Sequence[Sample], *, share: bool = True) -> list[Tree]:
-    """A tree for each prompt, or without `share` for each sample, in order of appearance.
+def make_trees(
+    policy: Qwen3VLPolicy, samples: Sequence[Sample], *, share: bool = True, max_width: int = MAX_WIDTH
+) -> list[Tree]:
+    """Trees in order of appearance: for each prompt one, or several where one would have more than `max_width` tokens;
+    without `share` one for each sample.
 
     Samples without a trained token are left out.
     """
-    grouped: dict[object, list[Sample]] = {}
+    trees: list[list[Sample]] = []
+    open_trees: dict[object, list[Sample]] = {}
+    widths: dict[object, int] = {}
     for number, sample in enumerate(samples):
-        if sample.trained_positions:
-            key = _prompt(sample.trajectory) if share else number
-            grouped.setdefault(key, []).append(sample)
-    return [_tree(policy, members) for members in grouped.values()]
+        if not sample.trained_positions:
+            continue
+        prompt = _prompt(sample.trajectory)
+        key = prompt if share else number
+        added = sample.length - len(prompt[0])  # at most: the tree may share more than the prompt
+        if key not in open_trees or widths[key] + added > max_width:
+            open_trees[key], widths[key] = [], len(prompt[0])
+            trees.append(open_trees[key])
+        open_trees[key].append(sample)
+        widths[key] += added
+    return [_tree(policy, members) for members in trees]
 
 
-def pack(policy: Qwen3VLPolicy, trees: Sequence[Tree], max_tokens: int) -> list[PackedBatch]:
+def pack(
+    policy: Qwen3VLPolicy, trees: Sequence[Tree], max_tokens: int, *, max_width: int = MAX_WIDTH
+) -> list[PackedBatch]:
     """Batches of at most `max_tokens` tokens, padding included, unless one tree alone has more.
 
-    Rows are as wide as the largest tree left; smaller ones fill them up, the largest first.
+    Rows are as wide as the largest tree left; smaller ones fill them up, the largest first. A tree beyond `max_width`
+    is a single sample, and has its row for itself.
     """
     left = sorted(trees, key=lambda tree: len(tree.token_ids), reverse=True)
     batches = []
@@ -113,12 +137,18 @@ def pack(policy: Qwen3VLPolicy, trees: Sequence[Tree], max_tokens: int) -> list[
         room = [width] * len(rows)
         remaining = []
         for tree in left:
-            row = next((r for r, free in enumerate(room) if len(tree.token_ids) <= free), None)
+            size = len(tree.token_ids)
+            fits = (
+                number
+                for number, free in enumerate(room)
+                if size <= free and (width <= max_width or (not rows[number] and size > max_width))
+            )
+            row = next(fits, None)
             if row is None:
                 remaining.append(tree)
             else:
                 rows[row].append(tree)
-                room[row] -= len(tree.token_ids)
+                room[row] -= size
         batches.append(_batch(policy, [row for row in rows if row], width))
         left = remaining
     return batches
@@ -133,16 +163,10 @@ def allowed(query: torch.Tensor, key: torch.Tensor, first: torch.Tensor, last: t
 
 
 def attention_mask(batch: PackedBatch) -> torch.Tensor | None:
-    """Who sees whom: bool [R, 1, T, T]; None where causal attention says it. Raises ValueError for rows too wide."""
+    """Who sees whom: bool [R, 1, T, T]; None where causal attention says it."""
     if batch.is_chain:
         return None
-    width = batch.token_ids.shape[1]
-    if batch.token_ids.device.type != "cpu" and width > _MAX_DENSE_WIDTH:
-        raise ValueError(
-            f"a row of {width} tokens that branches is beyond the {_MAX_DENSE_WIDTH} of a dense mask on a GPU; set "
-            f"loss.share_prefixes=false, or lower loss.max_tokens_per_micro_batch"
-        )
-    index = torch.arange(width, device=batch.first.device)
+    index = torch.arange(batch.token_ids.shape[1], device=batch.first.device)
     rows = zip(batch.first, batch.last, strict=True)
     return torch.stack([allowed(index[:, None], index[None, :], first, last) for first, last in rows])[
         :, None
@@ -162,7 +186,7 @@ def token_logprobs(policy: Qwen3VLPolicy, batch: PackedBatch, *, temperature: fl
     )
 
 
-def _prompt(trajectory: Trajectory) -> object:
+def _prompt(trajectory: Trajectory) -> tuple[tuple[int, ...], str]:
     """What the trajectories of a question have in common, and no others."""
     start = trajectory.turns[0].start if trajectory.turns else len(trajectory.token_ids)
     return tuple(trajectory.token_ids[:start]), trajectory.images[0].digest if trajectory.images else ""

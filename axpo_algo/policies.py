@@ -24,12 +24,23 @@ def load_policy(config: PolicyConfig, *, seed: int) -> Qwen3VLPolicy:
     device = choose_device(config.device)
     if config.path != "nano":
         check_policy_folder(Path(config.path))
-        return Qwen3VLPolicy.load(config.path, dtype=config.dtype, device=device)
+        return _for_training(Qwen3VLPolicy.load(config.path, dtype=config.dtype, device=device), config)
     from axpo_algo.models.nano import build_nano
 
     policy = build_nano(seed=seed)
     policy.model.to(device, getattr(torch, config.dtype))
-    return Qwen3VLPolicy(policy.model, policy.chat)
+    return _for_training(Qwen3VLPolicy(policy.model, policy.chat), config)
+
+
+def _for_training(policy: Qwen3VLPolicy, config: PolicyConfig) -> Qwen3VLPolicy:
+    """`policy` with what `config` says of its training set in its model; sampling is as before."""
+    if config.gradient_checkpointing:
+        # Transformers 5.24 renamed the method, and warns of the old name.
+        enable = getattr(policy.model, "activation_checkpointing_enable", None)
+        (enable or policy.model.gradient_checkpointing_enable)({"use_reentrant": False})
+    if config.freeze_vision:
+        policy.model.model.visual.requires_grad_(False)
+    return policy
 
 
 def check_policy(config: PolicyConfig, *, names: tuple[str, ...] = ("nano",)) -> None:

@@ -3,14 +3,19 @@
 import copy
 import itertools
 import math
+import random
+from collections import Counter
 
 import pytest
 import torch
 
-from axpo_algo.config import EnvConfig, LossConfig, OptimizerConfig, SFTConfig, SFTPhase
+from axpo_algo.config import EnvConfig, LossConfig, OptimizerConfig, PolicyConfig, SFTConfig, SFTPhase
+from axpo_algo.environments import make_env
 from axpo_algo.learner import DivergedError, Learner
+from axpo_algo.models import network
 from axpo_algo.models.nano import build_nano
-from axpo_algo.sft import run_sft
+from axpo_algo.policies import load_policy
+from axpo_algo.sft import demonstrate, run_sft
 from axpo_algo.types import Sample, Trajectory
 
 ENV = EnvConfig(kwargs={"difficulty": "nano", "max_pixels": 2304, "tools": ["image_zoom_in"]})
@@ -147,3 +152,54 @@ def test_a_supervised_step_with_a_bad_gradient_changes_nothing(bad_steps):
         changed = [not torch.equal(a, b) for a, b in itertools.pairwise(weights)]
         assert changed == [True, False, True, True]
     assert all(p.isfinite().all() for p in policy.model.parameters())
+
+
+def test_checkpointed_blocks_and_chunked_logits_give_the_same_update(monkeypatch):
+    """Demonstrations with images, so that both towers are run again in the backward pass."""
+    env = make_env(ENV, split="train", max_turns=3)
+    weights = {}
+    for name, config in (("plain", {}), ("checkpointed", {"gradient_checkpointing": True})):
+        policy = load_policy(PolicyConfig(device="cpu", **config), seed=0)
+        if name == "checkpointed":
+            monkeypatch.setattr(network, "_LOGITS_PER_CHUNK", 7 * len(policy.network.banned))
+        trajectories = [
+            demonstrate(env, policy.chat, index=i, rng=random.Random(i), use_tools=bool(i % 2))
+            for i in range(4)
+        ]
+        learner = make(policy, eps=1e-3)  # an update in proportion to the gradient
+        metrics = learner.update_supervised(trajectories, learning_rate=1.0)
+        weights[name] = {**policy.model.state_dict(), "loss": torch.tensor(metrics["loss"])}
+    env.close()
+    for name, value in weights["plain"].items():
+        assert torch.allclose(value, weights["checkpointed"][name], atol=1e-5, rtol=1e-5), name
+
+
+def test_checkpointing_runs_every_block_twice():
+    policy = load_policy(PolicyConfig(device="cpu", gradient_checkpointing=True), seed=0)
+    calls = Counter()
+    blocks = {"decoder": policy.model.model.language_model.layers, "vision": policy.model.model.visual.blocks}
+    for kind, found in blocks.items():
+        for block in found:  # their inputs' norms: the block itself is entered once
+            block.get_submodule("input_layernorm" if kind == "decoder" else "norm1").register_forward_hook(
+                lambda *_, kind=kind: calls.update([kind])
+            )
+    env = make_env(ENV, split="train", max_turns=3)
+    trajectory = demonstrate(env, policy.chat, index=0, rng=random.Random(0), use_tools=True)
+    env.close()
+    make(policy).update_supervised([trajectory], learning_rate=1e-3)
+    assert calls == {kind: 2 * len(found) for kind, found in blocks.items()}
+
+
+def test_a_frozen_vision_tower_stays_as_it_is():
+    policy = load_policy(PolicyConfig(device="cpu", freeze_vision=True), seed=0)
+    before = {name: value.clone() for name, value in policy.model.state_dict().items()}
+    env = make_env(ENV, split="train", max_turns=3)
+    trajectory = demonstrate(env, policy.chat, index=0, rng=random.Random(0), use_tools=True)
+    env.close()
+    learner = make(policy)
+    learner.update_supervised([trajectory], learning_rate=1e-2)
+    changed = {
+        name for name, value in policy.model.state_dict().items() if not torch.equal(value, before[name])
+    }
+    assert changed and not any("visual" in name for name in changed)
+    assert len(learner.optimizer.state) == sum(p.requires_grad for p in policy.model.parameters())

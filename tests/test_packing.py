@@ -86,8 +86,10 @@ def worst(mine, reference):
 
 
 @pytest.mark.parametrize("share", [True, False])
-@pytest.mark.parametrize("max_tokens", [1, 300, 4096])
-def test_logprobs_and_gradients_are_those_of_separate_rows(policy, share, max_tokens):
+@pytest.mark.parametrize(
+    ("max_tokens", "max_width"), [(1, 4096), (300, 4096), (4096, 4096), (300, 50), (300, 32)]
+)
+def test_logprobs_and_gradients_are_those_of_separate_rows(policy, share, max_tokens, max_width):
     maker = Maker(policy, 0)
     text_only = maker.trajectory(maker.question(with_image=False), turns=1)
     samples = [*group(maker), *group(maker, continuations=1)]
@@ -98,7 +100,10 @@ def test_logprobs_and_gradients_are_those_of_separate_rows(policy, share, max_to
 
     found = {}
     loss = 0.0
-    for batch in pack(policy, make_trees(policy, samples, share=share), max_tokens):
+    trees = make_trees(policy, samples, share=share, max_width=max_width)
+    assert all(tree.num_segments == 1 for tree in trees if len(tree.token_ids) > max_width)
+    for batch in pack(policy, trees, max_tokens, max_width=max_width):
+        assert batch.is_chain or batch.token_ids.shape[1] <= max_width
         logprobs = token_logprobs(policy, batch)
         numbers = torch.tensor([next(i for i, s in enumerate(samples) if s is own) for own in batch.samples])
         for number, own in enumerate(batch.samples):

@@ -103,6 +103,10 @@ class PolicyConfig:
     """"nano" (built in, random weights), a hub id, or a folder with weights"""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """type of the weights while training"""
+    gradient_checkpointing: bool = False
+    """activations of decoder and vision blocks are computed again in the backward pass rather than kept"""
+    freeze_vision: bool = False
+    """the vision tower is not trained"""
     device: str = "auto"
     """where the model lives: "cpu", "cuda", "cuda:1", ...; auto: a GPU where there is one"""
 
