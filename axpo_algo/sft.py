@@ -11,9 +11,8 @@ if __name__ == "__main__":
     require_extra("train")
 
 import dataclasses
-import json
-import os
 import random
+import shutil
 import sys
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -40,12 +39,21 @@ from axpo_algo.learner import Learner
 from axpo_algo.models.chat import Chat
 from axpo_algo.models.qwen3_vl import Qwen3VLPolicy
 from axpo_algo.policies import load_policy
-from axpo_algo.run.checkpoint import CheckpointError, save_policy
+from axpo_algo.run.checkpoint import (
+    CheckpointError,
+    latest_checkpoint,
+    load_checkpoint,
+    save_checkpoint,
+    save_policy,
+    usable_checkpoint,
+)
 from axpo_algo.run.folder import RunFolder
+from axpo_algo.run.jsonl import JsonLines, read_steps, truncate_after
 from axpo_algo.run.progress import Progress
 from axpo_algo.run.resume import open_run
 from axpo_algo.types import Trajectory
 
+SFT_CHECKPOINTS = "sft-checkpoints"
 _TARGET_WINDOW = 20  # steps whose mean loss is held against a phase's target
 
 __all__ = ["cold_start", "demonstrate", "main", "run_sft"]
@@ -84,6 +92,8 @@ def run_sft(
     log: Callable[[int, Mapping[str, float]], None],
     max_skipped_updates: int = 3,
     loss: LossConfig | None = None,
+    checkpoints: Path | None = None,
+    checkpoint_every: int = 0,
 ) -> None:
     """Trains `policy` in place through all phases; `log` is called with each step, counted from 1, and its metrics.
 
@@ -92,6 +102,8 @@ def run_sft(
 
     A phase that reaches its `target_loss` ends, and the steps it had left are passed over in the count. `loss` says how
     demonstrations are packed.
+
+    checkpoints: folder of checkpoints, one every `checkpoint_every` steps; where there is one it goes on from there.
     """
     schedule = [(phase, number) for phase in config.phases for number in range(phase.num_steps)]
     if not schedule:
@@ -119,6 +131,14 @@ def run_sft(
 
     with ThreadPoolExecutor(1) as maker:
         step, losses = 0, deque[float](maxlen=_TARGET_WINDOW)
+        latest = latest_checkpoint(checkpoints) if checkpoints is not None else None
+        if latest is not None:
+            _, state = load_checkpoint(latest, policy)
+            learner.load_state_dict(state)
+            step = state["next_step"]
+            losses.extend(state["losses"])
+        if step == len(schedule):
+            return
         coming = maker.submit(batch, step)
         while step < len(schedule):
             phase, number = schedule[step]
@@ -134,8 +154,9 @@ def run_sft(
                 "tool_use_rate": used,
                 "skipped_updates": learned["skipped_updates"],
             }
-            log(step + 1, {f"sft/{name}": float(value) for name, value in metrics.items()})
             step += 1
+            logged = step
+            log(logged, {f"sft/{name}": float(value) for name, value in metrics.items()})
             losses.append(learned["loss"])
             if number == phase.num_steps - 1:
                 losses.clear()
@@ -144,6 +165,9 @@ def run_sft(
                 step += phase.num_steps - 1 - number
                 if step < len(schedule):
                     coming = maker.submit(batch, step)
+            if checkpoints is not None and checkpoint_every and logged % checkpoint_every == 0:
+                state = {"next_step": step, "losses": list(losses), **learner.state_dict()}
+                save_checkpoint(checkpoints, logged, policy, state, keep=1)
     for env in envs.values():
         env.close()
 
@@ -189,15 +213,17 @@ def cold_start(config: TrainConfig, folder: Path, console: Console) -> Qwen3VLPo
     """The policy that reinforcement learning starts from: `config.policy`, fine-tuned where there are phases.
 
     It is kept as `folder/start`, the frozen reference, and read back from there, so that a run, its resumption and its
-    baseline start from the very same bytes. Metrics go to `folder/sft.jsonl`. A run killed in here begins the cold
-    start anew. Raises CheckpointError if what is kept is damaged.
+    baseline start from the very same bytes. Metrics go to `folder/sft.jsonl`. A run killed in here goes on from the
+    newest checkpoint in `folder/sft-checkpoints`, which are gone in the end. Raises CheckpointError if what is kept is
+    damaged.
     """
     kept = folder / "start"
     if not kept.exists():
         policy = load_policy(config.policy, seed=config.seed)
         if any(phase.num_steps for phase in config.sft.phases):
-            _fine_tune(config, policy, folder / "sft.jsonl", console)
+            _fine_tune(config, policy, folder, console)
         save_policy(kept, policy)
+    shutil.rmtree(folder / SFT_CHECKPOINTS, ignore_errors=True)
     try:
         return load_policy(dataclasses.replace(config.policy, path=str(kept)), seed=config.seed)
     except CheckpointError as error:
@@ -206,32 +232,59 @@ def cold_start(config: TrainConfig, folder: Path, console: Console) -> Qwen3VLPo
         ) from error
 
 
-def _fine_tune(config: TrainConfig, policy: Qwen3VLPolicy, path: Path, console: Console) -> None:
-    """`run_sft` with a progress bar and a line of metrics a step."""
+def _fine_tune(config: TrainConfig, policy: Qwen3VLPolicy, folder: Path, console: Console) -> None:
+    """`run_sft` in a run's folder, from where it was, with a progress bar and a line of metrics a step."""
+    path, checkpoints = folder / "sft.jsonl", folder / SFT_CHECKPOINTS
     num_steps = sum(phase.num_steps for phase in config.sft.phases)
-    shown = ("sft/loss", "sft/tool_use_rate")
-    with (
-        Progress(num_steps, title="sft", show=shown, console=console) as progress,
-        path.open("w", encoding="utf-8", buffering=1) as lines,
-    ):
+    start = _last_checkpoint(path, checkpoints, console)
+    lines = JsonLines(path)
+    with Progress(
+        num_steps,
+        start_step=start,
+        title="sft",
+        show=("sft/loss", "sft/tool_use_rate"),
+        console=console,
+    ) as progress:
 
         def log(step: int, metrics: Mapping[str, float]) -> None:
-            lines.write(json.dumps({"step": step, **metrics}) + "\n")
+            lines.append(step, metrics)
             if step % 10 == 0 or step == num_steps:
                 progress.update(step, metrics)
 
-        run_sft(
-            policy,
-            config.sft,
-            config.env,
-            max_turns=config.rollout.max_turns,
-            seed=config.seed,
-            log=log,
-            max_skipped_updates=config.training.max_skipped_updates,
-            loss=config.loss,
-        )
-        lines.flush()
-        os.fsync(lines.fileno())
+        try:
+            run_sft(
+                policy,
+                config.sft,
+                config.env,
+                max_turns=config.rollout.max_turns,
+                seed=config.seed,
+                log=log,
+                max_skipped_updates=config.training.max_skipped_updates,
+                loss=config.loss,
+                checkpoints=checkpoints,
+                checkpoint_every=config.checkpoint.every_num_steps,
+            )
+        finally:
+            lines.close()
+
+
+def _last_checkpoint(path: Path, checkpoints: Path, console: Console) -> int:
+    """Step of the checkpoint to go on from, 0 without one; later lines of metrics are cut off `path`."""
+
+    def say(text: str) -> None:
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    ends = read_steps(path, say)
+    try:
+        step = usable_checkpoint(checkpoints, max(ends, default=None), say)
+    except CheckpointError as error:
+        say(f"{error}; the cold start begins anew")
+        shutil.rmtree(checkpoints)
+        step = None
+    truncate_after(path, ends, step)
+    if step:
+        say(f"cold start: going on after step {step}")
+    return step or 0
 
 
 def main(argv: Sequence[str] | None = None) -> Path:

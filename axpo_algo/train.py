@@ -36,7 +36,7 @@ from axpo_algo.run.resume import open_run, read_config, resume_folder
 from axpo_algo.run.sinks import open_sinks
 from axpo_algo.run.tables import markdown_table, write_json
 from axpo_algo.run.transcripts import transcripts
-from axpo_algo.sft import cold_start
+from axpo_algo.sft import SFT_CHECKPOINTS, cold_start
 from axpo_algo.trainer import StepResult, Trainer
 from axpo_algo.ungraded import UngradedWatch, ungraded_in_words
 
@@ -95,7 +95,9 @@ def _cold_start(config: TrainConfig, folder: Path, console: Console) -> Qwen3VLP
     try:
         return cold_start(config, folder, console)
     except KeyboardInterrupt:
-        raise KeyboardInterrupt("in the cold start, which will begin anew") from None
+        saved = _last_step(folder, SFT_CHECKPOINTS)
+        where = f"after step {saved}" if saved else "which will begin anew"
+        raise KeyboardInterrupt(f"in the cold start, {where}") from None
 
 
 def _open(
@@ -136,8 +138,8 @@ def _open_baseline(folder: RunFolder, config: TrainConfig, say: Callable[[str], 
     return RunFolder.create(path, to_yaml(config))
 
 
-def _last_step(path: Path) -> int | None:
-    checkpoint = latest_checkpoint(path / "checkpoints")
+def _last_step(path: Path, name: str = "checkpoints") -> int | None:
+    checkpoint = latest_checkpoint(path / name)
     return None if checkpoint is None else int(checkpoint.name.removeprefix("step-"))
 
 

@@ -3,11 +3,13 @@
 import random
 
 import pytest
+import torch
+from rich.console import Console
 
-from axpo_algo.config import EnvConfig, SFTConfig, SFTPhase, SFTSource
+from axpo_algo.config import EnvConfig, SFTConfig, SFTPhase, SFTSource, TrainConfig, load_config
 from axpo_algo.environments import make_env
 from axpo_algo.models.nano import build_nano
-from axpo_algo.sft import _learning_rate, demonstrate, run_sft
+from axpo_algo.sft import _learning_rate, cold_start, demonstrate, run_sft
 
 ENV = EnvConfig(kwargs={"difficulty": "nano", "max_pixels": 2304, "tools": ["image_zoom_in"]})
 
@@ -109,3 +111,72 @@ def test_an_environment_that_cannot_fork_is_refused():
             make_env(EnvConfig(id="Plain-v0"), split="train", max_turns=3)
     finally:
         del gymnasium.registry["Plain-v0"]
+
+
+class Killed(Exception):
+    pass
+
+
+PHASES = (  # the first ends early, at its target
+    SFTPhase(num_steps=40, batch_size=2, target_loss=100.0),
+    SFTPhase(num_steps=6, batch_size=2, learning_rate=1e-3, final_learning_rate=1e-4),
+)
+
+
+def fine_tune(policy, checkpoints, *, killed_after=None):
+    """Metrics by step, of this call alone."""
+    lines = {}
+
+    def log(step, metrics):
+        lines[step] = metrics
+        if step == killed_after:
+            raise Killed
+
+    run_sft(
+        policy,
+        SFTConfig(phases=PHASES, warmup_steps=3),
+        ENV,
+        max_turns=3,
+        seed=0,
+        log=log,
+        checkpoints=checkpoints,
+        checkpoint_every=2,
+    )
+    return lines
+
+
+@pytest.mark.parametrize(("killed_after", "first"), [(1, 1), (5, 5), (41, 41), (43, 43)])
+def test_a_killed_cold_start_goes_on_to_the_same_weights(tmp_path, killed_after, first):
+    unbroken, policy = build_nano(seed=0), build_nano(seed=0)
+    expected = fine_tune(unbroken, tmp_path / "unbroken")
+    assert list(expected) == [*range(1, 21), *range(41, 47)]
+    with pytest.raises(Killed):
+        fine_tune(policy, tmp_path / "killed", killed_after=killed_after)
+    again = build_nano(seed=int(killed_after > 1))  # where there is a checkpoint, it counts
+    lines = fine_tune(again, tmp_path / "killed")
+    assert min(lines) == first
+    assert lines == {step: metrics for step, metrics in expected.items() if step >= first}
+    for name, value in unbroken.model.state_dict().items():
+        assert torch.equal(value, again.model.state_dict()[name]), name
+
+
+def test_a_damaged_checkpoint_is_told_and_the_cold_start_begins_anew(tmp_path):
+    arguments = ["sft.phases=[{num_steps: 3, batch_size: 2}]", "checkpoint.every_num_steps=2"]
+    config = load_config(["recipe=nano", *arguments], TrainConfig)
+    whole, damaged = tmp_path / "whole", tmp_path / "damaged"
+    for folder in (whole, damaged):
+        folder.mkdir()
+    cold_start(config, whole, Console(quiet=True))
+    assert not (whole / "sft-checkpoints").exists()
+
+    fine_tune(build_nano(seed=1), damaged / "sft-checkpoints")
+    (damaged / "sft.jsonl").write_text("".join(f'{{"step": {step}}}\n' for step in range(1, 60)))
+    (latest,) = (damaged / "sft-checkpoints").iterdir()
+    (latest / "trainer.pt").write_bytes(b"")
+    console = Console(record=True, width=500)
+    cold_start(config, damaged, console)
+    said = console.export_text()
+    assert "trainer.pt has 0 bytes" in said and "the cold start begins anew" in said
+    assert (damaged / "sft.jsonl").read_bytes() == (whole / "sft.jsonl").read_bytes()
+    name = "start/model.safetensors"
+    assert (damaged / name).read_bytes() == (whole / name).read_bytes()
