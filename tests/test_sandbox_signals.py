@@ -1,4 +1,4 @@
-"""Code signals its own processes, and none of its session, of what was frozen or branched off it, or of other branches."""
+"""Code signals its own processes, and none of its session, of what was frozen or branched off it, or of a sibling."""
 
 import contextlib
 import json
@@ -16,7 +16,7 @@ import pytest
 
 from axpo_sandbox import SandboxUnavailable, Session, make_sandbox
 from axpo_sandbox.local import guard as guards
-from axpo_sandbox.local.client import LocalSandbox, LocalSession
+from axpo_sandbox.local.client import LocalSandbox
 from axpo_sandbox.local.guard import MAX_SESSIONS, Guard
 from axpo_sandbox.local.syscalls import NUMBERS
 
@@ -280,7 +280,7 @@ with make_sandbox("local", preload=(), quiet=True, isolation=sys.argv[2]) as san
                 sandbox.isolation.layers["branch_signals"],
                 [line for line in sandbox.isolation.open if "listener" in line] != [],
                 branch.run("import os; os.kill(os.getpid(), 0), x").text,
-                session.run("import os, subprocess; subprocess.Popen(['sleep', '99'], start_new_session=True).kill()").error,
+                session.run("import subprocess as s; s.Popen(['true'], start_new_session=True).kill()").error,
             ]))
 """
 
@@ -402,7 +402,9 @@ def test_a_number_that_comes_again_is_another_process(
     assert decide(guard, pids["A"], "kill", pids["b"], 9) == EPERM
 
 
-def test_answers_do_not_depend_on_what_is_asked(pids: dict[str, int], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_answers_do_not_depend_on_what_is_asked(
+    pids: dict[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
     sent: list[tuple[int, int]] = []
     asked = [pids["a"], NUMBERS["kill"], (1 << 32) + pids["F"], 9]
 

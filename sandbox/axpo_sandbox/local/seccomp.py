@@ -35,7 +35,7 @@ _DGRAM_BIT = 2  # of the kinds of sockets, datagrams (2) and raw ones (3) have i
 _X32_BIT = 0x40000000
 _SECCOMP_SET_MODE_FILTER = 1
 _NEW_LISTENER = 1 << 3
-_WAIT_KILLABLE = 1 << 5  # a signal that comes while the listener decides would have the call fail or be made twice
+_WAIT_KILLABLE = 1 << 5  # else a signal that comes meanwhile has the call fail, or made twice
 _ASKING_SINCE = (5, 5)  # that a listener can let a call go on
 
 # With the key alone.

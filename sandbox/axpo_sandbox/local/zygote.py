@@ -138,7 +138,7 @@ class Zygote:
                 if self._tree_fd >= 0:
                     os.close(self._tree_fd)
                 self._run_agent(message, fds, theirs)
-            prctl(PR_SET_DUMPABLE, 0)
+            prctl(PR_SET_DUMPABLE, 0)  # code would write to what decides about it
             theirs.close()
             for fd in fds[:3]:
                 os.close(fd)
