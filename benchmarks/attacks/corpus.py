@@ -127,6 +127,7 @@ def load() -> Mapping[str, Attack]:
         "kernel",
         "neighbours",
         "stalling",
+        "relatives",
         "protocol",
         "objects",
     ):

@@ -252,25 +252,6 @@ def read_traceable_session(arena: Arena) -> Outcome:
     return arena.judge(execution, won)
 
 
-@attack(
-    "neighbours",
-    "change what a snapshot of it goes on with, by killing it",
-    accepted="a session can signal snapshots of it; those that die are replayed",
-)
-def kill_own_snapshot(arena: Arena) -> Outcome:
-    code = _KILL_RELATIVES.format(mine="os.getpid()")
-    with arena.session() as session:
-        drawn = session.run("import os; drawn = os.urandom(8).hex(); drawn").text
-        with session.snapshot() as snapshot:
-            execution, won = arena.run(session, code)
-            (branch,) = snapshot.fork()
-            with branch:
-                now = branch.run("drawn").text
-    if now != drawn:
-        return succeeded("a branch of it holds other values")
-    return arena.judge(execution, won)
-
-
 def _tracing(name: str, goal: str, code: str, layer: str = "signals") -> None:
     """Register an attack on a victim, PID, and on the caller, CALLER with its secret at ADDRESS."""
 

@@ -77,6 +77,18 @@ _stalling(
     "hold its caller by stopping what it forked and ending itself",
     _STOP_ALL + "os._exit(1)",
 )
+_stalling(
+    "hold_by_signals",
+    "hold its caller by signals without end, each of which is decided on",
+    """
+import signal
+for _ in range(12):
+    if os.fork() == 0:
+        signal.alarm(60)
+        while True:
+            os.kill(os.getppid(), 0)
+""",
+)
 _stalling("hold_by_reaping", "hold its caller by how its agent reaps", _FIND + "kind.reap = hang")
 _stalling(
     "hold_by_spinning",
@@ -115,43 +127,6 @@ def slow_scheduler_group(arena: Arena) -> Outcome:
         arena.run(one, "os.system('echo 19 > /proc/self/autogroup')")
         after = other.run(show, timeout_s=20).stdout.split()
     return succeeded("its neighbour is at 19") if after != before else held(" ".join(after))
-
-
-def _on_own_branch(name: str, goal: str, code: str, accepted: str = "") -> None:
-    """Register an attack from a session on a live branch of a snapshot of it, PID."""
-
-    def run(arena: Arena) -> Outcome:
-        with arena.session() as session:
-            arena.run(session, "LIBC.prctl(4, 1, 0, 0, 0); kept = 1; here = id(kept)")
-            with session.snapshot() as snapshot, snapshot.fork(1)[0] as branch:
-                pid = int(branch.run("import os; os.getpid()", timeout_s=20).text or 0)
-                execution, won = arena.run(session, code, {"PID": pid})
-                if won:
-                    return succeeded("it says so")
-                if branch.run("kept", timeout_s=5).text != "1":
-                    return succeeded("the branch has other values")
-        return arena.judge(execution, won)
-
-    add(name, "neighbours", goal, run, layer="branch_signals", accepted=accepted)
-
-
-_OWN = "a session can signal what was frozen and branched off it; what dies is put back, what is stopped times out"
-_on_own_branch(
-    "read_own_branch",
-    "read the memory of a branch made of it after making itself traceable",
-    "fd = os.open(f'/proc/{PID}/mem', os.O_RDONLY)\nattempt(lambda: len(os.pread(fd, 8, here)) == 8)",
-)
-_on_own_branch(
-    "write_own_branch",
-    "write the memory of a branch made of it after making itself traceable",
-    "fd = os.open(f'/proc/{PID}/mem', os.O_RDWR)\nattempt(lambda: os.pwrite(fd, b'12345678', here) == 8)",
-)
-_on_own_branch(
-    "enter_own_branch",
-    "read the files of a branch made of it",
-    "attempt(lambda: os.listdir(f'/proc/{PID}/root/box') is not None)",
-)
-_on_own_branch("signal_own_branch", "signal a branch made of it", "attempt(lambda: os.kill(PID, 0))", _OWN)
 
 
 def _call(name: str, goal: str, code: str) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from axpo_sandbox.base import Isolation, Session
 from axpo_sandbox.local.client import environment
-from axpo_sandbox.local.probe import attack
+from axpo_sandbox.local.probe import BRANCH_SIGNALS, attack
 
 _MAX_CHARS = 1000
 # Attacks that tell of the wall between sessions when made inside, of that around the container from outside.
@@ -32,7 +32,7 @@ _OPEN = {
     "process_tree": f"Sessions share the container's process numbers; {_NESTED}",
     "branch_files": "Branches keep their files apart by convention alone, and their working folders have "
     f"different paths; {_NESTED}",
-    "branch_signals": "Branches of one session can signal each other; Linux 6.12 closes this.",
+    "branch_signals": BRANCH_SIGNALS,
     "session_processes": f"Processes are limited for the container but not per session; {_NESTED}",
     "total_memory": "The engine does not limit the container's memory; a memory cgroup closes this.",
     "total_processes": "The engine does not limit the container's processes; a pids cgroup closes this.",

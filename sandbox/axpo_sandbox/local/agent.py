@@ -49,7 +49,7 @@ class Agent:
         self.channel = channel
         self.folders = folders
         self.limits = limits
-        self.scoped = scoped  # whether Landlock keeps signals within a branch
+        self.scoped = scoped  # see `confine.Confined`
         self.frozen = False
         self.num_cells = 0
         self.namespace = new_namespace()
@@ -127,7 +127,7 @@ class Agent:
         _close_all(fds[1:])
         self._children.clear()
         prctl(PR_SET_CHILD_SUBREAPER, 1)
-        os.setsid()  # a group of its own for signals, and one for the scheduler
+        _lead_session(key)  # a group of its own for signals, and one for the scheduler
         mounted = isinstance(self.folders, MountedFolders)
         num_lost = self.folders.branch({fds[0]}, key if mounted else number)
         self._take_role(frozen=frozen)
@@ -285,6 +285,13 @@ def _set_process_limit(soft: int, hard: int, key: int) -> None:
         return
     both = struct.pack("=QQ", *(value & (1 << 64) - 1 for value in (soft, hard)))
     syscall("prlimit64", 0, resource.RLIMIT_NPROC, both, None, 0, key)
+
+
+def _lead_session(key: int) -> None:
+    if "setsid" in NUMBERS:
+        syscall("setsid", 0, 0, 0, 0, 0, key)
+    else:  # then there is no filter either
+        os.setsid()
 
 
 def limit_resources(limits: dict[str, Any]) -> None:

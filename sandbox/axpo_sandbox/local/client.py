@@ -137,12 +137,16 @@ class Zygote:
             "key": family.key,
         }
         process = Process(family)
+
+        def ask(fds: tuple[int, ...]) -> dict[str, Any]:
+            with family.theirs:
+                return self.ask(request, fds)
+
         try:
-            spawn(lambda fds: self.ask(request, fds), [process], (family.theirs.fileno(),))
+            spawn(ask, [process], (family.theirs.fileno(),))
         except Dead as error:
             why = f"{error}{self.cgroup.what_is_full()}"
             raise SandboxUnavailable(f"no session could be started: {why}") from error
-        family.theirs.close()
         return process
 
     def num_of_user(self) -> int:

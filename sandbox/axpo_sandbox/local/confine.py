@@ -32,7 +32,9 @@ class Confined:
 
     folders: Folders
     scoped: bool
-    """whether Landlock keeps signals within a branch"""
+    """whether Landlock keeps a branch from signalling others; what it branched off is left to `guard`"""
+    listener: int = -1
+    """descriptor of the filter's listener, -1 for none"""
 
 
 def leave_machine(run_folder: str) -> None:
@@ -74,11 +76,12 @@ def confine(tier: str, run_folder: str, session: dict[str, Any]) -> Confined:
     os.mkdir(base)
     folders = PlainFolders(base=base, number=0)
     folders.first()
+    listener = -1
     if tier == "landlock":
         devices = [f"/dev/{name}" for name in namespaces.DEVICES]
         landlock.files(read_only=readable_paths() + devices, read_write=[base, "/dev/null"])
-        seccomp.install(key, mounts=False)
-    return Confined(folders=folders, scoped=tier == "landlock" and landlock.abi() >= 6)
+        listener = seccomp.install(key, mounts=False)
+    return Confined(folders=folders, scoped=tier == "landlock" and landlock.abi() >= 6, listener=listener)
 
 
 def _confine_namespaces(limits: dict[str, Any], key: int) -> Confined:
@@ -95,8 +98,8 @@ def _confine_namespaces(limits: dict[str, Any], key: int) -> Confined:
     if scoped:
         landlock.scope()
     prctl(PR_SET_DUMPABLE, 0)
-    seccomp.install(key, mounts=True)
-    return Confined(folders=folders, scoped=scoped)
+    listener = seccomp.install(key, mounts=True)
+    return Confined(folders=folders, scoped=scoped, listener=listener)
 
 
 @functools.cache  # forks inherit it

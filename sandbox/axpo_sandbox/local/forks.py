@@ -46,7 +46,7 @@ def thaw(node: Node, limits: Limits, num_branches: int, memory: Callable[[], Mem
 def _fork(parent: Process, num_forks: int, *, frozen: bool) -> tuple[list[Process], dict[str, Any]]:
     """Forks of `parent`, which begin beside each other, and what it said of them. All or none; raises Dead."""
     family = parent.family
-    processes = [Process(family, quiet=frozen) for _ in range(num_forks)]
+    processes = [Process(family, frozen=frozen) for _ in range(num_forks)]
     numbers = [family.next_number() for _ in processes]
     request = {"op": "fork", "frozen": frozen, "numbers": numbers, "key": family.key}
     answer = spawn(

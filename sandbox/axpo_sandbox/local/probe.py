@@ -35,8 +35,11 @@ def _attack(secret_path, port, victim, caller, names):
     def mounts():
         libc = ctypes.CDLL(None)
         return libc.unshare(0x20000) == 0 or libc.mount(b"none", b"/tmp", b"tmpfs", 0, None) == 0
-    def traces():
-        return ctypes.CDLL(None).ptrace(0, 0, 0, 0) == 0
+    def traces():  # in a child, for who is traced stops at each signal
+        child = os.fork()
+        if child == 0:
+            os._exit(ctypes.CDLL(None).ptrace(0, 0, 0, 0) != 0)
+        return os.waitpid(child, 0)[1] == 0
     def environment_of_caller():
         with open(f"/proc/{caller}/environ", "rb") as file:
             theirs = file.read()
@@ -46,13 +49,30 @@ def _attack(secret_path, port, victim, caller, names):
         "network": connects,
         "environment": lambda: any(name in os.environ for name in names) or succeeds(environment_of_caller),
         "system_calls": lambda: mounts() or traces(),
-        "branch_signals": lambda: os.kill(os.getppid(), 0) is None,
         "signals": lambda: os.kill(victim, signal.SIGKILL) is None and False,
     }
     print(json.dumps({name: succeeds(attempt) for name, attempt in attempts.items()}))
 """
 
+# Signal 0 asks and does nothing.
+_SIGNAL = """
+def _can_signal(pids):
+    import os, signal
+    def succeeds(attempt, pid):
+        try:
+            attempt(pid, 0)
+            return True
+        except OSError:
+            return False
+    attempts = (os.kill, os.killpg, lambda pid, number: signal.pidfd_send_signal(os.pidfd_open(pid), number))
+    return [pid for pid in pids if any(succeeds(attempt, pid) for attempt in attempts)]
+"""
+
 _NAMESPACES = "allow user namespaces to close this."
+BRANCH_SIGNALS = (
+    "A session, its snapshots and its branches can signal each other; a listener of our filter closes this (Linux 5.5,"
+    " and no filter around this process that has one)."
+)
 _OPEN = {
     "files": f"Code can read this machine's files; {_NAMESPACES}",
     "network": f"Code can use this machine's network; {_NAMESPACES}",
@@ -61,7 +81,7 @@ _OPEN = {
     "system_calls": "System calls are not filtered; x86_64 or aarch64 with seccomp is needed.",
     "process_tree": f"Code shares this machine's process numbers; {_NAMESPACES}",
     "branch_files": f"Branches keep their files apart by convention alone; {_NAMESPACES}",
-    "branch_signals": "Branches of one session can signal each other; Linux 6.12 closes this.",
+    "branch_signals": BRANCH_SIGNALS,
     "total_memory": "Memory is limited per process but not in total; a writable memory cgroup closes this.",
     "total_processes": "Processes are limited per session but not in total; a pids cgroup closes this.",
     "session_files": f"A session may write until this machine's disk is full; {_NAMESPACES}",
@@ -87,6 +107,7 @@ def probe(
     text = session.run("import os; os.getpid(), os.getuid(), os.getcwd()", timeout_s=_TIMEOUT_S).text
     layers = {
         **{name: not worked for name, worked in succeeded.items()},
+        "branch_signals": not signals_branches(session),
         "process_tree": text is not None and not text.startswith(f"({process_id},"),
         "branch_files": text is not None and text.endswith(f", {BOX!r})"),
         "session_files": text is not None
@@ -114,6 +135,36 @@ def attack(session: Session, known_names: Collection[str]) -> dict[str, bool]:
     finally:
         victim.kill()
         victim.communicate()
+
+
+def signals_branches(session: Session) -> bool:
+    """Whether code can signal another of a session, a snapshot of it, and two branches of that, by any call.
+
+    Raises SandboxError if the session cannot be snapshot or branched.
+    """
+    with session.snapshot() as snapshot:
+        left, right = snapshot.fork(2)
+        with left, right:
+            members = (session, left, right)
+            numbers = [
+                _numbers(member.run("import os; os.getpid(), os.getppid()", timeout_s=_TIMEOUT_S).text)
+                for member in members
+            ]
+            frozen = numbers[1][1]
+            for member, (own, _) in zip(members, numbers, strict=True):
+                others = {frozen, *(pid for pid, _ in numbers)} - {own}
+                said = member.run(f"{_SIGNAL}_can_signal({sorted(others)})", timeout_s=_TIMEOUT_S).text
+                if said != "[]":
+                    return True
+    return False
+
+
+def _numbers(text: str | None) -> tuple[int, int]:
+    try:
+        own, parent = json.loads(f"[{(text or '').strip('()')}]")
+        return int(own), int(parent)
+    except (ValueError, TypeError):
+        raise SandboxUnavailable(f"sessions do not work: {text!r}") from None
 
 
 def _attack(session: Session, victim: int, names: list[str]) -> dict[str, bool]:

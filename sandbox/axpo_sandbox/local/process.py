@@ -16,7 +16,8 @@ from typing import Any
 
 from axpo_sandbox.backend import CountedPoint, Dead, Stalled
 from axpo_sandbox.local import wire
-from axpo_sandbox.local.processes import exit_status, kill_tree
+from axpo_sandbox.local.guard import REGISTERED, REGISTRATION
+from axpo_sandbox.local.processes import exit_status, kill_tree, number_inside
 
 _READY_TIMEOUT_S = 30.0
 _PIPE_CHUNK_BYTES = 1 << 16
@@ -41,6 +42,8 @@ class Family:
         self._on_end = on_end
         self._num_of_user = num_of_user
         self._lock = threading.RLock()  # the collector may close a session while this thread is in here
+        self._register_lock = threading.Lock()
+        self._num_registered = 0
         self._processes: set[Process] = set()
         self._num_made = 0
         self._ended = False
@@ -50,6 +53,44 @@ class Family:
         with self._lock:
             self._processes.add(process)
             self._num_made += 1
+
+    def register(self, processes: Sequence["Process"], timeout_s: float) -> None:
+        """Have them be branches of their own, which no code outside of them can signal. See `guard`.
+
+        Raises Dead; Stalled if there is no answer within timeout_s.
+        """
+        deadline = time.monotonic() + timeout_s
+        if not self._register_lock.acquire(timeout=timeout_s):
+            raise Stalled("others still wait for their branches to be registered")
+        try:
+            first = self._num_registered + 1
+            self._num_registered += len(processes)
+            inside = [number_inside(process.pid) for process in processes]
+            records = [
+                REGISTRATION.pack(number, pid, process.frozen)
+                for number, (process, pid) in enumerate(zip(processes, inside, strict=True), first)
+            ]
+            self._lifeline.sendall(b"".join(records))
+            number = 0
+            while number < self._num_registered:
+                number, taken = self._registered(deadline - time.monotonic())
+                if number >= first and not taken:
+                    raise Dead("it was signalled while it began, or has ended")
+        except TimeoutError as error:
+            raise Stalled(f"it was not registered within {timeout_s:.1f} s") from error
+        except OSError as error:
+            raise Dead(f"it is gone: {error}") from error
+        finally:
+            self._register_lock.release()
+
+    def _registered(self, timeout_s: float) -> tuple[int, bool]:
+        """The first process's next answer; of requests given up, too. Raises OSError."""
+        self._lifeline.settimeout(max(timeout_s, 0.001))  # 0 would mean not to wait at all
+        data = self._lifeline.recv(REGISTERED.size, socket.MSG_WAITALL)
+        if len(data) < REGISTERED.size:
+            raise BrokenPipeError("its tree has ended")
+        number, taken = REGISTERED.unpack(data)
+        return number, taken
 
     def next_number(self) -> int:
         """A number no process of the family has had."""
@@ -84,9 +125,10 @@ class Family:
 class Process:
     """A sandboxed process: its channel, its output, and a sure way to end it. Callers see to locking."""
 
-    def __init__(self, family: Family, *, quiet: bool = False) -> None:
-        """quiet: nobody will read its output."""
+    def __init__(self, family: Family, *, frozen: bool = False) -> None:
+        """frozen: it only waits, and nobody will read its output."""
         self.family = family
+        self.frozen = frozen
         self.pid = 0
         self.hello: dict[str, Any] = {}  # what it said when it was ready
         self._pidfd = -1
@@ -100,7 +142,7 @@ class Process:
         wire.ask_for_sender(self._channel)
         self._channel.setblocking(False)
         self._receiver = wire.Receiver(self._channel)
-        if quiet:
+        if frozen:
             self._outputs: tuple[int, ...] = ()
             sink = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
             self._their_outputs = [sink, os.dup(sink)]
@@ -321,9 +363,9 @@ def spawn(
     extra_fds: tuple[int, ...] = (),
     ready_timeout_s: Callable[[], float] = lambda: _READY_TIMEOUT_S,
 ) -> dict[str, Any]:
-    """Have a parent fork into `processes`, wait for their hellos, and return what the parent answered.
+    """Have a parent fork into `processes`, wait for their hellos, register them, and return what the parent answered.
 
-    ask: sends the request for it with these descriptors. ready_timeout_s: for each hello. Raises Dead if one does
+    ask: sends the request for it with these descriptors. ready_timeout_s: for each step. Raises Dead if one does
     not come to life, and what `ask` raises; all `processes` are closed then.
     """
     try:
@@ -336,6 +378,7 @@ def spawn(
             raise Dead(f"it could not fork: {str(answer.get('failed', answer))[:500]}")
         for process in processes:
             process.await_hello(ready_timeout_s())
+        processes[0].family.register(processes, ready_timeout_s())
         return answer
     except BaseException:
         for process in processes:

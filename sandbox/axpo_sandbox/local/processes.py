@@ -30,6 +30,13 @@ def children_of(pid: int) -> list[int]:
     return found
 
 
+def number_inside(pid: int) -> int:
+    """A process's number in the innermost tree it belongs to. Raises OSError if it is gone."""
+    with open(f"/proc/{pid}/status") as file:
+        numbers = dict(line.split(":", 1) for line in file)
+    return int(numbers.get("NSpid", numbers["Pid"]).split()[-1])
+
+
 def descendants_of(pid: int, keep: Collection[int] = ()) -> list[int]:
     """Everything below `pid`, without the processes in `keep` and what is below those."""
     found, waiting = [], [pid]

@@ -3,10 +3,13 @@
 `mount`, `umount2` and `unshare(CLONE_NEWNS)` stay possible for whoever passes a secret as the sixth
 argument: a branch needs them for its private folders. So does a new limit on the number of processes. That
 refuses them to code in a cell unless it takes over the agent it runs beside, and even then they act inside a user
-namespace of its own; see the README.
+namespace of its own; see the README. On signals and new sessions (setsid) it asks a listener, who is `guard`.
 """
 
+import contextlib
 import ctypes
+import os
+import re
 import struct
 
 from axpo_sandbox.local.syscalls import (
@@ -17,11 +20,12 @@ from axpo_sandbox.local.syscalls import (
     PR_SET_NO_NEW_PRIVS,
     PR_SET_SECCOMP,
     prctl,
+    syscall,
 )
 
 _AUDIT_ARCH = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 _LOAD, _EQUAL, _AT_LEAST, _ANY_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
-_ALLOW, _KILL_PROCESS, _ERRNO = 0x7FFF0000, 0x80000000, 0x00050000
+_ALLOW, _ASK, _KILL_PROCESS, _ERRNO = 0x7FFF0000, 0x7FC00000, 0x80000000, 0x00050000
 _EPERM, _ENOSYS, _EAFNOSUPPORT = 1, 38, 97
 _AT_NUMBER, _AT_ARCH, _AT_ARGUMENTS = 0, 4, 16
 _CLONE_NEWNS = 0x00020000
@@ -29,7 +33,10 @@ _CLONE_NEW_ANY = 0x7E020080
 _CLONE_PARENT = 0x00008000  # a child of the caller's parent, which does not end with the caller
 _DGRAM_BIT = 2  # of the kinds of sockets, datagrams (2) and raw ones (3) have it, streams (1) do not
 _X32_BIT = 0x40000000
-_SECCOMP_MODE_FILTER = 2
+_SECCOMP_SET_MODE_FILTER = 1
+_NEW_LISTENER = 1 << 3
+_WAIT_KILLABLE = 1 << 5  # else a signal that comes meanwhile has the call fail, or made twice
+_ASKING_SINCE = (5, 5)  # that a listener can let a call go on
 
 # With the key alone.
 KEYED = ("mount", "umount2", "unshare")
@@ -50,7 +57,11 @@ DENIED = (
     # What of these there is, all of the machine's or the user's processes share.
     "io_setup", "inotify_init", "inotify_init1", "timer_create",
     "seccomp",  # a filter's listener would go on answering the calls of branches
+    # A listener cannot tell whom the first means; code has kill for all of them.
+    "pidfd_send_signal", "rt_sigqueueinfo", "rt_tgsigqueueinfo",
 )  # fmt: skip
+# `setsid` is asked about, too, but not with the key.
+ASKED = ("tkill", "tgkill", "setpgid")
 # Succeed and do nothing: all that code can write to lies in memory, while a loop of these would keep the disks of
 # the machine busy.
 PRETENDED = ("sync", "syncfs", "fsync", "fdatasync", "sync_file_range")
@@ -67,10 +78,10 @@ ON_ITSELF = {
 _RLIMIT_NPROC = 6
 
 
-def program(key: int, *, mounts: bool) -> bytes:
+def program(key: int, *, mounts: bool, asks: bool) -> bytes:
     """The filter. key: 64-bit secret for process limits and, with `mounts`, for KEYED calls.
 
-    Without `mounts`, those are refused to everybody.
+    Without `mounts`, those are refused to everybody. asks: whether there is a listener to decide on signals.
     """
     code = [
         _statement(_LOAD, _AT_ARCH),
@@ -92,8 +103,15 @@ def program(key: int, *, mounts: bool) -> bytes:
     code += _when(
         "clone", [*_argument(0), _jump(_ANY_BIT, _CLONE_NEW_ANY | _CLONE_PARENT, 0, 1), _fail(_EPERM)]
     )
-    # To everybody at once means to the frozen processes that this one would fall back to.
-    code += _when("kill", [*_argument(0), _jump(_EQUAL, 0xFFFFFFFF, 0, 1), _fail(_EPERM)])
+    # To everybody at once means to the frozen processes that this one would fall back to. Its own group, 0, has no
+    # members in other branches.
+    everybody = [*_argument(0), _jump(_EQUAL, 0xFFFFFFFF, 0, 1), _fail(_EPERM)]
+    others = [_jump(_EQUAL, 0, 1, 0), _statement(_RETURN, _ASK)]
+    code += _when("kill", everybody + others if asks else everybody)
+    if asks:
+        for name in ASKED:
+            code += [_jump(_EQUAL, NUMBERS[name], 0, 1), _statement(_RETURN, _ASK)]
+        code += _when("setsid", _with_key(key, only_flag=None, otherwise=_statement(_RETURN, _ASK)))
     # A branch must stay the reaper of everything below it, so that ending it ends all of that.
     code += _when(
         "prctl",
@@ -127,19 +145,29 @@ def program(key: int, *, mounts: bool) -> bytes:
     return b"".join(code)
 
 
-def install(key: int, *, mounts: bool) -> None:
-    """Put the filter on this process and all it will start. Raises OSError, or KeyError on an unknown
-    machine.
+def install(key: int, *, mounts: bool) -> int:
+    """Put the filter on this process and all it will start. Raises OSError, or KeyError on an unknown machine.
+
+    Returns the descriptor of its listener, for `guard`; -1 where there can be none: before Linux 5.5, or if
+    a filter around this process has one.
     """
-    data = program(key, mounts=mounts)
-    buffer = ctypes.create_string_buffer(data, len(data))
-    header = _Program(len(data) // 8, ctypes.addressof(buffer))
     prctl(PR_SET_NO_NEW_PRIVS, 1)
-    prctl(PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, ctypes.addressof(header))
+    if _kernel() >= _ASKING_SINCE:
+        for flags in (_NEW_LISTENER | _WAIT_KILLABLE, _NEW_LISTENER):
+            with contextlib.suppress(OSError):
+                return _install(program(key, mounts=mounts, asks=True), flags)
+    _install(program(key, mounts=mounts, asks=False), 0)
+    return -1
 
 
-class _Program(ctypes.Structure):
-    _fields_ = [("length", ctypes.c_ushort), ("filter", ctypes.c_void_p)]
+def _install(data: bytes, flags: int) -> int:
+    buffer = ctypes.create_string_buffer(data, len(data))
+    header = struct.pack("HP", len(data) // 8, ctypes.addressof(buffer))
+    return syscall("seccomp", _SECCOMP_SET_MODE_FILTER, flags, header)
+
+
+def _kernel() -> tuple[int, ...]:
+    return tuple(int(part) for part in re.findall(r"\d+", os.uname().release)[:2])
 
 
 def _statement(code: int, value: int) -> bytes:
@@ -177,15 +205,17 @@ def _new_process_limit(check: list[bytes]) -> list[bytes]:
     ]
 
 
-def _with_key(key: int, *, only_flag: int | None) -> list[bytes]:
+def _with_key(key: int, *, only_flag: int | None, otherwise: bytes | None = None) -> list[bytes]:
+    """Go on with the key, and with no other flag; else `otherwise`, which is EPERM unless given."""
+    otherwise = otherwise or _fail(_EPERM)
     body = [
         *_argument(5),
         _jump(_EQUAL, key & 0xFFFFFFFF, 1, 0),
-        _fail(_EPERM),
+        otherwise,
         *_argument(5, high=True),
         _jump(_EQUAL, key >> 32, 1, 0),
-        _fail(_EPERM),
+        otherwise,
     ]
     if only_flag is not None:
-        body += [*_argument(0), _jump(_EQUAL, only_flag, 1, 0), _fail(_EPERM)]
+        body += [*_argument(0), _jump(_EQUAL, only_flag, 1, 0), otherwise]
     return body

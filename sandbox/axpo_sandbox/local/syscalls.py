@@ -26,7 +26,8 @@ _NUMBERS: dict[str, dict[str, int]] = {
         "sched_setaffinity": 203, "sched_setscheduler": 144, "sched_setparam": 142, "sched_setattr": 314,
         "socketpair": 53, "io_setup": 206, "inotify_init": 253, "inotify_init1": 294, "timer_create": 222,
         "fcntl": 72, "ioctl": 16, "sync": 162, "syncfs": 306, "fsync": 74, "fdatasync": 75, "sync_file_range": 277,
-        "seccomp": 317,
+        "seccomp": 317, "tkill": 200, "tgkill": 234, "setsid": 112, "setpgid": 109, "rt_sigqueueinfo": 129,
+        "rt_tgsigqueueinfo": 297,
     },
     "aarch64": {
         "socket": 198, "clone": 220, "kill": 129, "prctl": 167, "mount": 40, "umount2": 39, "unshare": 97,
@@ -42,9 +43,11 @@ _NUMBERS: dict[str, dict[str, int]] = {
         "sched_setaffinity": 122, "sched_setscheduler": 119, "sched_setparam": 118, "sched_setattr": 274,
         "socketpair": 199, "io_setup": 0, "inotify_init1": 26, "timer_create": 107, "fcntl": 25, "ioctl": 29,
         "sync": 81, "syncfs": 267, "fsync": 82, "fdatasync": 83, "sync_file_range": 84, "seccomp": 277,
+        "tkill": 130, "tgkill": 131, "setsid": 157, "setpgid": 154, "rt_sigqueueinfo": 138, "rt_tgsigqueueinfo": 240,
     },
 }  # fmt: skip
 _EVERYWHERE = {
+    "pidfd_send_signal": 424,
     "io_uring_setup": 425, "io_uring_enter": 426, "io_uring_register": 427, "open_tree": 428,
     "move_mount": 429, "fsopen": 430, "fsconfig": 431, "fsmount": 432, "fspick": 433, "clone3": 435,
     "pidfd_getfd": 438, "process_madvise": 440, "mount_setattr": 442, "quotactl_fd": 443,

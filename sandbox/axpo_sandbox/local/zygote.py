@@ -1,8 +1,9 @@
 """The process all sessions are forked from: started by exec with a clean environment, warm, single-threaded.
 
 It never runs untrusted code itself. It finds the strongest isolation that works here by trying, then
-answers each request for a session with a new process tree: a first process that only watches and reaps, and
-below it the `agent`. It ends when the process that started it does, and everything with it.
+answers each request for a session with a new process tree: a first process that only watches, reaps and decides
+on signals (`guard`), and below it the `agent`. It ends when the process that started it does, and everything
+with it.
 """
 
 import contextlib
@@ -16,10 +17,10 @@ import socket
 import traceback
 from typing import Any
 
-from axpo_sandbox.local import confine, figures, hugepages, namespaces
+from axpo_sandbox.local import confine, figures, guard, hugepages, namespaces
 from axpo_sandbox.local.agent import Agent, reseed
 from axpo_sandbox.local.processes import kill_descendants
-from axpo_sandbox.local.syscalls import PR_SET_CHILD_SUBREAPER, prctl, syscall
+from axpo_sandbox.local.syscalls import PR_SET_CHILD_SUBREAPER, PR_SET_DUMPABLE, prctl, syscall
 from axpo_sandbox.local.wire import WireError, receive, send
 
 TIERS = ("namespaces", "landlock", "none")
@@ -119,25 +120,31 @@ class Zygote:
         """The first process: forks the one that runs code, then watches. Never returns."""
         try:
             self.control.close()
+            os.setsid()  # answering code must not cost the zygote and other sessions their share of the processors
             if self.tier == "namespaces":
                 namespaces.start_tree()
             else:
-                os.setsid()
                 prctl(PR_SET_CHILD_SUBREAPER, 1)
             try:
                 message, fds = receive(handover)
             except (WireError, OSError):
                 return  # no session came
             handover.close()
+            ours, theirs = socket.socketpair()
             if os.fork() == 0:
+                ours.close()
                 os.close(fds[3])
                 os.close(self.trainer_fd)
                 if self._tree_fd >= 0:
                     os.close(self._tree_fd)
-                self._run_agent(message, fds)
+                self._run_agent(message, fds, theirs)
+            prctl(PR_SET_DUMPABLE, 0)  # code would write to what decides about it
+            theirs.close()
             for fd in fds[:3]:
                 os.close(fd)
-            _watch(fds[3], self.trainer_fd)
+            signal.signal(signal.SIGCHLD, _reap)
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            guard.watch(fds[3], self.trainer_fd, ours)
             if self.tier != "namespaces":
                 kill_descendants(os.getpid())
         except BaseException:
@@ -145,7 +152,7 @@ class Zygote:
         finally:
             os._exit(0)
 
-    def _run_agent(self, message: dict[str, Any], fds: list[int]) -> None:
+    def _run_agent(self, message: dict[str, Any], fds: list[int], to_first: socket.socket) -> None:
         """The process that runs code. Never returns."""
         try:
             os.setsid()  # with it comes a group for the scheduler, which no other session shares
@@ -161,6 +168,7 @@ class Zygote:
             except OSError as error:
                 send(channel, {"failed": str(error)})
                 return
+            guard.hand_over(to_first, confined.listener)
             reseed(message["seed"])
             agent = Agent(channel, confined.folders, message["limits"], scoped=confined.scoped)
             send(channel, {"ok": True})
@@ -226,16 +234,6 @@ def _warm_matplotlib() -> None:
     pyplot.savefig(io.BytesIO())
     pyplot.close("all")
     figures.hook_matplotlib()
-
-
-def _watch(lifeline: int, trainer_fd: int) -> None:
-    """Wait for either to end, reaping orphans meanwhile."""
-    signal.signal(signal.SIGCHLD, _reap)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    poller = select.poll()
-    poller.register(lifeline, select.POLLIN)
-    poller.register(trainer_fd, select.POLLIN)
-    poller.poll()
 
 
 def _reap(*_: object) -> None:
