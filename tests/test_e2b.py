@@ -159,6 +159,21 @@ def test_a_template_that_does_not_exist_is_an_outage(server: Server) -> None:
         make_e2b(template="none")
 
 
+def test_a_template_without_the_packages_that_images_need_is_an_outage(bare_python: str) -> None:
+    with e2b_server.serving(python=bare_python, preload=()) as server:
+        with pytest.raises(SandboxUnavailable) as raised:
+            make_e2b(preload=("json", "PIL", "scipy"), folder="/dev/shm/box")
+        assert str(raised.value) == (
+            "images need packages that template 'code-interpreter-v1' cannot import: PIL (ModuleNotFoundError: No "
+            "module named 'PIL'). Set template to one that has them, or leave them out of preload to do without images"
+        )
+        assert (server.machines, server.snapshots) == ({}, {})
+        with pytest.warns(
+            UserWarning, match=r"code in template 'code-interpreter-v1' cannot import scipy \("
+        ):
+            make_e2b(preload=("scipy",), folder="/dev/shm/box", quiet=False).close()
+
+
 def test_a_machine_that_cannot_run_our_package_is_an_outage(server: Server) -> None:
     old = {"type": "error", "name": "SyntaxError", "value": "invalid syntax", "traceback": ""}
     server.fail(EXECUTE, status=200, body=json.dumps(old).encode() + b"\n")
