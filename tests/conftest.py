@@ -11,6 +11,8 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import gc
 import ipaddress
 import socket
+import tempfile
+import venv
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
@@ -33,6 +35,15 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip("no ../shared/data beside the repository")
     return folder
+
+
+@pytest.fixture(scope="session")
+def bare_python() -> Iterator[str]:
+    """An interpreter without packages, which any user may run."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        os.chmod(folder, 0o755)
+        venv.create(folder, symlinks=True)
+        yield f"{folder}/bin/python"
 
 
 def pytest_collection_finish() -> None:

@@ -302,6 +302,24 @@ def test_a_sandbox_that_does_not_start_is_refused_before_the_run(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_an_interpreter_without_packages_is_refused_before_the_run(
+    bare_python: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("axpo_env.tools.interpreter._shared", {})
+    sandbox = f"env.kwargs.sandbox={{backend: local, python: {bare_python}, quiet: true}}"
+    with pytest.raises(SystemExit) as stop:
+        evaluate(["policy.path=oracle", "env.kwargs.tools=[image_zoom_in, python]", sandbox])
+    printed = capsys.readouterr()
+    assert (stop.value.code, printed.out) == (2, "")
+    assert printed.err.startswith(
+        "error: env.kwargs.sandbox: the python tool needs the sandbox 'local', which does not work here: "
+        f"SandboxUnavailable: images need packages that {bare_python} cannot import: numpy (ModuleNotFoundError"
+    )
+    assert f"Install them ({bare_python} -m pip install numpy matplotlib pillow)" in printed.err
+    assert list(tmp_path.iterdir()) == []
+
+
 class FragileTool:
     """Called by the oracle; the backend is down from the second call on."""
 

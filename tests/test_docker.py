@@ -488,7 +488,7 @@ def test_closing_leaves_no_container(engine: Engine) -> None:
 
 
 def test_a_hung_container_is_replaced(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("axpo_sandbox.docker.remote._RUN_SLACK_S", 1.0)
+    monkeypatch.setattr("axpo_sandbox.docker.remote._SLACK_S", 1.0)
     with make_docker(fallback="replay") as made, made.session() as session:
         value(session, "x = 1")
         container = made.container_id

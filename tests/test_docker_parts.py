@@ -25,11 +25,12 @@ from axpo_sandbox import (
     FilesRefused,
     Isolation,
     Limits,
+    SandboxClosed,
     SandboxUnavailable,
     contract,
     make_sandbox,
 )
-from axpo_sandbox.backend import Dead, HostDied
+from axpo_sandbox.backend import Dead, HostDied, LostInCell, Stalled, Starved, patience, within
 from axpo_sandbox.docker import image, profiles, reaper, remote
 from axpo_sandbox.docker.bundle import bundle
 from axpo_sandbox.docker.client import DockerSandbox
@@ -47,7 +48,7 @@ from axpo_sandbox.docker.frames import (
 )
 from axpo_sandbox.docker.link import Link
 from axpo_sandbox.docker.probe import checked_findings, probe
-from axpo_sandbox.docker.relay import Relay, to_wire
+from axpo_sandbox.docker.relay import Held, Relay, to_wire
 from axpo_sandbox.docker.remote import RemoteLive, checked_execution
 from axpo_sandbox.local import seccomp
 from axpo_sandbox.scripted import ScriptedSandbox
@@ -170,13 +171,45 @@ def test_an_answer_reaches_who_asked() -> None:
     live = RemoteLive(liar.link, 7, Limits())
     execution = live.run("x", timeout_s=5)
     assert (execution.stdout, execution.text, execution.error) == ("a", "1", None)
-    assert {key: liar.heard[0][key] for key in ("op", "live", "code", "timeout_s")} == {
+    assert {key: value for key, value in liar.heard[0].items() if key != "id"} == {
         "op": "run",
         "live": 7,
         "code": "x",
         "timeout_s": 5,
     }
     liar.link.close()
+
+
+def test_the_callers_deadline_goes_with_what_code_can_hold_up() -> None:
+    liar = Liar(saying(**GOOD, survived=True))
+    live = RemoteLive(liar.link, 7, Limits())
+    point = remote.freeze(live, 8)
+    with within(50):
+        live.run("x", timeout_s=5)
+        live.write_files({})
+        live.reseed(1)
+        live.check()
+        remote.freeze(live, 9)
+        remote.thaw(point, Limits(), [1, 2])
+        remote.start(liar.link, 3, 0, Limits(), 10)
+    heard = {request["op"]: request.get("within_s", 0) for request in liar.heard}
+    assert [op for op, within_s in heard.items() if 40 < within_s <= 50] == [
+        "freeze",
+        "run",
+        "files",
+        "seed",
+        "check",
+        "thaw",
+    ]
+    assert heard["start"] == 0
+    liar.link.close()
+
+
+def test_a_relay_that_keeps_no_deadline_is_dead(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote, "_SLACK_S", 0.05)
+    liar = Liar(always(b""))
+    with within(0), pytest.raises(HostDied, match=r"did not answer within 0\.05 s"):
+        RemoteLive(liar.link, 7, Limits()).run("x", timeout_s=600)
 
 
 def test_answers_may_come_in_any_order() -> None:
@@ -367,6 +400,10 @@ def test_only_the_relay_can_tell_of_a_death() -> None:
         ({"failed": "files", "message": "m"}, FilesRefused),
         ({"failed": "unavailable", "message": "m"}, SandboxUnavailable),
         ({"failed": "host", "message": "m"}, HostDied),
+        ({"failed": "starved", "message": "m"}, Starved),
+        ({"failed": "stalled", "message": "m"}, Stalled),
+        ({"failed": "in cell", "message": "m"}, LostInCell),
+        ({"failed": "gone", "message": "m"}, Dead),
         ({"failed": ["x"], "message": "m"}, Dead),
         ({"ok": 1, "message": "m" * 5000}, Dead),
         ({}, Dead),
@@ -376,6 +413,7 @@ def test_what_the_relay_cannot_do_is_an_error(answer: dict[str, Any], kind: type
     liar = Liar(saying(**answer))
     with pytest.raises(kind) as raised:
         remote.ask(liar.link, {"op": "x"}, 20)
+    assert type(raised.value) is kind
     assert len(str(raised.value)) <= 1000
     liar.link.close()
 
@@ -397,12 +435,52 @@ START = {"op": "start", "live": 1, "seed": 1, "limits": {}, "num_processes": 9}
 
 @pytest.mark.parametrize(
     ("error", "failed"),
-    [(HostDied("m"), "host"), (Dead("m"), "dead"), (SandboxUnavailable("m"), "unavailable")],
+    [
+        (HostDied("m"), "host"),
+        (Starved("m"), "starved"),
+        (Stalled("m"), "stalled"),
+        (LostInCell("m"), "in cell"),
+        (Dead("m"), "dead"),
+        (FilesRefused("m"), "files"),
+        (SandboxUnavailable("m"), "unavailable"),
+        (SandboxClosed("m"), "unavailable"),
+    ],
 )
 def test_whose_fault_it_was_is_told_apart(error: Exception, failed: str) -> None:
     relay = Relay()
-    relay._sandbox = Refusing(error)  # type: ignore[assignment]
-    assert relay.answer(START) == {"failed": failed, "message": "m"}
+    relay._lives[1] = Held(Checked(error), threading.Lock())  # type: ignore[arg-type]
+    assert relay.answer({"op": "check", "live": 1}) == {"failed": failed, "message": "m"}
+
+
+class Checked:
+    """A live process that says how long it would wait."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self.patience_s = 0.0
+        self._error = error
+
+    def check(self) -> None:
+        self.patience_s = patience(30)
+        if self._error is not None:
+            raise self._error
+
+
+def test_the_relay_keeps_the_deadline_it_is_given() -> None:
+    relay, live = Relay(), Checked()
+    relay._lives[1] = Held(live, threading.Lock())  # type: ignore[arg-type]
+    assert relay.answer({"op": "check", "live": 1, "within_s": 5.0}) == {"ok": True}
+    assert 4 < live.patience_s <= 5
+    assert relay.answer({"op": "check", "live": 1}) == {"ok": True}
+    assert live.patience_s == 30
+
+
+def test_a_process_that_another_request_holds_is_not_waited_for_beyond_the_deadline() -> None:
+    relay, lock = Relay(), threading.Lock()
+    relay._lives[1] = Held(Checked(), lock)  # type: ignore[arg-type]
+    with lock:
+        answer = relay.answer({"op": "check", "live": 1, "within_s": 0.01})
+    assert answer == {"failed": "stalled", "message": "another request is still at it"}
+    assert relay.answer({"op": "check", "live": 1, "within_s": 0.01}) == {"ok": True}
 
 
 PROCESSES = (

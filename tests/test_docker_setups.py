@@ -273,6 +273,24 @@ def test_containers_that_end_before_they_begin(name: str, tmp_path: Path, monkey
         assert server.engine.labels == {}
 
 
+@pytest.mark.filterwarnings("ignore:docker sandbox. The engine does not limit")
+def test_an_image_without_the_packages_that_images_need(
+    tmp_path: Path, monkeypatch: Patch, bare_python: str
+) -> None:
+    with engine_at(tmp_path / "d") as server:
+        monkeypatch.setenv("DOCKER_HOST", server.url)
+        with pytest.raises(SandboxUnavailable) as raised:
+            start(python=bare_python, preload=("json", "PIL", "scipy"))
+        assert str(raised.value) == (
+            "images need packages that image 'axpo-sandbox:latest' cannot import: PIL (ModuleNotFoundError: No module "
+            "named 'PIL'). Set image to one that has them (`python -m axpo_sandbox.docker.image` makes one), or leave "
+            "them out of preload to do without images"
+        )
+        assert server.engine.labels == {}
+        with pytest.warns(UserWarning, match=r"code in image 'axpo-sandbox:latest' cannot import scipy \("):
+            start(python=bare_python, preload=("scipy",), quiet=False)
+
+
 @pytest.mark.parametrize(
     ("error", "option"),
     [

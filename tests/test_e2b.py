@@ -32,6 +32,7 @@ from axpo_sandbox import (
     Session,
     make_sandbox,
 )
+from axpo_sandbox.backend import Dead, Lost, LostInCell
 from axpo_sandbox.base import KILLED, OUTPUT_LIMIT, PROTOCOL, TIMEOUT
 from axpo_sandbox.e2b import reaper
 from axpo_sandbox.e2b.client import E2BSandbox
@@ -158,6 +159,21 @@ def test_a_template_that_does_not_exist_is_an_outage(server: Server) -> None:
         make_e2b(template="none")
 
 
+def test_a_template_without_the_packages_that_images_need_is_an_outage(bare_python: str) -> None:
+    with e2b_server.serving(python=bare_python, preload=()) as server:
+        with pytest.raises(SandboxUnavailable) as raised:
+            make_e2b(preload=("json", "PIL", "scipy"), folder="/dev/shm/box")
+        assert str(raised.value) == (
+            "images need packages that template 'code-interpreter-v1' cannot import: PIL (ModuleNotFoundError: No "
+            "module named 'PIL'). Set template to one that has them, or leave them out of preload to do without images"
+        )
+        assert (server.machines, server.snapshots) == ({}, {})
+        with pytest.warns(
+            UserWarning, match=r"code in template 'code-interpreter-v1' cannot import scipy \("
+        ):
+            make_e2b(preload=("scipy",), folder="/dev/shm/box", quiet=False).close()
+
+
 def test_a_machine_that_cannot_run_our_package_is_an_outage(server: Server) -> None:
     old = {"type": "error", "name": "SyntaxError", "value": "invalid syntax", "traceback": ""}
     server.fail(EXECUTE, status=200, body=json.dumps(old).encode() + b"\n")
@@ -280,7 +296,7 @@ def test_a_machine_lost_between_cells_is_replaced(sandbox: E2BSandbox, server: S
         server.vanish(machine_of(server, session))
         result = session.run("x, open('a').read()")
         assert result.text == f"({first}, '1')"
-        assert result.warnings == ("the interpreter died between two cells (its machine is gone)",)
+        assert result.warnings == (f"the interpreter {Dead.how} (its machine is gone)",)
         server.vanish(machine_of(server, session))
         session.write_files({"b": b"2"})
         assert text(session, "open('b').read()") == "'2'"
@@ -322,8 +338,46 @@ def test_a_machine_that_cannot_be_reached_any_more_is_replaced(
         text(session, "x = 1")
         machine = machine_of(server, session)
         server.fail(EXECUTE, times=4, **fault)
-        assert text(session, "x += 1; x") == "2"
+        result = session.run("x += 1; x")
+        lost = LostInCell.how if "cut" in fault else Lost.how
+        told = (f"the interpreter {lost} (the connection to its machine was lost)",)
+        assert (result.text, result.warnings, result.incidents) == ("2", told, told)
         assert eventually(lambda: machine.id not in server.machines)
+
+
+@pytest.mark.parametrize(
+    ("fault", "how"),
+    [
+        ({"cut": True}, LostInCell.how),
+        ({"kernel": "UnexpectedEndOfExecution"}, LostInCell.how),
+        ({"reset": True}, Lost.how),
+        ({"status": 502}, Dead.how),
+    ],
+    ids=str,
+)
+def test_when_an_interpreter_was_lost_is_told_as_far_as_it_is_known(
+    sandbox: E2BSandbox, server: Server, fault: dict[str, Any], how: str
+) -> None:
+    with sandbox.session() as session:
+        text(session, "x = 1")
+        server.fail(EXECUTE, **fault)
+        server.fail(EXECUTE, before=server.restart_kernel)
+        result = session.run("x += 1; x")
+        assert (result.text, result.error) == ("2", None)
+        assert result.incidents == (f"the interpreter {how} (its interpreter was another one)",)
+
+
+def test_cells_before_are_not_taken_back_for_one_that_ends_as_it_is_repeated(
+    sandbox: E2BSandbox, server: Server
+) -> None:
+    with sandbox.session() as session:
+        text(session, "x = 1")
+        server.fail(EXECUTE, cut=True)
+        server.fail(EXECUTE, before=server.restart_kernel)
+        result = session.run("import os; os._exit(1)")
+        assert name_of(result) == KILLED
+        assert result.incidents == (f"the interpreter {LostInCell.how} (its interpreter was another one)",)
+        assert text(session, "x") == "1"
 
 
 def test_a_cell_that_is_interrupted_as_its_connection_is_lost_is_done_again(
@@ -338,7 +392,9 @@ def test_a_cell_that_is_interrupted_as_its_connection_is_lost_is_done_again(
             os.kill(machine.live.process.pid, signal.SIGINT)
 
         server.fail(EXECUTE, cut=True, before=lambda _: threading.Timer(0.5, interrupt).start())
-        assert text(session, "import time; time.sleep(1.5); x += 1; x") == "2"
+        result = session.run("import time; time.sleep(1.5); x += 1; x", timeout_s=30)
+        (told,) = result.incidents
+        assert (result.text, told.startswith(f"the interpreter {LostInCell.how} (")) == ("2", True)
         assert machine_of(server, session) is not machine
 
 
@@ -367,6 +423,20 @@ def test_a_machine_that_ends_in_a_cell_costs_that_cell(sandbox: E2BSandbox, serv
         result = session.run("x = 2; print('begun')\nimport time; time.sleep(60)", timeout_s=60)
         assert (name_of(result), result.stdout) == (KILLED, "begun\n")
         assert result.duration_s < 30
+        assert text(session, "x") == "1"
+
+
+def test_a_machine_that_ends_in_a_cell_before_the_cloud_knows_costs_that_cell(
+    sandbox: E2BSandbox, server: Server
+) -> None:
+    with sandbox.session() as session:
+        text(session, "x = 1")
+        machine = machine_of(server, session)
+        server.fail(EXECUTE, before=lambda _: threading.Timer(0.3, server.vanish, [machine]).start())
+        server.fail(INFO, status=200, body={"state": "running"})
+        error = session.run("x = 2\nimport time; time.sleep(60)", timeout_s=60).error
+        assert error is not None
+        assert (error.name, error.value) == (KILLED, "the machine ended while the cell ran")
         assert text(session, "x") == "1"
 
 
@@ -821,6 +891,34 @@ def test_environments_keep_the_snapshot_law(sandbox: E2BSandbox) -> None:
 
     check_snapshots(make, num_episodes=1)
     check_forks(make)
+
+
+def test_an_environment_tells_its_user_when_an_interpreter_was_lost(
+    sandbox: E2BSandbox, server: Server
+) -> None:
+    from axpo_env.messages import format_action, format_call
+
+    def step(code: str) -> tuple[Any, dict[str, Any]]:
+        observation, *_, info = env.step(format_action("", format_call("python", {"code": code})))
+        return observation["text"], info
+
+    env = gym.make(sorted(axpo_env.IDS)[0], difficulty="nano", sandbox=sandbox, max_turns=8).unwrapped
+    try:
+        env.reset(options={"index": 0})
+        step("x = 41")
+        server.vanish(machine_of(server, env._interpreter._session))
+        text_, info = step("x + 1")
+        gone = "the interpreter died between two cells (its machine is gone)"
+        assert (text_, info["sandbox_warnings"]) == ("42", [gone])
+        server.fail(EXECUTE, cut=True)
+        server.fail(EXECUTE, before=server.restart_kernel)
+        text_, info = step("x + 2")
+        lost = "the interpreter was lost while the cell ran (its interpreter was another one)"
+        assert (text_, info["sandbox_warnings"]) == ("43", [lost])
+        text_, info = step("import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
+        assert (text_.startswith("Killed: "), info["sandbox_warnings"]) == (True, [])
+    finally:
+        env.close()
 
 
 def test_no_variable_of_ours_reaches_a_machine(sandbox: E2BSandbox) -> None:

@@ -454,6 +454,46 @@ def test_a_cell_that_others_memory_ended_is_run_again_then_an_outage(
             session.run("x + 1")
 
 
+def test_missing_packages_that_images_need_are_an_outage_at_the_start(bare_python: str) -> None:
+    with pytest.raises(SandboxUnavailable) as raised:
+        make_sandbox("local", python=bare_python)
+    missing = [
+        f"{name} (ModuleNotFoundError: No module named {name!r})" for name in ("numpy", "matplotlib", "PIL")
+    ]
+    assert str(raised.value) == (
+        f"images need packages that {bare_python} cannot import: {', '.join(missing)}. Install them ({bare_python} -m "
+        "pip install numpy matplotlib pillow), give python= another interpreter, or leave them out of preload to do "
+        "without images"
+    )
+
+
+def test_missing_packages_that_images_do_without_are_a_warning(bare_python: str) -> None:
+    preload = ("json", "scipy", "sympy")
+    told = "cannot import scipy .*scipy.*, sympy .*sympy"
+    with (
+        pytest.warns(UserWarning, match=f"local sandbox: code in {bare_python} {told}"),
+        make_sandbox("local", python=bare_python, preload=preload) as made,
+        made.session() as session,
+    ):
+        assert session.run("import sys; 'json' in sys.modules").text == "True"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        make_local(python=bare_python, preload=preload).close()
+
+
+def test_a_package_that_imports_but_does_not_work_is_missing() -> None:
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        os.chmod(folder, 0o755)
+        venv.create(folder, symlinks=True)
+        (site,) = Path(folder).glob("lib/python3*/site-packages")
+        (site / "PIL").mkdir()
+        (site / "PIL" / "__init__.py").write_text("")
+        (site / "PIL" / "Image.py").write_text("raise ImportError('no libjpeg')")
+        options = {"python": f"{folder}/bin/python", "preload": ("PIL",)}
+        with pytest.raises(SandboxUnavailable, match=r"PIL \(ImportError: no libjpeg\)\. .*install pillow\)"):
+            make_local(**options)
+
+
 @pytest.mark.skipif(os.getuid() != 0, reason="only root's sessions run as another user")
 def test_packages_that_sessions_cannot_read_are_an_outage_at_the_start(tmp_path: Path) -> None:
     with tempfile.TemporaryDirectory(dir="/tmp") as folder:

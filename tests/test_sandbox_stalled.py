@@ -6,13 +6,15 @@ from typing import Any
 
 import pytest
 
-from axpo_sandbox import Execution, ExecutionError, Limits, SandboxError, Session, make_sandbox
+from axpo_sandbox import Execution, ExecutionError, Limits, Sandbox, SandboxError, Session, make_sandbox
 from axpo_sandbox import backend as backends
 from axpo_sandbox.backend import Dead, Stalled, patience, within
 from axpo_sandbox.base import EXITED
+from axpo_sandbox.docker.client import DockerSandbox
+from axpo_sandbox.docker.config import DockerConfig
 from axpo_sandbox.journal import Journal
-from axpo_sandbox.local.client import LocalSandbox
 from axpo_sandbox.sessions import BackendSession
+from tests.docker_fakes import PYTHON, FakeEngine
 
 FIND = """
 import gc, os, sys, time
@@ -45,17 +47,28 @@ SPOILS = {
 }
 
 
+IN_CONTAINERS = ("stop and exit", "reap", "fork")
+
+
 @pytest.fixture(scope="module")
-def sandbox() -> Iterator[LocalSandbox]:
-    with make_sandbox("local", preload=(), quiet=True) as made:
-        assert isinstance(made, LocalSandbox)
-        yield made
+def sandboxes() -> Iterator[dict[str, Sandbox]]:
+    docker = DockerConfig(python=PYTHON, preload=(), profile="default", quiet=True)
+    with (
+        make_sandbox("local", preload=(), quiet=True) as local,
+        DockerSandbox(docker, FakeEngine()) as relayed,  # type: ignore[arg-type]
+    ):
+        yield {"local": local, "docker": relayed}
 
 
-@pytest.mark.parametrize("name", SPOILS)
-def test_a_session_goes_on_after_a_cell_that_spoils_or_stops_it(sandbox: LocalSandbox, name: str) -> None:
+@pytest.mark.parametrize(
+    ("backend", "name"),
+    [*(("local", name) for name in SPOILS), *(("docker", name) for name in IN_CONTAINERS)],
+)
+def test_a_session_goes_on_after_a_cell_that_spoils_or_stops_it(
+    sandboxes: dict[str, Sandbox], backend: str, name: str
+) -> None:
     # Nothing below gives up by itself within the test's own limit of time: where it hung before, it hangs again.
-    with sandbox.session() as session:
+    with sandboxes[backend].session() as session:
         session.run("kept = 1")
         session.run(SPOILS[name], timeout_s=2)
         branches: list[Session] = []

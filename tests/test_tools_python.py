@@ -11,6 +11,7 @@ import axpo_env  # noqa: F401 - registers the ids
 from axpo_env.contract import CHECKS, check_snapshots, make_env
 from axpo_env.messages import format_action, format_call
 from axpo_env.scripted import OraclePolicy, run_episode
+from axpo_env.tools import interpreter
 from axpo_env.tools.interpreter import FrozenInterpreter, Interpreter, shared_sandbox
 from axpo_env.tools.python import cut_middle
 from axpo_sandbox import SandboxUnavailable, SessionClosed, SessionLost, make_sandbox
@@ -373,6 +374,28 @@ def test_what_befalls_the_interpreter_is_told_to_the_user_and_not_to_the_policy(
     assert told.startswith("the interpreter died between two cells")
     assert told in caplog.text
     assert env.step(python("x"))[-1]["sandbox_warnings"] == []
+
+
+@pytest.mark.parametrize(
+    ("preload", "told"),
+    [
+        (["PIL"], "images need packages that {python} cannot import: PIL (ModuleNotFoundError"),
+        ([], "the interpreter cannot show images: Traceback"),
+    ],
+)
+def test_an_interpreter_without_pillow_is_an_outage_and_no_reply(bare_python, preload, told, monkeypatch):
+    options = {"backend": "local", "python": bare_python, "preload": preload, "quiet": True}
+    monkeypatch.setattr(interpreter, "_shared", {})
+    env = gym.make("AXPO/ChartQA-Tools-v0", difficulty="nano", sandbox=options).unwrapped
+    try:
+        env.reset(options={"index": 0})
+        observation, _, _, truncated, info = env.step(python("1"))
+    finally:
+        env.close()
+        for key in list(interpreter._shared):
+            interpreter._close_shared(key)
+    assert told.replace("{python}", bare_python) in info["outage"]
+    assert truncated and "PIL" not in observation["text"]
 
 
 def test_what_a_fork_lacks_is_told_to_the_user(env, caplog):

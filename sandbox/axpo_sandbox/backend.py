@@ -68,6 +68,18 @@ class Starved(HostDied):
     how = "was killed for memory that others use"
 
 
+class Lost(Dead):
+    """Nothing is heard of it any more, and nobody knows whether the cell had begun."""
+
+    how = "was lost before the cell or while it ran"
+
+
+class LostInCell(Lost):
+    """The same, after the cell had begun."""
+
+    how = "was lost while the cell ran"
+
+
 class OutOfTime(Exception):
     """Cells could not be repeated before the deadline."""
 

@@ -174,15 +174,19 @@ def timeouts(sandbox: Sandbox) -> None:
         expect(value(session, "x"), "1")
 
 
-@promise("A cell that ends or crashes its interpreter costs that cell alone.")
+@promise(
+    "A cell that ends or crashes its interpreter costs that cell alone, and that is told as its error alone."
+)
 def deaths(sandbox: Sandbox) -> None:
     with sandbox.session() as session:
         expect(failure(session, "import os; os._exit(3)").name in (EXITED, KILLED), True)
         expect(value(session, "x = [1]; x"), "[1]")
         expect(failure(session, "x.append(2); import ctypes; ctypes.string_at(0)").name, KILLED)
         expect(value(session, "x"), "[1]")
-        expect(failure(session, "import os, signal; os.kill(os.getpid(), signal.SIGKILL)").name, KILLED)
-        expect(value(session, "x"), "[1]")
+        result = session.run("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", timeout_s=30.0)
+        expect((result.error and result.error.name, result.incidents), (KILLED, ()))
+        after = session.run("x")
+        expect((after.text, after.error, after.incidents), ("[1]", None, ()))
 
 
 @promise("Memory is limited: a MemoryError in the cell or its end, and the session goes on.")

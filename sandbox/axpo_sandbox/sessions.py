@@ -19,6 +19,7 @@ from axpo_sandbox.backend import (
     Dead,
     HostDied,
     Live,
+    Lost,
     OutOfTime,
     Point,
     Stalled,
@@ -219,8 +220,8 @@ class BackendSession(Closing):
         try:
             return self._run_once(code, timeout_s)
         except Dead as death:
-            blameless = isinstance(death, HostDied)
-            if blameless:
+            blameless = isinstance(death, HostDied | Lost)  # the cells before are
+            if isinstance(death, HostDied):
                 lift_deadline()
             if isinstance(death, Stalled):
                 self._take_back(death)

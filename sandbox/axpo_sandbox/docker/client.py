@@ -24,6 +24,7 @@ from axpo_sandbox.docker.probe import Findings, checked_findings, probe
 from axpo_sandbox.docker.reaper import reap
 from axpo_sandbox.docker.remote import RemoteLive, RemotePoint
 from axpo_sandbox.host import BackendSandbox
+from axpo_sandbox.packages import check_missing
 from axpo_sandbox.sessions import BackendSession, BackendSnapshot
 
 _ANSWER_SLACK_S = 30.0
@@ -97,6 +98,8 @@ class DockerSandbox(BackendSandbox):
             self._image_id = self._engine.find_image(config.image)
             self._profile, inside, reasons = self._choose_profile()
             self._take(inside)
+            mend = "Set image to one that has them (`python -m axpo_sandbox.docker.image` makes one)"
+            check_missing(self.missing, self.name, f"image {config.image!r}", mend, quiet=config.quiet)
             self._isolation = self._find_out(reasons)
         except BaseException:
             self.close()

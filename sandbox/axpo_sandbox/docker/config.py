@@ -21,7 +21,8 @@ class DockerConfig:
     python: str = "python3"
     """the interpreter in the image that runs the code, and whose packages code can import"""
     preload: tuple[str, ...] = PRELOAD
-    """packages imported once, before sessions are forked; those not installed are skipped"""
+    """packages imported once, before sessions are forked; a missing one is an outage if images need
+    it (numpy, matplotlib, PIL), else a warning"""
     profile: str = "auto"
     """what the container allows the relay: "nested" namespaces, which keep sessions of a container apart; the
     engine's "default", behind which Landlock does it; or the stronger that works ("auto")"""
@@ -38,7 +39,7 @@ class DockerConfig:
     start_timeout_s: float = 120.0
     """seconds the container may take to start and import the preloaded packages"""
     quiet: bool = False
-    """whether to keep still about what the isolation leaves open"""
+    """whether to keep still about what the isolation leaves open, and packages that are missing"""
 
     def __post_init__(self) -> None:
         check_options(self)

@@ -1,7 +1,8 @@
 """What runs in the container: a local sandbox, and its processes served over the container's one stream.
 
 Started by the lines in `bundle`. It is the trusted half of the local backend, moved beside the forks it makes;
-the host does not trust it all the same. Names of processes are numbers that the host gives.
+the host does not trust it all the same. Names of processes are numbers that the host gives. A request may have a
+deadline, `within_s`: what it waits for longer is given up here, so that no thread is held by what code has spoilt.
 """
 
 import base64
@@ -17,8 +18,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from axpo_sandbox.backend import Dead, HostDied, survived
-from axpo_sandbox.base import Execution, FilesRefused, Limits, SandboxError, SandboxUnavailable
+from axpo_sandbox.backend import Dead, LostInCell, Stalled, patience, survived, within
+from axpo_sandbox.base import Execution, Limits, SandboxError, SandboxUnavailable
+from axpo_sandbox.docker.failures import name_of
 from axpo_sandbox.docker.frames import MAX_ANSWER_BYTES, MAX_REQUEST_BYTES, Decoder, encode
 from axpo_sandbox.local.cgroup import what_is_full
 from axpo_sandbox.local.client import LocalSandbox
@@ -28,6 +30,7 @@ from axpo_sandbox.local.process import Node
 
 _CHUNK_BYTES = 1 << 18
 _NUM_RESERVE_THREADS = 8
+_LINE_TIMEOUT_S = 300.0  # for a process that another request is at, where the caller has no deadline
 _MAX_OPEN_FILES = 1 << 16
 _GROUP = Path("/sys/fs/cgroup")  # both of its versions; a container sees its own group here
 _MEMORY_LIMITS = ("memory.max", "memory/memory.limit_in_bytes")
@@ -51,18 +54,13 @@ class Relay:
         self._points: dict[int, Node] = {}
 
     def answer(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Do what `request` asks and say what came of it."""
+        """Do what `request` asks, before its deadline if it has one, and say what came of it."""
         operation: Callable[[dict[str, Any]], dict[str, Any]] = getattr(self, f"_do_{request['op']}")
         try:
-            return {"ok": True, **operation(request)}
-        except HostDied as error:
-            return {"failed": "host", "message": str(error)}
-        except Dead as error:
-            return {"failed": "dead", "message": str(error)}
-        except FilesRefused as error:
-            return {"failed": "files", "message": str(error)}
-        except SandboxError as error:
-            return {"failed": "unavailable", "message": str(error)}
+            with within(request.get("within_s", float("inf"))):
+                return {"ok": True, **operation(request)}
+        except (Dead, SandboxError) as error:
+            return {"failed": name_of(error), "message": str(error)}
 
     def _do_open(self, request: dict[str, Any]) -> dict[str, Any]:
         config = LocalConfig(
@@ -71,7 +69,9 @@ class Relay:
             allow_unisolated=True,  # from the container; whether that will do is for the host to say
             quiet=True,
         )
-        self._sandbox = LocalSandbox(config)
+        self._sandbox = LocalSandbox(
+            config, needs_images=False
+        )  # what is missing is for the host to judge, too
         isolation = self._sandbox.isolation
         return {
             "tier": isolation.tier,
@@ -170,8 +170,12 @@ class Relay:
         held = self._lives.get(request["live"])
         if held is None:
             raise Dead("there is no such process")
-        with held.lock:
+        if not held.lock.acquire(timeout=patience(_LINE_TIMEOUT_S)):
+            raise Stalled("another request is still at it")
+        try:
             yield held.live
+        finally:
+            held.lock.release()
 
 
 def to_wire(execution: Execution) -> dict[str, Any]:
@@ -222,7 +226,9 @@ class Stream:
         try:
             data = encode({**answer, "id": number}, MAX_ANSWER_BYTES)
         except ValueError as error:
-            data = encode({"failed": "dead", "message": str(error), "id": number}, MAX_ANSWER_BYTES)
+            # Only cells have so much to say.
+            failed = {"failed": name_of(LostInCell()), "message": str(error)}
+            data = encode({**failed, "id": number}, MAX_ANSWER_BYTES)
         with self._send_lock:
             view = memoryview(data)
             while view:

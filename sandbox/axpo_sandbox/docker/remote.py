@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from axpo_sandbox.answers import checked_answer
-from axpo_sandbox.backend import CountedPoint, Dead, HostDied
+from axpo_sandbox.backend import CountedPoint, patience
 from axpo_sandbox.base import (
     FATAL,
     PROTOCOL,
@@ -14,13 +14,16 @@ from axpo_sandbox.base import (
     ExecutionError,
     FilesRefused,
     Limits,
-    SandboxUnavailable,
 )
+from axpo_sandbox.docker.failures import failure_of
 from axpo_sandbox.docker.link import Link
 
-_RUN_SLACK_S = 60.0  # of the relay, which stops the cell itself
-_FILES_TIMEOUT_S = 90.0
-_FORK_TIMEOUT_S = 90.0
+# What the relay may take beyond the time that it was given, and keeps by itself: one that takes longer hangs, and
+# its container is replaced.
+_SLACK_S = 30.0
+_FILES_S = 60.0  # that a process has to write files, where the caller has no deadline
+_FORK_S = 30.0  # to fork, to reseed, to check that it works
+_START_TIMEOUT_S = 90.0
 _MAX_MESSAGE_CHARS = 1000
 _MAX_LACKING = 8
 
@@ -41,7 +44,7 @@ class RemoteLive:
         start_s = time.monotonic()
         request = self._about("run", code=code, timeout_s=timeout_s)
         try:
-            answer = ask(self.link, request, timeout_s + _RUN_SLACK_S)
+            answer = ask_in_time(self.link, request, timeout_s)
         except KeyboardInterrupt:
             self.close()  # nobody will know what the cell did
             raise
@@ -51,17 +54,17 @@ class RemoteLive:
         """See `axpo_sandbox.backend.Live.write_files`."""
         encoded = {name: base64.b64encode(content).decode() for name, content in files.items()}
         try:
-            ask(self.link, self._about("files", files=encoded), _FILES_TIMEOUT_S)
+            ask_in_time(self.link, self._about("files", files=encoded), _FILES_S)
         except ValueError as error:
             raise FilesRefused(f"could not write {', '.join(files)}: {error}") from error
 
     def reseed(self, seed: int) -> None:
         """See `axpo_sandbox.backend.Live.reseed`."""
-        ask(self.link, self._about("seed", seed=seed), _FORK_TIMEOUT_S)
+        ask_in_time(self.link, self._about("seed", seed=seed), _FORK_S)
 
     def check(self) -> None:
         """See `axpo_sandbox.backend.Live.check`."""
-        ask(self.link, self._about("check"), _FORK_TIMEOUT_S)
+        ask_in_time(self.link, self._about("check"), _FORK_S)
 
     def kill(self) -> None:
         """See `axpo_sandbox.backend.Live.kill`."""
@@ -97,13 +100,13 @@ def start(link: Link, number: int, seed: int, limits: Limits, num_processes: int
     Raises SandboxUnavailable, HostDied if the container is gone.
     """
     request = {"op": "start", "live": number, "seed": seed, "limits": _plain(limits)}
-    ask(link, {**request, "num_processes": num_processes}, _FORK_TIMEOUT_S)
+    ask(link, {**request, "num_processes": num_processes}, _START_TIMEOUT_S)
     return RemoteLive(link, number, limits)
 
 
 def freeze(live: RemoteLive, number: int) -> RemotePoint:
     """Freeze it under that number. Raises Dead."""
-    answer = ask(live.link, {"op": "freeze", "live": live.number, "point": number}, _FORK_TIMEOUT_S)
+    answer = ask_in_time(live.link, {"op": "freeze", "live": live.number, "point": number}, _FORK_S)
     said = answer.get("lacking")
     lacking = said if isinstance(said, list) else []
     sentences = [item[:_MAX_MESSAGE_CHARS] for item in lacking[:_MAX_LACKING] if isinstance(item, str)]
@@ -113,26 +116,27 @@ def freeze(live: RemoteLive, number: int) -> RemotePoint:
 def thaw(point: RemotePoint, limits: Limits, numbers: list[int]) -> list[RemoteLive]:
     """Live processes under those numbers. Raises Dead."""
     request = {"op": "thaw", "point": point.number, "lives": numbers, "limits": _plain(limits)}
-    ask(point.link, request, _FORK_TIMEOUT_S + len(numbers))
+    ask_in_time(point.link, request, _FORK_S + len(numbers))
     return [RemoteLive(point.link, number, limits) for number in numbers]
 
 
 def ask(link: Link, request: dict[str, Any], timeout_s: float) -> dict[str, Any]:
     """What the relay answers if it could do it.
 
-    Raises Dead, HostDied, FilesRefused, SandboxUnavailable as it says, HostDied if it cannot say anything.
+    Raises Dead and its kinds, FilesRefused, SandboxUnavailable as it says, HostDied if it says nothing in time.
     """
     answer = link.ask(request, timeout_s)
     if answer.get("ok") is True:
         return answer
-    message = str(answer.get("message"))[:_MAX_MESSAGE_CHARS]
-    kinds: dict[Any, type[Exception]] = {
-        "files": FilesRefused,
-        "unavailable": SandboxUnavailable,
-        "host": HostDied,
-    }
-    failed = answer.get("failed")
-    raise kinds.get(failed if isinstance(failed, str) else None, Dead)(message)
+    raise failure_of(answer.get("failed"), str(answer.get("message"))[:_MAX_MESSAGE_CHARS])
+
+
+def ask_in_time(link: Link, request: dict[str, Any], most_s: float) -> dict[str, Any]:
+    """`ask` for what code can keep from being done: the relay gives up by our deadline, `backend.within`."""
+    left_s = patience()
+    if left_s < float("inf"):
+        request = {**request, "within_s": left_s}
+    return ask(link, request, min(most_s, left_s) + _SLACK_S)
 
 
 def checked_execution(answer: Mapping[str, Any], limits: Limits, start_s: float) -> Execution:

@@ -14,6 +14,7 @@ from axpo_sandbox.backend import Live as LiveProtocol
 from axpo_sandbox.base import Isolation, Limits, RateLimited, SandboxUnavailable
 from axpo_sandbox.e2b.config import E2BConfig
 from axpo_sandbox.host import BackendSandbox
+from axpo_sandbox.packages import check_missing
 
 try:
     from axpo_sandbox.e2b.cloud import Cloud
@@ -255,6 +256,9 @@ class E2BSandbox(BackendSandbox):
     def _find_out(self) -> Isolation:
         live = self.start(0, self.limits)
         try:
+            where = f"template {self.config.template!r}"
+            mend = "Set template to one that has them"
+            check_missing(self.missing, self.name, where, mend, quiet=self.config.quiet)
             isolation = probe(live, self.memory_bytes, self.limits)
         except Dead as death:
             raise SandboxUnavailable(f"machines do not work: {death}") from death

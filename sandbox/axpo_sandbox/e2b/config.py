@@ -19,7 +19,8 @@ class E2BConfig:
     api_key: str | None = field(default=None, repr=False)
     """None: that of the environment, E2B_API_KEY"""
     preload: tuple[str, ...] = PRELOAD
-    """packages imported once, before sessions start; those not installed are skipped"""
+    """packages imported once, before sessions start; a missing one is an outage if images need it
+    (numpy, matplotlib, PIL), else a warning"""
     folder: str = "/tmp/box"
     """where cells work in the machine"""
     allow_internet_access: bool = False
@@ -46,7 +47,7 @@ class E2BConfig:
     start_timeout_s: float = 120.0
     """seconds a machine may take to import the preloaded packages"""
     quiet: bool = False
-    """whether to keep still about what the isolation leaves open"""
+    """whether to keep still about what the isolation leaves open, and packages that are missing"""
 
     def __post_init__(self) -> None:
         check_options(self)

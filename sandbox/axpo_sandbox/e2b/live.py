@@ -12,7 +12,7 @@ from dataclasses import asdict
 from typing import Any, NamedTuple
 
 from axpo_sandbox.answers import checked_answer
-from axpo_sandbox.backend import Dead, HostDied
+from axpo_sandbox.backend import Dead, HostDied, Lost, LostInCell
 from axpo_sandbox.base import (
     KILLED,
     OUTPUT_LIMIT,
@@ -42,6 +42,10 @@ _NUM_STREAMS = 3  # stdout, stderr, text
 # Between repetitions of a request whose connection was lost, or that the proxy before a machine answered with an
 # error, as it does while one that was just made is not reachable yet. The runner does a request once.
 _WAITS_S = (0.1, 0.4, 1.6)
+
+
+# How an interpreter was lost, by whether the cell had begun; None where nobody knows.
+_LOST: Mapping[bool | None, type[Dead]] = {False: Dead, None: Lost, True: LostInCell}
 
 
 class Begun(NamedTuple):
@@ -198,6 +202,7 @@ class E2BLive:
         """What the kernel says to `code`. Raises RateLimited; nothing was run then."""
         outputs = outputs or Outputs(0)
         deadline = time.monotonic() + timeout_s
+        began_before: bool | None = False
         for number, wait_s in enumerate((*_WAITS_S, None)):
             outputs.clear()
             left_s = max(_LEAST_TIMEOUT_S, deadline - time.monotonic())
@@ -210,7 +215,8 @@ class E2BLive:
             except BaseException:  # say, the user's interrupt: the code may run on
                 self.kill()
                 raise
-            reply.again = number > 0
+            reply.again, reply.began_before = number > 0, began_before
+            began_before = _either(began_before, reply.began)
             if reply.ending != "lost" or wait_s is None or not self._is_running():
                 break
             self._cloud.clock.sleep(wait_s)
@@ -241,7 +247,7 @@ class E2BLive:
                 text, images, error, warnings = checked_answer(answer, self._limits)
                 if reply.again and error is not None and error.name == "KeyboardInterrupt":
                     self.kill()  # E2B's server interrupts code that nobody listens to any more
-                    raise Dead("the cell was interrupted when the connection to its machine was lost")
+                    raise LostInCell("the cell was interrupted when the connection to its machine was lost")
                 return Parts(
                     text=text,
                     images=images,
@@ -258,7 +264,7 @@ class E2BLive:
         if reply.ending == "done":
             if reply.error.startswith("KeyError") and MODULE in reply.error:
                 self.kill()
-                raise Dead("its interpreter was another one")
+                raise _LOST[reply.began_before]("its interpreter was another one")
             return self._fatal(KILLED, f"the interpreter ended in the middle of the cell ({reply.error})")
         return self._ending_of_machine(reply, timeout_s)
 
@@ -274,13 +280,21 @@ class E2BLive:
         if is_running and reply.ending == "timeout":
             return self._fatal(TIMEOUT, f"the cell ran longer than {timeout_s:g} s and was stopped")
         has_expired = not is_running and self.machine.has_expired
-        if not is_running and not has_expired and (reply.began or reply.ending == "timeout"):
+        began = _either(reply.began_before, reply.began)
+        if not is_running and not has_expired and (began or reply.ending == "timeout"):
             return self._fatal(KILLED, "the machine ended while the cell ran")
         self.kill()
         if has_expired:
             raise HostDied("its machine reached the end of its lifetime")
-        raise Dead("the connection to its machine was lost" if is_running else "its machine is gone")
+        if is_running:  # so it did not die, but it is of no use
+            raise (LostInCell if began else Lost)("the connection to its machine was lost")
+        raise _LOST[began]("its machine is gone")
 
     def _fatal(self, name: str, value: str) -> Parts:
         self.kill()
         return Parts(error=ExecutionError(name=name, value=value, traceback=""))
+
+
+def _either(one: bool | None, other: bool | None) -> bool | None:
+    """Whether one of them is true; None where nobody knows."""
+    return True if one or other else None if one is None or other is None else False

@@ -50,17 +50,14 @@ class Reply:
     """done; timeout; flood: it sent too much; malformed: it sent something else; lost: the connection was"""
     again: bool = False
     """whether the code was sent before, and the connection lost"""
-    status: int = 0
-    """of the HTTP answer, 0 if there was none"""
+    began: bool | None = False
+    """whether the machine took the code; None where nobody knows"""
+    began_before: bool | None = False
+    """whether it did when the code was sent before"""
     texts: list[str] = field(default_factory=list)
     """what the kernel showed as results"""
     error: str = ""
     """name and message of what the kernel reports as an error, "" if nothing"""
-
-    @property
-    def began(self) -> bool:
-        """Whether the machine took the code."""
-        return 200 <= self.status < 300
 
 
 class Machine:
@@ -134,7 +131,7 @@ class Machine:
             reply.ending = "lost"
         except Exception:  # the SDK trusts what it reads
             reply.ending = "malformed"
-        reply.status = watch.status
+        reply.began = watch.has_begun
         return reply
 
     def write(self, path: str, data: bytes) -> None:
@@ -171,6 +168,11 @@ class _Watch:
         self.status = 0
         self.retry_after_s: float | None = None
         self._max_bytes = max_bytes
+
+    @property
+    def has_begun(self) -> bool | None:
+        """Whether the machine took the request; None where there was no answer, so that nobody knows."""
+        return 200 <= self.status < 300 if self.status else None
 
     def send(self, request: httpx.Request) -> None:
         # The transport takes the sum of both for the whole exchange, and the SDK gives each all the time there is.

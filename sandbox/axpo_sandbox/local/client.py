@@ -28,6 +28,7 @@ from axpo_sandbox.local.live import Live
 from axpo_sandbox.local.probe import probe
 from axpo_sandbox.local.process import Family, Node, Process, hang_up, spawn
 from axpo_sandbox.local.runfolder import RunFolder, remove_tree, sweep
+from axpo_sandbox.packages import check_missing
 from axpo_sandbox.sessions import BackendSession
 
 _REQUEST_TIMEOUT_S = 30.0
@@ -211,13 +212,19 @@ class LocalSandbox(BackendSandbox):
     name = "local"
     session_type = LocalSession
 
-    def __init__(self, config: LocalConfig) -> None:
-        """Start it and try what its isolation holds. Raises SandboxUnavailable, UnisolatedRefused."""
+    def __init__(self, config: LocalConfig, *, needs_images: bool = True) -> None:
+        """Start it and try what its isolation holds. Raises SandboxUnavailable, UnisolatedRefused.
+
+        needs_images: refuse an interpreter without the packages of `preload` that images need.
+        """
         super().__init__(limits=config.limits, fallback=config.fallback)
         self.config = config
         self._zygote = Zygote(config)
         self._finalizer = weakref.finalize(self, Zygote.close, self._zygote)
         try:
+            if needs_images:
+                mend = f"Install them ({config.python} -m pip install {{packages}}), give python= another interpreter"
+                check_missing(self.missing, self.name, config.python, mend, quiet=config.quiet)
             self._isolation = self._find_out()
         except BaseException:
             self.close()

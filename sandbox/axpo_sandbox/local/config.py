@@ -24,7 +24,8 @@ class LocalConfig:
     python: str = sys.executable
     """the interpreter that runs the code, and whose packages code can import"""
     preload: tuple[str, ...] = PRELOAD
-    """packages imported once, before sessions are forked; those not installed are skipped"""
+    """packages imported once, before sessions are forked; a missing one is an outage if images need
+    it (numpy, matplotlib, PIL), else a warning"""
     isolation: str = "auto"
     """the strongest tier that works ("auto"), or one by name: namespaces, landlock, none"""
     allow_unisolated: bool = False
@@ -41,7 +42,7 @@ class LocalConfig:
     start_timeout_s: float = 120.0
     """seconds the interpreter may take to start and import the preloaded packages"""
     quiet: bool = False
-    """whether to keep still about what the isolation leaves open"""
+    """whether to keep still about what the isolation leaves open, and packages that are missing"""
 
     def __post_init__(self) -> None:
         check_options(self)

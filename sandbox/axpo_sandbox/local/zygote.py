@@ -215,13 +215,11 @@ def preload(names: list[str]) -> tuple[dict[str, str], dict[str, str]]:
     loaded, missing = {}, {}
     for name in names:
         try:
-            loaded[name] = str(getattr(importlib.import_module(name), "__version__", ""))
+            version = str(getattr(importlib.import_module(name), "__version__", ""))
+            _WARMERS.get(name, lambda: None)()
+            loaded[name] = version
         except Exception as error:  # a broken package must not keep the others from working
             missing[name] = f"{type(error).__name__}: {error}"
-    if "matplotlib" in loaded:
-        _warm_matplotlib()
-    if "PIL" in loaded:
-        importlib.import_module("PIL.Image").init()
     return loaded, missing
 
 
@@ -234,6 +232,14 @@ def _warm_matplotlib() -> None:
     pyplot.savefig(io.BytesIO())
     pyplot.close("all")
     figures.hook_matplotlib()
+
+
+def _warm_pillow() -> None:
+    """Know every format."""
+    importlib.import_module("PIL.Image").init()
+
+
+_WARMERS = {"matplotlib": _warm_matplotlib, "PIL": _warm_pillow}
 
 
 def _reap(*_: object) -> None:
