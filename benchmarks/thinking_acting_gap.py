@@ -55,6 +55,7 @@ SHOWN = (
     "aim_bits",
     "malformed",
 )
+LEARNED = 0.8
 CURVES = ("train/mean_reward", "train/tool_use_rate", "train/all_wrong_tool", "train/aim_on_target")
 PANELS = (
     Panel(title="right answers in training", keys=CURVES[:1]),
@@ -202,6 +203,35 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
     return markdown_table(lines)
 
 
+def speed_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Steps that each seed needed under either algorithm, until training rollouts are right as often as LEARNED."""
+    lines = []
+    for recipe in dict.fromkeys(row["recipe"] for row in rows):
+        mine = [row for row in rows if row["recipe"] == recipe and not row["arithmetic"]]
+        for policy in ("grpo", "axpo"):
+            steps = [steps_to_learn(row[f"{policy}_curves"]) for row in mine if policy in row]
+            if steps:
+                median = statistics.median(math.inf if step is None else step for step in steps)
+                lines.append(
+                    {
+                        "recipe": f"`{recipe}`",
+                        "policy": policy.upper(),
+                        f"steps until {LEARNED:.0%} of training rollouts are right": " ".join(
+                            "-" if step is None else str(step) for step in steps
+                        ),
+                        "median": f"{median:g}",
+                    }
+                )
+    return markdown_table(lines)
+
+
+def steps_to_learn(curves: Mapping[str, Sequence[float | None]]) -> int | None:
+    """First step at which the mean of it and the four before is LEARNED or more; None where there is none."""
+    rewards = [value or 0.0 for value in curves["train/mean_reward"]]
+    means = (statistics.fmean(rewards[end - 5 : end]) for end in range(5, len(rewards) + 1))
+    return next((step for step, mean in enumerate(means, start=5) if mean >= LEARNED), None)
+
+
 def arithmetics_table(rows: Sequence[Mapping[str, Any]]) -> str:
     """Pass@1 of AXPO by arithmetic, the seeds that were run with each."""
     lines = []
@@ -230,7 +260,8 @@ def report(document: Mapping[str, Any]) -> str:
         for claim in broken_claims(row)
     ]
     held = f"Of {len(rows)} runs, all that was claimed held in {sum(not broken_claims(row) for row in rows)}."
-    return "\n\n".join(filter(None, [table(rows), arithmetics_table(rows), held, "\n".join(failed)]))
+    parts = [table(rows), speed_table(rows), arithmetics_table(rows), held, "\n".join(failed)]
+    return "\n\n".join(filter(None, parts))
 
 
 def figure(document: Mapping[str, Any], path: Path) -> None:

@@ -82,6 +82,15 @@ def test_intervals_are_students_over_seeds():
     assert thinking_acting_gap.in_words([None]) == "-"
 
 
+def test_a_run_has_learned_where_five_steps_are_right_on_average():
+    def steps(values):
+        return thinking_acting_gap.steps_to_learn({"train/mean_reward": values})
+
+    assert steps([0.0] * 5 + [1.0] * 5) == 9  # 0, 1, 1, 1, 1
+    assert steps([0.8] * 5) == 5
+    assert steps([0.8] * 4) is steps([0.79] * 50) is None
+
+
 def test_planned_are_all_seeds_and_one_factor_at_a_time():
     runs = list(thinking_acting_gap.planned(["nano", "nano-gap"], None))
     assert len(runs) == 10 + 5 + 9 and len({run.name for run in runs}) == 24
