@@ -515,7 +515,7 @@ def test_closing_a_session_ends_its_cell(sandbox: E2BSandbox) -> None:
 
 def test_files_that_do_not_fit_are_refused(sandbox: E2BSandbox, server: Server) -> None:
     with sandbox.session(limits={"file_bytes": 1000}) as session:
-        with pytest.raises(FilesRefused, match="File too large"):
+        with pytest.raises(FilesRefused, match=r"File too large \(limits.file_bytes is 1000\)"):
             session.write_files({"a": bytes(2000)})
         server.fail("POST /files", status=507, body={"code": 507, "message": "disk full"})
         with pytest.raises(FilesRefused, match="disk full"):

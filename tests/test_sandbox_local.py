@@ -1,5 +1,6 @@
 """The local backend beyond the contract: tiers, users, fallbacks, and that nothing is left behind."""
 
+import errno
 import json
 import os
 import shutil
@@ -19,6 +20,7 @@ import pytest
 
 from axpo_sandbox import (
     Execution,
+    FilesRefused,
     Limits,
     SandboxClosed,
     SandboxUnavailable,
@@ -354,6 +356,23 @@ def test_preloaded_packages_are_there_and_missing_ones_skipped() -> None:
     with make_local(preload=("json", "no_such_package")) as made, made.session() as session:
         assert session.run("import sys; 'json' in sys.modules").text == "True"
         assert made.missing == {"no_such_package": "ModuleNotFoundError: No module named 'no_such_package'"}
+
+
+@pytest.mark.parametrize(
+    ("limits", "why"),
+    [
+        ({"workdir_bytes": 1 << 20}, f"{os.strerror(errno.ENOSPC)} (limits.workdir_bytes is 1048576)"),
+        ({"file_bytes": 1 << 19}, f"{os.strerror(errno.EFBIG)} (limits.file_bytes is 524288)"),
+    ],
+)
+def test_files_that_are_refused_name_the_limit(
+    sandbox: LocalSandbox, limits: dict[str, int], why: str
+) -> None:
+    if sandbox.isolation.tier != "namespaces":
+        pytest.skip("working folders are not limited here")
+    with pytest.raises(FilesRefused) as raised:
+        sandbox.session(files={"big": bytes(2 << 20)}, limits=limits)
+    assert str(raised.value).startswith("could not write big: [Errno ") and str(raised.value).endswith(why)
 
 
 def test_open_files_follow_into_branches_with_their_flags(sandbox: LocalSandbox) -> None:

@@ -8,6 +8,7 @@ deadline, `within_s`: what it waits for longer is given up here, so that no thre
 import base64
 import contextlib
 import dataclasses
+import errno
 import os
 import platform
 import resource
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from axpo_sandbox.backend import Dead, LostInCell, Stalled, patience, survived, within
-from axpo_sandbox.base import Execution, Limits, SandboxError, SandboxUnavailable
+from axpo_sandbox.base import Execution, FilesRefused, Limits, SandboxError, SandboxUnavailable
 from axpo_sandbox.docker.failures import name_of
 from axpo_sandbox.docker.frames import MAX_ANSWER_BYTES, MAX_REQUEST_BYTES, Decoder, encode
 from axpo_sandbox.local.cgroup import what_is_full
@@ -109,7 +110,14 @@ class Relay:
     def _do_files(self, request: dict[str, Any]) -> dict[str, Any]:
         contents = {name: base64.b64decode(content) for name, content in request["files"].items()}
         with self._held(request) as live:
-            live.write_files(contents)
+            try:
+                live.write_files(contents)
+            except FilesRefused as error:
+                if self._inside.isolation.tier == "namespaces" or os.strerror(errno.ENOSPC) not in str(error):
+                    raise
+                raise FilesRefused(
+                    f"{error} (the files of all sessions share half of total_memory_bytes)"
+                ) from error
         return {}
 
     def _do_seed(self, request: dict[str, Any]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
-from axpo_sandbox.local.agent import flush_streams, refresh_streams, reseed
+from axpo_sandbox.local.agent import flush_streams, limit_reached, refresh_streams, reseed
 from axpo_sandbox.local.cell import new_namespace, run_cell
 from axpo_sandbox.local.zygote import preload
 
@@ -156,7 +156,7 @@ def _write_files(message: dict[str, Any]) -> dict[str, Any]:
                 with open(target, "wb") as file:
                     file.write(archive.read(name))
     except OSError as error:
-        return {"failed": str(error)}
+        return {"failed": f"{error}{limit_reached(error, session.limits, has_own_room=False)}"}
     finally:
         with contextlib.suppress(OSError):
             os.unlink(path)

@@ -8,6 +8,7 @@ session is left to `zygote`.
 import base64
 import contextlib
 import ctypes
+import errno
 import fcntl
 import io
 import os
@@ -86,7 +87,8 @@ class Agent:
         if operation == "fork":
             return self._fork(message, fds)
         if operation == "files":
-            return write_files(self.folders.box, message["files"])
+            has_own_room = isinstance(self.folders, MountedFolders)
+            return write_files(self.folders.box, message["files"], self.limits, has_own_room=has_own_room)
         if operation == "seed":
             reseed(message["seed"])
             return {"ok": True}
@@ -220,8 +222,10 @@ def _close_all(fds: Iterable[int]) -> None:
         os.close(fd)
 
 
-def write_files(box: str, files: dict[str, str]) -> dict[str, Any]:
-    """Write base64 contents below `box`."""
+def write_files(
+    box: str, files: dict[str, str], limits: dict[str, Any], *, has_own_room: bool
+) -> dict[str, Any]:
+    """Write base64 contents below `box`. has_own_room: whether workdir_bytes of the limits hold there."""
     try:
         for name, content in files.items():
             path = f"{box}/{name}"
@@ -229,8 +233,16 @@ def write_files(box: str, files: dict[str, str]) -> dict[str, Any]:
             with open(path, "wb") as file:
                 file.write(base64.b64decode(content))
     except OSError as error:
-        return {"failed": str(error)}
+        return {"failed": f"{error}{limit_reached(error, limits, has_own_room=has_own_room)}"}
     return {"ok": True}
+
+
+def limit_reached(error: OSError, limits: dict[str, Any], *, has_own_room: bool) -> str:
+    """Which limit kept a file from being written, to go behind the error; "" if none did."""
+    name = {errno.EFBIG: "file_bytes", errno.ENOSPC: "workdir_bytes" if has_own_room else ""}.get(
+        error.errno or 0
+    )
+    return f" (limits.{name} is {limits[name]})" if name else ""
 
 
 def reseed(seed: int) -> None:
