@@ -6,6 +6,7 @@ Works through /proc and pidfds. Who may be ended is left to the caller.
 import contextlib
 import fcntl
 import os
+import re
 import signal
 import struct
 import time
@@ -14,6 +15,7 @@ from collections.abc import Collection, Iterable
 _PIDFD_GET_INFO = 0xC040FF0B  # _IOWR(0xFF, 11, 64 bytes)
 _PIDFD_INFO = struct.Struct("=Q52xi")  # mask, ..., exit code
 _PIDFD_INFO_EXIT = 1 << 3
+_INNERMOST_PID = re.compile(rb"^NSpid:.*?(\d+)$", re.MULTILINE)
 
 
 def children_of(pid: int) -> list[int]:
@@ -32,9 +34,9 @@ def children_of(pid: int) -> list[int]:
 
 def number_inside(pid: int) -> int:
     """A process's number in the innermost tree it belongs to. Raises OSError if it is gone."""
-    with open(f"/proc/{pid}/status") as file:
-        numbers = dict(line.split(":", 1) for line in file)
-    return int(numbers.get("NSpid", numbers["Pid"]).split()[-1])
+    with open(f"/proc/{pid}/status", "rb", buffering=0) as file:
+        found = _INNERMOST_PID.search(file.read())
+    return int(found[1]) if found else pid
 
 
 def descendants_of(pid: int, keep: Collection[int] = ()) -> list[int]:
