@@ -30,6 +30,7 @@ FAST = """
     daemon_outlives_session twin_outlives_branch
     user_namespace mount_tmpfs remove_filter calls_of_32_bits io_uring
     read_own_branch write_own_branch enter_own_branch slow_scheduler_group hold_by_stops_and_exit hold_by_roles
+    kill_own_snapshot stop_own_branch_by_child kill_own_branch_by_pidfd hold_by_signals
     make_dumpable make_timer listen_by_filter watch_by_dnotify lease_on_file
     kill_sibling starve_sibling branch_shared_memory branch_pipe shared_segment
     patch_builtins write_site_packages

@@ -18,6 +18,7 @@ from axpo_sandbox import SandboxUnavailable, Session, make_sandbox
 from axpo_sandbox.local import guard as guards
 from axpo_sandbox.local.client import LocalSandbox
 from axpo_sandbox.local.guard import MAX_SESSIONS, Guard
+from axpo_sandbox.local.processes import Stat
 from axpo_sandbox.local.syscalls import NUMBERS
 
 EPERM, ESRCH = 1, 3
@@ -391,13 +392,13 @@ def test_a_number_that_comes_again_is_another_process(
     pids: dict[str, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     guard = guard_of(pids)
-    real = guards._stat
+    real = guards.stat_of
 
-    def later(pid: int) -> guards.Stat | None:
+    def later(pid: int) -> Stat | None:
         found = real(pid)
         return replace(found, started=found.started + 1) if found and pid == pids["F"] else found
 
-    monkeypatch.setattr(guards, "_stat", later)
+    monkeypatch.setattr(guards, "stat_of", later)
     assert decide(guard, pids["A"], "kill", pids["F"], 9) == 0  # so it is one of A's
     assert decide(guard, pids["A"], "kill", pids["b"], 9) == EPERM
 

@@ -23,10 +23,11 @@ from axpo_sandbox.host import BackendSandbox
 from axpo_sandbox.local import processes, wire
 from axpo_sandbox.local.cgroup import Cgroup, MemoryState
 from axpo_sandbox.local.config import LocalConfig
+from axpo_sandbox.local.family import Family, hang_up
 from axpo_sandbox.local.forks import freeze, thaw
 from axpo_sandbox.local.live import Live
 from axpo_sandbox.local.probe import probe
-from axpo_sandbox.local.process import Family, Node, Process, hang_up, spawn
+from axpo_sandbox.local.process import Node, Process, spawn
 from axpo_sandbox.local.runfolder import RunFolder, remove_tree, sweep
 from axpo_sandbox.packages import check_missing
 from axpo_sandbox.sessions import BackendSession

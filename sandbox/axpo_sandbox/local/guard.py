@@ -12,13 +12,13 @@ import contextlib
 import errno
 import fcntl
 import os
-import re
 import select
 import socket
 import struct
 import time
 from dataclasses import dataclass
 
+from axpo_sandbox.local.processes import process_of, stat_of
 from axpo_sandbox.local.syscalls import NUMBERS
 
 # What the trusted side sends over the lifeline, and what it gets.
@@ -30,21 +30,10 @@ _RECEIVE, _SEND = 0xC0502100, 0xC0182101  # SECCOMP_IOCTL_NOTIF_...
 _NOTIFICATION = struct.Struct("=QIIiIQ6Q")  # id, thread, flags; call, machine, instruction, arguments
 _RESPONSE = struct.Struct("=QqiI")  # id, value, error, flags
 _CONTINUE = 1
-_TGID = re.compile(rb"^Tgid:\s*(\d+)", re.MULTILINE)
 _MAX_DEPTH = 10_000
-_MANY = 1024
-_IN_FLIGHT_S = 60.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Stat:
-    """Of a process, as /proc says."""
-
-    parent: int
-    group: int
-    session: int
-    started: int
-    """clock ticks since boot: with the number it is one process and no other"""
+_MANY = 1024  # entries, from which on those that are gone are looked for
+_MAX_IN_FLIGHT = 1 << 14  # targets that are remembered; further ones are refused
+_IN_FLIGHT_S = 60.0  # longer than a caller could be kept from a processor by its own kind
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +57,7 @@ class Guard:
 
     def register(self, pid: int, *, frozen: bool) -> bool:
         """Take note of a leader. False if it is none by now, or a signal to its number may still be under way."""
-        stat = _stat(pid)
+        stat = stat_of(pid)
         # It leads a session, so that groups are never of two branches.
         if stat is None or stat.session != pid or self._may_be_signalled(pid):
             return False
@@ -102,7 +91,7 @@ class Guard:
 
     def decide(self, thread: int, call: int, arguments: list[int]) -> int:
         """0 to let a thread's system call go on, else what it fails with. Raises OSError."""
-        caller = _process_of(thread)
+        caller = process_of(thread)
         if caller is None:
             return errno.EPERM
         if call == NUMBERS["setpgid"]:
@@ -121,7 +110,7 @@ class Guard:
     def _signal(self, caller: int, number: int, signal: int) -> int:
         if number <= 0:
             return errno.EINVAL
-        target = _process_of(number)
+        target = process_of(number)
         if target is None:
             return errno.ESRCH
         if target != caller:
@@ -139,7 +128,7 @@ class Guard:
         return self._note(group, signal)
 
     def _new_session(self, caller: int) -> int:
-        stat, leader = _stat(caller), self._live_leader_of(caller)
+        stat, leader = stat_of(caller), self._live_leader_of(caller)
         if stat is None or leader is None or stat.group == caller:
             return errno.EPERM
         own = [session for session, pid in self._sessions.items() if pid == leader.pid]
@@ -151,7 +140,7 @@ class Guard:
 
     def _set_group(self, caller: int, pid: int, group: int) -> int:
         pid = pid or caller
-        stat = _stat(pid) if group in (0, pid) else None
+        stat = stat_of(pid) if group in (0, pid) else None
         if stat is not None:
             self._forget_some()
             self._groups[pid] = stat.session
@@ -178,9 +167,9 @@ class Guard:
     def _note(self, number: int, signal: int) -> int:
         """Between this answer and the call's effect its number could become another's; a leader must not have it."""
         now_s = time.monotonic()
-        if len(self._allowed_s) >= _MANY:
+        if len(self._allowed_s) >= _MAX_IN_FLIGHT:
             self._allowed_s = {it: s for it, s in self._allowed_s.items() if now_s < s + _IN_FLIGHT_S}
-            if len(self._allowed_s) >= _MANY:
+            if len(self._allowed_s) >= _MAX_IN_FLIGHT:
                 return errno.EPERM
         if signal != 0:
             self._allowed_s[number] = now_s
@@ -196,7 +185,7 @@ class Guard:
     def _leader_of(self, pid: int) -> Leader | None:
         """The nearest leader among a process and those above it; None if there is none or one is gone."""
         for _ in range(_MAX_DEPTH):
-            stat = _stat(pid)
+            stat = stat_of(pid)
             if stat is None:
                 return None
             leader = self._leaders.get(pid)
@@ -281,27 +270,6 @@ def _exists(number: int) -> bool:
     return True
 
 
-def _process_of(thread: int) -> int | None:
-    """The process that a thread belongs to; None if there is none."""
-    try:
-        with open(f"/proc/{thread}/status", "rb", buffering=0) as file:
-            found = _TGID.search(file.read(4096))
-    except OSError:
-        return None
-    return int(found[1]) if found else None
-
-
-def _stat(pid: int) -> Stat | None:
-    """None if there is no such process."""
-    try:
-        with open(f"/proc/{pid}/stat", "rb", buffering=0) as file:
-            fields = file.read(4096).rpartition(b")")[2].split()
-    except OSError:
-        return None
-    parent, group, session = map(int, fields[1:4])
-    return Stat(parent=parent, group=group, session=session, started=int(fields[19]))
-
-
 def _is_there(leader: Leader) -> bool:
-    stat = _stat(leader.pid)
+    stat = stat_of(leader.pid)
     return stat is not None and stat.started == leader.started

@@ -1,4 +1,4 @@
-"""Ending a process and all it started, from outside, whatever it does about it; and how it ended.
+"""What /proc says of processes; ending one and all it started, whatever it does about it; and how it ended.
 
 Works through /proc and pidfds. Who may be ended is left to the caller.
 """
@@ -6,14 +6,29 @@ Works through /proc and pidfds. Who may be ended is left to the caller.
 import contextlib
 import fcntl
 import os
+import re
 import signal
 import struct
 import time
 from collections.abc import Collection, Iterable
+from dataclasses import dataclass
 
 _PIDFD_GET_INFO = 0xC040FF0B  # _IOWR(0xFF, 11, 64 bytes)
 _PIDFD_INFO = struct.Struct("=Q52xi")  # mask, ..., exit code
 _PIDFD_INFO_EXIT = 1 << 3
+_TGID = re.compile(rb"^Tgid:\s*(\d+)", re.MULTILINE)
+_INNERMOST_PID = re.compile(rb"^NSpid:.*?(\d+)$", re.MULTILINE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stat:
+    """Of a process, as /proc says."""
+
+    parent: int
+    group: int
+    session: int
+    started: int
+    """clock ticks since boot: with the number it is one process and no other"""
 
 
 def children_of(pid: int) -> list[int]:
@@ -32,9 +47,30 @@ def children_of(pid: int) -> list[int]:
 
 def number_inside(pid: int) -> int:
     """A process's number in the innermost tree it belongs to. Raises OSError if it is gone."""
-    with open(f"/proc/{pid}/status") as file:
-        numbers = dict(line.split(":", 1) for line in file)
-    return int(numbers.get("NSpid", numbers["Pid"]).split()[-1])
+    with open(f"/proc/{pid}/status", "rb", buffering=0) as file:
+        found = _INNERMOST_PID.search(file.read())
+    return int(found[1]) if found else pid
+
+
+def process_of(thread: int) -> int | None:
+    """The process that a thread belongs to; None if there is none."""
+    try:
+        with open(f"/proc/{thread}/status", "rb", buffering=0) as file:
+            found = _TGID.search(file.read(4096))
+    except OSError:
+        return None
+    return int(found[1]) if found else None
+
+
+def stat_of(pid: int) -> Stat | None:
+    """None if there is no such process."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb", buffering=0) as file:
+            fields = file.read(4096).rpartition(b")")[2].split()
+    except OSError:
+        return None
+    parent, group, session = map(int, fields[1:4])
+    return Stat(parent=parent, group=group, session=session, started=int(fields[19]))
 
 
 def descendants_of(pid: int, keep: Collection[int] = ()) -> list[int]:
