@@ -142,7 +142,9 @@ class Zygote:
             theirs.close()
             for fd in fds[:3]:
                 os.close(fd)
-            signal.signal(signal.SIGCHLD, _reap)
+            # The kernel reaps for who ignores it. A handler would wait for the next event if a child ended just before
+            # a poll, and with it whoever asks how that child ended.
+            signal.signal(signal.SIGCHLD, signal.SIG_IGN)
             signal.signal(signal.SIGINT, signal.SIG_IGN)
             guard.watch(fds[3], self.trainer_fd, ours)
             if self.tier != "namespaces":
