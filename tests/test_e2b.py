@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,7 @@ from axpo_sandbox.e2b.live import E2BLive
 from axpo_sandbox.e2b.machine import _Watch
 from axpo_sandbox.e2b.owner import owner_has_ended, owner_of_this_process
 from axpo_sandbox.e2b.replies import Outputs
+from tests.patience import eventually
 
 assert axpo_env.IDS
 EXECUTE = "POST /execute"
@@ -80,16 +81,6 @@ def shared(serving: Server) -> Iterator[E2BSandbox]:
 def sandbox(shared: E2BSandbox, server: Server) -> Iterator[E2BSandbox]:
     yield shared
     shared.can_fork = shared.can_snapshot = True
-
-
-def eventually(condition: Callable[[], bool]) -> bool:
-    """Whether it comes true before patience ends."""
-    deadline = time.monotonic() + 20
-    while time.monotonic() < deadline:
-        if condition():
-            return True
-        time.sleep(0.01)
-    return False
 
 
 def machine_of(server: Server, session: Session) -> Machine:

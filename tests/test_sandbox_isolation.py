@@ -4,8 +4,7 @@ import os
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,7 @@ import pytest
 from axpo_sandbox import Session, make_sandbox
 from axpo_sandbox.local.client import LocalSandbox, LocalSession
 from axpo_sandbox.local.processes import descendants_of
+from tests.patience import eventually
 
 SECRET = "a secret of the machine"
 
@@ -46,16 +46,6 @@ def error_name(session: Session, code: str, timeout_s: float = 60.0) -> str:
     execution = session.run(code, timeout_s=timeout_s)
     assert execution.error is not None, execution
     return execution.error.name
-
-
-def eventually(condition: Callable[[], bool]) -> bool:
-    """Whether it comes true before patience ends."""
-    deadline = time.monotonic() + 20
-    while time.monotonic() < deadline:
-        if condition():
-            return True
-        time.sleep(0.01)
-    return False
 
 
 def test_all_layers_hold_but_those_that_need_a_cgroup(sandbox: LocalSandbox) -> None:

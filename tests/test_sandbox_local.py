@@ -9,10 +9,9 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 import venv
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +36,7 @@ from axpo_sandbox.local.client import LocalSandbox, LocalSession
 from axpo_sandbox.local.live import Live
 from axpo_sandbox.local.processes import descendants_of
 from benchmarks.sandbox_soak import soak
+from tests.patience import eventually
 
 
 @pytest.fixture(scope="module")
@@ -49,16 +49,6 @@ def make_local(**options: Any) -> LocalSandbox:
     made = make_sandbox("local", **{"preload": (), "quiet": True, **options})
     assert isinstance(made, LocalSandbox)
     return made
-
-
-def eventually(condition: Callable[[], bool]) -> bool:
-    """Whether it comes true before patience ends."""
-    deadline = time.monotonic() + 20
-    while time.monotonic() < deadline:
-        if condition():
-            return True
-        time.sleep(0.01)
-    return False
 
 
 def is_running(pid: int) -> bool:
