@@ -64,16 +64,22 @@ def evaluate_policy(
     seed: int,
     progress: Callable[[int, int], None] = lambda done, total: None,
     say: Callable[[str], None] = lambda text: None,
+    ranks: Any = None,
 ) -> list[list[Any]]:
     """Trajectories [questions][rollouts_per_question] of the first questions of the evaluation split.
+
+    ranks: a `Ranks`, None for one process; each plays its part of the questions, and all get what came of all, without
+    tokens where there are several.
 
     `progress` is told how many questions are done and how many there are, `say` of outages. Raises RunFailed where
     more than `rollout.max_ungraded_share` of them are ungraded.
     """
+    from axpo_algo.distributed import SINGLE
     from axpo_algo.engines import Sampling, make_engine
     from axpo_algo.environments import make_env
     from axpo_algo.rollout import GroupStarter, run_episodes
 
+    ranks = ranks or SINGLE
     engine = make_engine(
         rollout.engine, policy, max_batch_size=rollout.max_batch_size, lockstep=rollout.lockstep
     )
@@ -98,17 +104,17 @@ def evaluate_policy(
     )
     count = min(config.num_questions, starter.env.num_tasks)
     at_once = max(1, rollout.max_batch_size // config.rollouts_per_question)
-    watch = UngradedWatch(
-        say, num_planned=count * config.rollouts_per_question, max_share=rollout.max_ungraded_share
-    )
+    num_planned, max_share = count * config.rollouts_per_question, rollout.max_ungraded_share
+    watch = UngradedWatch(say, num_planned=num_planned, max_share=max_share)
     groups: list[list[Any]] = []
+    mine = ranks.slice(count)
     with closing(starter):
-        for start in range(0, count, at_once):
+        for start in range(mine.start, mine.stop, at_once):
             episodes = [
                 starter.start(
                     index=index, num_episodes=config.rollouts_per_question, seed=(seed, _EVALUATION, index)
                 )
-                for index in range(start, min(start + at_once, count))
+                for index in range(start, min(start + at_once, mine.stop))
             ]
             flat = [episode for group in episodes for episode in group]
             run_episodes(flat, engine, policy.chat, sampling, rollout)
@@ -117,7 +123,12 @@ def evaluate_policy(
             for episode in flat:
                 episode.close()
             watch.add([episode.trajectory for episode in flat])
-            progress(len(groups), count)
+            progress(len(groups), len(mine))
+    if ranks.size > 1:
+        parts = ranks.gather([[trajectory.without_tokens() for trajectory in group] for group in groups])
+        groups = [group for part in parts for group in part]
+        watch = UngradedWatch(num_planned=num_planned, max_share=max_share)
+        watch.add(trajectory for group in groups for trajectory in group)
     return groups
 
 

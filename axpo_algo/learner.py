@@ -7,17 +7,19 @@ finite is left out. Equations are in `loss`; which samples there are, and with w
 import itertools
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
 from axpo_algo.commands import RunFailed
 from axpo_algo.config import LossConfig, OptimizerConfig
+from axpo_algo.distributed import SINGLE, Ranks
 from axpo_algo.loss import clipped_surrogate, importance_weights, kl_to_reference, sequence_mean
+from axpo_algo.models.network import Network
 from axpo_algo.models.qwen3_vl import Qwen3VLPolicy
-from axpo_algo.packing import PackedBatch, make_trees, pack, token_logprobs
+from axpo_algo.packing import PackedBatch, blank_batch, make_trees, pack, token_logprobs
+from axpo_algo.sharding import copy_weights, frozen_network, local_part, network_to_train, whole
 from axpo_algo.types import Sample, Trajectory
 
 __all__ = ["DivergedError", "FiniteUpdates", "Learner", "make_optimizer"]
@@ -29,16 +31,20 @@ class DivergedError(RunFailed, FloatingPointError):
     can_go_on = False  # a resumed run repeats its steps to the byte
 
 
-def make_optimizer(policy: Qwen3VLPolicy, config: OptimizerConfig) -> torch.optim.AdamW:
-    """AdamW over all weights that take gradients."""
-    parameters = [p for p in policy.model.parameters() if p.requires_grad]
-    return torch.optim.AdamW(
+def make_optimizer(network: Network, config: OptimizerConfig) -> torch.optim.AdamW:
+    """AdamW over all weights that take gradients, its moments at zero."""
+    parameters = [p for p in network.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(
         parameters,
         lr=config.learning_rate,
         betas=config.betas,
         eps=config.eps,
         weight_decay=config.weight_decay,
     )
+    for parameter in parameters:  # as AdamW's first step does: a checkpoint is read into them
+        moments = {name: torch.zeros_like(parameter) for name in ("exp_avg", "exp_avg_sq")}
+        optimizer.state[parameter] = {"step": torch.tensor(0.0), **moments}
+    return optimizer
 
 
 class FiniteUpdates:
@@ -50,13 +56,13 @@ class FiniteUpdates:
 
     def __init__(
         self,
-        policy: Qwen3VLPolicy,
+        network: Network,
         optimizer: torch.optim.Optimizer,
         *,
         max_grad_norm: float,
         max_skipped: int,
     ) -> None:
-        self.parameters = [p for p in policy.model.parameters() if p.requires_grad]
+        self.parameters = [p for p in network.parameters() if p.requires_grad]
         self.optimizer = optimizer
         self.max_grad_norm = max_grad_norm
         self.max_skipped = max_skipped
@@ -68,7 +74,7 @@ class FiniteUpdates:
         Raises DivergedError at the last skipped update that is allowed in a row, and if a weight is not finite after
         the update.
         """
-        norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, self.max_grad_norm))
+        norm = float(whole(torch.nn.utils.clip_grad_norm_(self.parameters, self.max_grad_norm)))
         if not (math.isfinite(loss) and math.isfinite(norm)):
             self.optimizer.zero_grad(set_to_none=True)
             self.num_skipped_in_a_row += 1
@@ -83,7 +89,7 @@ class FiniteUpdates:
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
         self.optimizer.step()
-        if not torch.stack([p.isfinite().all() for p in self.parameters]).all():
+        if not torch.stack([local_part(p).isfinite().all() for p in self.parameters]).all():
             raise DivergedError(
                 f"weights are no longer finite after an update with learning rate {learning_rate} and gradient norm "
                 f"{norm}. Try a lower learning rate or a larger optimizer.eps"
@@ -97,8 +103,10 @@ class Learner:
     The ratio that is clipped is to the log-probs the policy had in training before the step. That those are not quite
     what the engine sampled with is corrected by truncated importance weights (see `loss`).
 
-    reference: None leaves the KL term out. temperature: that of the sampling, by which logits are divided here too.
-    max_skipped_updates: updates in a row, skipped because loss or gradient were not finite, that end training.
+    reference: None leaves the KL term out; with several ranks its network is sharded for good. temperature: that of the
+    sampling, by which logits are divided here too. max_skipped_updates: updates in a row, skipped because loss or
+    gradient were not finite, that end training. ranks: each brings samples of its own to an update, or none, and all
+    end up with the same weights.
     """
 
     def __init__(
@@ -110,14 +118,18 @@ class Learner:
         optimizer: OptimizerConfig,
         temperature: float = 1.0,
         max_skipped_updates: int = 3,
+        ranks: Ranks = SINGLE,
     ) -> None:
         self.policy = policy
-        self.reference = reference if loss.kl_coefficient > 0 else None
+        self.ranks = ranks
+        self.network = network_to_train(policy, ranks)
+        """what is trained: the policy's own network, or one behind it (see `sharding`)"""
+        self.reference = frozen_network(reference, ranks) if reference and loss.kl_coefficient > 0 else None
         self.loss = loss
         self.optimizer_config = optimizer
-        self.optimizer = make_optimizer(policy, optimizer)
+        self.optimizer = make_optimizer(self.network, optimizer)
         self.updates = FiniteUpdates(
-            policy,
+            self.network,
             self.optimizer,
             max_grad_norm=optimizer.max_grad_norm,
             max_skipped=max_skipped_updates,
@@ -128,23 +140,29 @@ class Learner:
     def update(self, samples: Sequence[Sample], *, num_trajectories: int) -> dict[str, float]:
         """Trains on all samples once, in `updates_per_step` optimizer steps; returns their metrics.
 
-        num_trajectories: what the summed loss is divided by, B * N of the step (assumed; the paper gives a
-        question's loss); an update on a part of the samples by its share. Raises DivergedError, see `FiniteUpdates`.
+        num_trajectories: what the summed loss is divided by, B * N of the step on all ranks (assumed; the paper gives
+        a question's loss); an update on a part of the samples by its share. Raises DivergedError, see `FiniteUpdates`.
         """
-        self.policy.model.train()
-        parts = [part for part in _split(samples, self.loss.updates_per_step) if part]
+        self.network.train()
+        parts = _split(samples, self.loss.updates_per_step)
+        counts = self.ranks.sum(*map(len, parts))
+        parts = [part for part, count in zip(parts, counts, strict=True) if count]
+        shares = [num_trajectories * count / sum(counts) for count in counts if count]
         # Before the first update: it changes what the others start from.
         updates = [[self._recorded(batch, len(parts) > 1) for batch in self._pack(part)] for part in parts]
         totals: defaultdict[str, float] = defaultdict(float)
         grad_norm, num_skipped = 0.0, 0
-        for part, records in zip(parts, updates, strict=True):
+        for records, share in zip(updates, shares, strict=True):
             self.optimizer.zero_grad(set_to_none=True)
-            share = num_trajectories * len(part) / len(samples)
-            loss = sum(self._accumulate(record, totals, share) for record in records)
-            totals["loss"] += loss * share / num_trajectories
+            (loss,) = self.ranks.sum(sum(self._accumulate(record, totals, share) for record in records))
+            totals["loss"] += loss * share / num_trajectories / self.ranks.size  # summed over ranks below
             grad_norm, taken = self._step(loss)
             num_skipped += not taken
-        self.policy.model.eval()
+        self._finish()
+        largest_gap = totals.pop("largest_gap", 0.0)
+        names = ("loss", "kl", "clipped", "weight", "capped", "tokens", "forward_tokens")
+        totals |= zip(names, self.ranks.sum(*(totals[name] for name in names)), strict=True)
+        totals["largest_gap"] = max(self.ranks.gather(largest_gap), key=lambda gap: (math.isnan(gap), gap))
         tokens = max(totals["tokens"], 1.0)
         return {
             "loss": totals["loss"],
@@ -166,34 +184,50 @@ class Learner:
 
         Raises DivergedError, see `FiniteUpdates`.
         """
-        self.policy.model.train()
+        self.network.train()
         samples = [Sample(trajectory=t, advantage=0.0, length=len(t.token_ids)) for t in trajectories]
         batches = self._pack(samples)
-        num_tokens = sum(len(batch.targets) for batch in batches)
+        (num_tokens,) = self.ranks.sum(sum(len(batch.targets) for batch in batches if batch.samples))
         self.optimizer.zero_grad(set_to_none=True)
         total = 0.0
         for batch in batches:
-            loss = -token_logprobs(self.policy, batch).sum() / num_tokens
-            loss.backward()
+            logprobs = token_logprobs(self.policy, batch, network=self.network)
+            loss = -logprobs.sum() / num_tokens if batch.samples else 0 * logprobs.sum()
+            self._backward(loss)
             total += loss.item()
+        (total,) = self.ranks.sum(total)
         norm, taken = self.updates.step(total, learning_rate)
-        self.policy.model.eval()
+        self._finish()
         return {"loss": total, "grad_norm": norm, "skipped_updates": not taken}
 
     def _pack(self, samples: Sequence[Sample]) -> list[PackedBatch]:
+        """Micro-batches, on every rank as many as on the one that has most: all take part in each forward pass."""
         trees = make_trees(self.policy, samples, share=self.loss.share_prefixes)
-        return pack(self.policy, trees, self.loss.max_tokens_per_micro_batch)
+        batches = pack(self.policy, trees, self.loss.max_tokens_per_micro_batch)
+        missing = max(self.ranks.gather(len(batches))) - len(batches)
+        return batches + [blank_batch(self.policy)] * missing
+
+    def _backward(self, loss: torch.Tensor) -> None:
+        (loss * self.ranks.size).backward()  # FSDP2 takes the mean over ranks
+
+    def _finish(self) -> None:
+        """Brings trained weights to the policy that samples."""
+        self.network.eval()
+        if self.network is not self.policy.network:
+            copy_weights(self.network, self.policy.network)
 
     @torch.no_grad()
     def _recorded(self, batch: PackedBatch, needs_old: bool) -> "_Recorded":
         """A batch with the log-probs that its loss compares to; `needs_old` unless its update is the first."""
 
-        def logprobs(policy: Qwen3VLPolicy | None) -> torch.Tensor | None:
-            return None if policy is None else token_logprobs(policy, batch, temperature=self.temperature)
+        def logprobs(network: Network | None) -> torch.Tensor | None:
+            if network is None:
+                return None
+            return token_logprobs(self.policy, batch, network=network, temperature=self.temperature)
 
         return _Recorded(
             batch=batch,
-            old_logprobs=logprobs(self.policy if needs_old else None),
+            old_logprobs=logprobs(self.network if needs_old else None),
             reference_logprobs=logprobs(self.reference),
         )
 
@@ -202,7 +236,10 @@ class Learner:
     ) -> float:
         """Adds a micro-batch's gradient and metrics; returns its loss."""
         batch = recorded.batch
-        logprobs = token_logprobs(self.policy, batch, temperature=self.temperature)
+        logprobs = token_logprobs(self.policy, batch, network=self.network, temperature=self.temperature)
+        if not batch.samples:
+            self._backward(0 * logprobs.sum())
+            return 0.0
         old = logprobs.detach() if recorded.old_logprobs is None else recorded.old_logprobs
         advantages = torch.tensor(
             [sample.advantage for sample in batch.samples], dtype=torch.float32, device=logprobs.device
@@ -220,7 +257,7 @@ class Learner:
             per_token = per_token + self.loss.kl_coefficient * kl
             totals["kl"] += float(kl.detach().sum())
         loss = sequence_mean(per_token, batch.owners, len(batch.samples)).sum() / num_trajectories
-        loss.backward()
+        self._backward(loss)
         ratio = (logprobs.detach() - old).exp()
         clipped = (ratio < 1 - self.loss.clip_low) | (ratio > 1 + self.loss.clip_high)
         gap = float((old - batch.sampling_logprobs).abs().max())
@@ -241,19 +278,30 @@ class Learner:
         self.num_updates += taken
         return norm, taken
 
-    def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint needs besides the weights."""
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """The trained weights and AdamW's moments, for a checkpoint.
+
+        They are the tensors themselves, sharded or not: reading into them restores the learner.
+        """
+        found: dict[str, torch.Tensor] = {}
+        for name, parameter in self.network.named_parameters():
+            if parameter.requires_grad:
+                moments = self.optimizer.state[parameter]
+                found[f"weights.{name}"] = parameter.detach()
+                found |= {f"optimizer.{name}.{key}": tensor for key, tensor in moments.items()}
+        return found
+
+    def counters(self) -> dict[str, int]:
+        """What it has counted, as `set_counters` takes it."""
         return {
-            "optimizer": self.optimizer.state_dict(),
             "num_updates": self.num_updates,
             "num_skipped_in_a_row": self.updates.num_skipped_in_a_row,
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on from `state_dict`."""
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.num_updates = state["num_updates"]
-        self.updates.num_skipped_in_a_row = state["num_skipped_in_a_row"]
+    def set_counters(self, counters: Mapping[str, int]) -> None:
+        """Goes on from `counters`."""
+        self.num_updates = counters["num_updates"]
+        self.updates.num_skipped_in_a_row = counters["num_skipped_in_a_row"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from axpo_algo.models.network import Network
 from axpo_algo.models.qwen3_vl import PolicyError, Qwen3VLPolicy, mrope_positions
 from axpo_algo.types import ProcessedImage, Sample, Trajectory
 
@@ -21,6 +22,7 @@ __all__ = [
     "Tree",
     "allowed",
     "attention_mask",
+    "blank_batch",
     "make_trees",
     "pack",
     "token_logprobs",
@@ -154,6 +156,26 @@ def pack(
     return batches
 
 
+def blank_batch(policy: Qwen3VLPolicy) -> PackedBatch:
+    """A row of two tokens that no sample owns, for a rank that has to take part in a forward pass."""
+    row = torch.full((1, 2), policy.chat.end_of_turn_id, device=policy.device)
+    nothing = torch.zeros(1, dtype=torch.int64, device=policy.device)
+    return PackedBatch(
+        samples=[],
+        token_ids=row,
+        position_ids=torch.arange(2, device=policy.device).expand(4, 1, 2),
+        first=torch.zeros_like(row),
+        last=torch.ones_like(row),
+        is_chain=True,
+        images=[],
+        shown=[],
+        sources=nothing,
+        targets=row[0, 1:],
+        owners=nothing,
+        sampling_logprobs=nothing.float(),
+    )
+
+
 def allowed(query: torch.Tensor, key: torch.Tensor, first: torch.Tensor, last: torch.Tensor) -> torch.Tensor:
     """Whether the token at index `query` of a row may see that at `key`: itself, and what its sequence has before it.
 
@@ -173,9 +195,11 @@ def attention_mask(batch: PackedBatch) -> torch.Tensor | None:
     ]
 
 
-def token_logprobs(policy: Qwen3VLPolicy, batch: PackedBatch, *, temperature: float = 1.0) -> torch.Tensor:
-    """Log-probs float32 [M] of the trained tokens."""
-    return policy.network(
+def token_logprobs(
+    policy: Qwen3VLPolicy, batch: PackedBatch, *, network: Network | None = None, temperature: float = 1.0
+) -> torch.Tensor:
+    """Log-probs float32 [M] of the trained tokens, by the policy's own network or another one of its kind."""
+    return (network or policy.network)(
         batch.token_ids,
         batch.position_ids,
         attention_mask(batch),

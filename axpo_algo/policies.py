@@ -28,7 +28,9 @@ def load_policy(config: PolicyConfig, *, seed: int) -> Qwen3VLPolicy:
     from axpo_algo.models.nano import build_nano
 
     policy = build_nano(seed=seed)
-    policy.model.to(device, getattr(torch, config.dtype))
+    for parameter in policy.model.parameters():  # not the buffers: rotary tables stay float32
+        parameter.data = parameter.data.to(getattr(torch, config.dtype))
+    policy.model.to(device)
     return _for_training(Qwen3VLPolicy(policy.model, policy.chat), config)
 
 

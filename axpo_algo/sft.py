@@ -34,6 +34,7 @@ from axpo_algo.config import (
     load_config,
 )
 from axpo_algo.config.loading import with_default_recipe
+from axpo_algo.distributed import SINGLE, Ranks, ranks_of_torchrun
 from axpo_algo.environments import make_env, task_index
 from axpo_algo.learner import Learner
 from axpo_algo.models.chat import Chat
@@ -47,7 +48,7 @@ from axpo_algo.run.checkpoint import (
     save_policy,
     usable_checkpoint,
 )
-from axpo_algo.run.folder import RunFolder
+from axpo_algo.run.folder import FollowedRun, RunFolder
 from axpo_algo.run.jsonl import JsonLines, read_steps, truncate_after
 from axpo_algo.run.progress import Progress
 from axpo_algo.run.resume import open_run
@@ -94,6 +95,7 @@ def run_sft(
     loss: LossConfig | None = None,
     checkpoints: Path | None = None,
     checkpoint_every: int = 0,
+    ranks: Ranks = SINGLE,
 ) -> None:
     """Trains `policy` in place through all phases; `log` is called with each step, counted from 1, and its metrics.
 
@@ -104,6 +106,7 @@ def run_sft(
     demonstrations are packed.
 
     checkpoints: folder of checkpoints, one every `checkpoint_every` steps; where there is one it goes on from there.
+    ranks: each trains on its part of a step's demonstrations.
     """
     schedule = [(phase, number) for phase in config.phases for number in range(phase.num_steps)]
     if not schedule:
@@ -124,6 +127,7 @@ def run_sft(
             betas=config.betas, weight_decay=config.weight_decay, max_grad_norm=config.max_grad_norm
         ),
         max_skipped_updates=max_skipped_updates,
+        ranks=ranks,
     )
 
     def batch(step: int) -> list[Trajectory]:
@@ -133,8 +137,8 @@ def run_sft(
         step, losses = 0, deque[float](maxlen=_TARGET_WINDOW)
         latest = latest_checkpoint(checkpoints) if checkpoints is not None else None
         if latest is not None:
-            _, state = load_checkpoint(latest, policy)
-            learner.load_state_dict(state)
+            _, state = load_checkpoint(latest, policy, learner.tensors(), ranks=ranks)
+            learner.set_counters(state)
             step = state["next_step"]
             losses.extend(state["losses"])
         if step == len(schedule):
@@ -146,7 +150,8 @@ def run_sft(
             if step + 1 < len(schedule):
                 coming = maker.submit(batch, step + 1)
             rate = _learning_rate(phase, number) * min(1.0, (step + 1) / max(1, config.warmup_steps))
-            learned = learner.update_supervised(trajectories, learning_rate=rate)
+            mine = ranks.slice(len(trajectories))
+            learned = learner.update_supervised(trajectories[mine.start : mine.stop], learning_rate=rate)
             used = sum(bool(t.tool_counts) for t in trajectories) / len(trajectories)
             metrics = {
                 "loss": learned["loss"],
@@ -166,8 +171,8 @@ def run_sft(
                 if step < len(schedule):
                     coming = maker.submit(batch, step)
             if checkpoints is not None and checkpoint_every and logged % checkpoint_every == 0:
-                state = {"next_step": step, "losses": list(losses), **learner.state_dict()}
-                save_checkpoint(checkpoints, logged, policy, state, keep=1)
+                state = {"next_step": step, "losses": list(losses), **learner.counters()}
+                save_checkpoint(checkpoints, logged, policy, state, learner.tensors(), keep=1, ranks=ranks)
     for env in envs.values():
         env.close()
 
@@ -209,7 +214,7 @@ def _learning_rate(phase: SFTPhase, number: int) -> float:
     return phase.learning_rate + done * (phase.final_learning_rate - phase.learning_rate)
 
 
-def cold_start(config: TrainConfig, folder: Path, console: Console) -> Qwen3VLPolicy:
+def cold_start(config: TrainConfig, folder: Path, console: Console, ranks: Ranks = SINGLE) -> Qwen3VLPolicy:
     """The policy that reinforcement learning starts from: `config.policy`, fine-tuned where there are phases.
 
     It is kept as `folder/start`, the frozen reference, and read back from there, so that a run, its resumption and its
@@ -218,12 +223,15 @@ def cold_start(config: TrainConfig, folder: Path, console: Console) -> Qwen3VLPo
     damaged.
     """
     kept = folder / "start"
-    if not kept.exists():
+    if not ranks.share(kept.exists()):
         policy = load_policy(config.policy, seed=config.seed)
         if any(phase.num_steps for phase in config.sft.phases):
-            _fine_tune(config, policy, folder, console)
-        save_policy(kept, policy)
-    shutil.rmtree(folder / SFT_CHECKPOINTS, ignore_errors=True)
+            _fine_tune(config, policy, folder, console, ranks)
+        if ranks.is_main:
+            save_policy(kept, policy)
+    ranks.barrier()
+    if ranks.is_main:
+        shutil.rmtree(folder / SFT_CHECKPOINTS, ignore_errors=True)
     try:
         return load_policy(dataclasses.replace(config.policy, path=str(kept)), seed=config.seed)
     except CheckpointError as error:
@@ -232,12 +240,14 @@ def cold_start(config: TrainConfig, folder: Path, console: Console) -> Qwen3VLPo
         ) from error
 
 
-def _fine_tune(config: TrainConfig, policy: Qwen3VLPolicy, folder: Path, console: Console) -> None:
+def _fine_tune(
+    config: TrainConfig, policy: Qwen3VLPolicy, folder: Path, console: Console, ranks: Ranks
+) -> None:
     """`run_sft` in a run's folder, from where it was, with a progress bar and a line of metrics a step."""
     path, checkpoints = folder / "sft.jsonl", folder / SFT_CHECKPOINTS
     num_steps = sum(phase.num_steps for phase in config.sft.phases)
-    start = _last_checkpoint(path, checkpoints, console)
-    lines = JsonLines(path)
+    start = ranks.share(_last_checkpoint(path, checkpoints, console) if ranks.is_main else 0)
+    lines = JsonLines(path) if ranks.is_main else None
     with Progress(
         num_steps,
         start_step=start,
@@ -247,7 +257,8 @@ def _fine_tune(config: TrainConfig, policy: Qwen3VLPolicy, folder: Path, console
     ) as progress:
 
         def log(step: int, metrics: Mapping[str, float]) -> None:
-            lines.append(step, metrics)
+            if lines is not None:
+                lines.append(step, metrics)
             if step % 10 == 0 or step == num_steps:
                 progress.update(step, metrics)
 
@@ -263,9 +274,11 @@ def _fine_tune(config: TrainConfig, policy: Qwen3VLPolicy, folder: Path, console
                 loss=config.loss,
                 checkpoints=checkpoints,
                 checkpoint_every=config.checkpoint.every_num_steps,
+                ranks=ranks,
             )
         finally:
-            lines.close()
+            if lines is not None:
+                lines.close()
 
 
 def _last_checkpoint(path: Path, checkpoints: Path, console: Console) -> int:
@@ -295,17 +308,21 @@ def main(argv: Sequence[str] | None = None) -> Path:
     arguments = with_default_recipe(sys.argv[1:] if argv is None else argv, "nano")
     with command():
         config = load_config(arguments, TrainConfig)
-        if not config.resume:
-            if config.run_dir:
-                check_new_folder(Path(config.run_dir), "run_dir")
-            check_training(config)
-        with checking("run_dir"):
-            folder, config = open_run(config, "sft")
-        _run(config, folder, Console(markup=False))
-    return folder.path
+        with ranks_of_torchrun() as ranks:
+            folder: RunFolder | None = None
+            if ranks.is_main:
+                if not config.resume:
+                    if config.run_dir:
+                        check_new_folder(Path(config.run_dir), "run_dir")
+                    check_training(config)
+                with checking("run_dir"):
+                    folder, config = open_run(config, "sft")
+            path, config = ranks.share((folder.path if folder else Path(), config))
+            _run(config, folder or FollowedRun(path), Console(markup=False, quiet=not ranks.is_main), ranks)
+    return path
 
 
-def _run(config: TrainConfig, folder: RunFolder, console: Console) -> None:
+def _run(config: TrainConfig, folder: RunFolder, console: Console, ranks: Ranks) -> None:
     """The cold start in its folder, and a line of what it can do."""
     from axpo_algo.evaluate import evaluate_policy, in_short, summarize
 
@@ -315,9 +332,9 @@ def _run(config: TrainConfig, folder: RunFolder, console: Console) -> None:
     if config.training.num_threads:
         torch.set_num_threads(config.training.num_threads)
     with folder:
-        policy = cold_start(config, folder.path, console)
+        policy = cold_start(config, folder.path, console, ranks)
         groups = evaluate_policy(
-            policy, config.evaluation, config.env, config.rollout, seed=config.seed, say=say
+            policy, config.evaluation, config.env, config.rollout, seed=config.seed, say=say, ranks=ranks
         )
         numbers = summarize(groups, k=config.evaluation.rollouts_per_question)
         say(f"{folder.path / 'start'}: {in_short(numbers)}")

@@ -24,13 +24,14 @@ from rich.console import Console
 from axpo_algo.checks import check_new_folder, check_training, checking
 from axpo_algo.config import ConfigError, TrainConfig, load_config, to_yaml
 from axpo_algo.config.loading import given_keys, print_help, with_default_recipe
+from axpo_algo.distributed import Ranks, ranks_of_torchrun
 from axpo_algo.evaluate import TABLE_COLUMNS, evaluate_policy, in_short, summarize
 from axpo_algo.models.qwen3_vl import Qwen3VLPolicy
 from axpo_algo.run.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint, save_policy
 from axpo_algo.run.curves import draw_curves
 from axpo_algo.run.disk import lock_folder
 from axpo_algo.run.extend import change_num_steps, is_evaluated, set_evaluation
-from axpo_algo.run.folder import RunFolder, latest_run_path
+from axpo_algo.run.folder import FollowedRun, RunFolder, latest_run_path
 from axpo_algo.run.progress import Progress
 from axpo_algo.run.resume import open_run, read_config, resume_folder
 from axpo_algo.run.sinks import open_sinks
@@ -60,9 +61,15 @@ def train(config: TrainConfig, console: Console | None = None) -> Path:
     FileNotFoundError too), where another process has it or it is damaged, DivergedError where losses, gradients or
     weights stop being finite.
     """
-    console = console or Console(markup=False)
-    folder, config = _open(config, _printer(console))
-    return _run(config, folder, console)
+    with ranks_of_torchrun() as ranks:
+        console = _console(console, ranks)
+        folder, config = _open_for_all(config, _printer(console), ranks)
+        return _run(config, folder, console, ranks)
+
+
+def _console(console: Console | None, ranks: Ranks) -> Console:
+    """Where a rank prints: nowhere, but for the main one."""
+    return console or Console(markup=False) if ranks.is_main else Console(quiet=True)
 
 
 def _printer(console: Console) -> Callable[[str], None]:
@@ -70,20 +77,22 @@ def _printer(console: Console) -> Callable[[str], None]:
     return lambda text: console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
-def _run(config: TrainConfig, folder: RunFolder, console: Console) -> Path:
+def _run(config: TrainConfig, folder: RunFolder, console: Console, ranks: Ranks) -> Path:
     if config.training.num_threads:
         torch.set_num_threads(config.training.num_threads)
     with folder:
         console.print(f"run folder: {folder.path}", highlight=False)
-        policy = _cold_start(config, folder.path, console)
-        rows = _reinforce(config, folder, policy, None, console)
+        policy = _cold_start(config, folder.path, console, ranks)
+        rows = _reinforce(config, folder, policy, None, console, ranks)
         runs = {config.algorithm: folder.read_metrics()}
         if config.baseline not in (None, config.algorithm):
             other = dataclasses.replace(config, algorithm=str(config.baseline), baseline=None)
-            with _open_baseline(folder, other, _printer(console)) as second:
-                policy = _cold_start(config, folder.path, console)
-                rows += _reinforce(other, second, policy, rows[0], console)[1:]
+            with _open_baseline(folder, other, _printer(console), ranks) as second:
+                policy = _cold_start(config, folder.path, console, ranks)
+                rows += _reinforce(other, second, policy, rows[0], console, ranks)[1:]
                 runs[other.algorithm] = second.read_metrics()
+        if not ranks.is_main:
+            return folder.path
         draw_curves(runs, folder.curves_path)
         columns = [column for column in TABLE_COLUMNS if any(column in row for row in rows)]
         console.print(markdown_table(rows, columns=columns), markup=False, highlight=False, soft_wrap=True)
@@ -91,13 +100,24 @@ def _run(config: TrainConfig, folder: RunFolder, console: Console) -> Path:
     return folder.path
 
 
-def _cold_start(config: TrainConfig, folder: Path, console: Console) -> Qwen3VLPolicy:
+def _cold_start(config: TrainConfig, folder: Path, console: Console, ranks: Ranks) -> Qwen3VLPolicy:
     try:
-        return cold_start(config, folder, console)
+        return cold_start(config, folder, console, ranks)
     except KeyboardInterrupt:
         saved = _last_step(folder, SFT_CHECKPOINTS)
         where = f"after step {saved}" if saved else "which will begin anew"
         raise KeyboardInterrupt(f"in the cold start, {where}") from None
+
+
+def _open_for_all(
+    config: TrainConfig, say: Callable[[str], None], ranks: Ranks, num_steps: int | None = None
+) -> tuple[RunFolder, TrainConfig]:
+    """`_open` on the main rank; the others read what it writes, on a file system that they share."""
+    folder: RunFolder | None = None
+    if ranks.is_main:
+        folder, config = _open(config, say, num_steps)
+    path, config = ranks.share((folder.path if folder else Path(), config))
+    return folder or FollowedRun(path), config
 
 
 def _open(
@@ -130,9 +150,13 @@ def _change_num_steps(path: Path, config: TrainConfig, num_steps: int) -> TrainC
     return change_num_steps(path, config, num_steps=num_steps, num_done=num_done)
 
 
-def _open_baseline(folder: RunFolder, config: TrainConfig, say: Callable[[str], None]) -> RunFolder:
+def _open_baseline(
+    folder: RunFolder, config: TrainConfig, say: Callable[[str], None], ranks: Ranks
+) -> RunFolder:
     """The second algorithm's folder inside the run's, new or gone on with."""
     path = folder.path / config.algorithm
+    if not ranks.is_main:
+        return FollowedRun(path)
     if (path / "config.yaml").exists():
         return resume_folder(path, say)
     return RunFolder.create(path, to_yaml(config))
@@ -149,42 +173,50 @@ def _reinforce(
     policy: Qwen3VLPolicy,
     start_row: dict[str, Any] | None,
     console: Console,
+    ranks: Ranks,
 ) -> list[dict[str, Any]]:
     """Reinforcement learning of `policy`, from its start or the newest checkpoint; returns the table's rows.
 
     start_row: the start's measurement, where it was made already.
     """
-    folder.sinks += open_sinks(
-        folder=folder.path,
-        tensorboard=config.logging.tensorboard,
-        wandb_project=config.logging.wandb,
-        name=folder.path.name,
-        config=yaml.safe_load(to_yaml(config)),
-        resume_step=_last_step(folder.path) or (-1 if config.resume else None),
-        say=lambda text: console.print(text, highlight=False),
-    )
+    ranks.barrier()  # the folder is open
+    if ranks.is_main:
+        folder.sinks += open_sinks(
+            folder=folder.path,
+            tensorboard=config.logging.tensorboard,
+            wandb_project=config.logging.wandb,
+            name=folder.path.name,
+            config=yaml.safe_load(to_yaml(config)),
+            resume_step=_last_step(folder.path) or (-1 if config.resume else None),
+            say=lambda text: console.print(text, highlight=False),
+        )
     reference = policy.clone_frozen() if config.loss.kl_coefficient > 0 else None
-    with Trainer(config, policy, reference) as trainer:
+    with Trainer(config, policy, reference, ranks) as trainer:
         start = 0
         checkpoint = latest_checkpoint(folder.checkpoints_path)
         if checkpoint is not None:
-            start, state = load_checkpoint(checkpoint, policy)
-            trainer.learner.load_state_dict(state)
+            start, state = load_checkpoint(checkpoint, policy, trainer.learner.tensors(), ranks=ranks)
+            trainer.learner.set_counters(state)
             console.print(f"{config.algorithm}: going on after step {start}", highlight=False)
         else:
-            numbers = start_row or _evaluate(config, folder, policy, "start", console)
+            numbers = start_row or _evaluate(config, folder, policy, "start", console, ranks)
             folder.log(
                 0,
                 {f"eval/{key}": value for key, value in numbers.items() if key not in ("policy", "ungraded")},
             )
-        if start == config.training.num_steps > 0 and "eval/pass@1" not in folder.read_metrics()[-1]:
+        last = ranks.share(folder.read_metrics()[-1] if ranks.is_main else {})
+        if start == config.training.num_steps > 0 and "eval/pass@1" not in last:
             # Its end is where it stopped once: no line follows that one.
-            set_evaluation(folder.metrics_path, start, _evaluate(config, folder, policy, "end", console))
+            numbers = _evaluate(config, folder, policy, "end", console, ranks)
+            if ranks.is_main:
+                set_evaluation(folder.metrics_path, start, numbers)
         _loop(config, folder, trainer, policy, start, console)
     while folder.sinks:
         folder.sinks.pop().close()
-    save_policy(folder.path / "policy", policy)
+    if ranks.is_main:
+        save_policy(folder.path / "policy", policy)
     folder.write_curves()
+    ranks.barrier()
     rows = []
     for record in folder.read_metrics():
         if "eval/pass@1" in record:
@@ -209,8 +241,16 @@ def _loop(
     num_steps, done = config.training.num_steps, start
 
     def save(step: int) -> None:
-        state = trainer.learner.state_dict()
-        save_checkpoint(folder.checkpoints_path, step, policy, state, keep=config.checkpoint.keep)
+        learner = trainer.learner
+        save_checkpoint(
+            folder.checkpoints_path,
+            step,
+            policy,
+            learner.counters(),
+            learner.tensors(),
+            keep=config.checkpoint.keep,
+            ranks=trainer.ranks,
+        )
 
     with (
         Progress(
@@ -226,7 +266,7 @@ def _loop(
                 watch.add(trajectory for group in result.groups for trajectory in group.trajectories)
                 if is_evaluated(config, step):
                     name = "end" if step == num_steps else f"step-{step:06d}"
-                    numbers = _evaluate(config, folder, policy, name, console)
+                    numbers = _evaluate(config, folder, policy, name, console, trainer.ranks)
                     metrics |= {f"eval/{key}": value for key, value in numbers.items()}
                 folder.log(step, metrics, result.timings)
                 progress.update(step, metrics)
@@ -237,7 +277,8 @@ def _loop(
                 ctrl_c.check()
         except KeyboardInterrupt:
             saved = _last_step(folder.path) or 0
-            if saved < done and not trainer.has_begun_update:
+            # Several ranks are interrupted at different points, and save only together.
+            if saved < done and not trainer.has_begun_update and trainer.ranks.size == 1:
                 save(done)
                 saved = done
             what = f"saved as {folder.checkpoints_path}/step-{saved:06d}" if saved else "no step is finished"
@@ -262,7 +303,7 @@ def _due(step: int, every: int) -> bool:
 
 
 def _evaluate(
-    config: TrainConfig, folder: RunFolder, policy: Qwen3VLPolicy, name: str, console: Console
+    config: TrainConfig, folder: RunFolder, policy: Qwen3VLPolicy, name: str, console: Console, ranks: Ranks
 ) -> dict[str, Any]:
     """Measures the policy on the held-out split, writes evaluation-NAME.json, returns the numbers."""
     groups = evaluate_policy(
@@ -272,9 +313,11 @@ def _evaluate(
         config.rollout,
         seed=config.seed,
         say=lambda text: console.print(text, markup=False, highlight=False, soft_wrap=True),
+        ranks=ranks,
     )
     numbers = summarize(groups, k=config.evaluation.rollouts_per_question)
-    write_json(folder.path / f"evaluation-{name}.json", numbers)
+    if ranks.is_main:
+        write_json(folder.path / f"evaluation-{name}.json", numbers)
     console.print(f"held-out questions, {name}: {in_short(numbers)}", highlight=False, soft_wrap=True)
     return numbers
 
@@ -297,12 +340,13 @@ def main(argv: Sequence[str] | None = None) -> Path:
                 "resume: run_dir, algorithm (which run to find), training.num_steps (how long it shall be)"
             )
         num_steps = config.training.num_steps if "training.num_steps" in given else None
-        console = Console(markup=False)
-        with checking("run_dir"):
-            folder, config = _open(config, _printer(console), num_steps)
-        resume = f"python -m axpo_algo.train --resume run_dir={shlex.quote(str(folder.path))}"
-        ending.how_to_go_on = f"go on with: {resume}"
-        return _run(config, folder, console)
+        with ranks_of_torchrun() as ranks:
+            console = _console(None, ranks)
+            with checking("run_dir"):
+                folder, config = _open_for_all(config, _printer(console), ranks, num_steps)
+            resume = f"python -m axpo_algo.train --resume run_dir={shlex.quote(str(folder.path))}"
+            ending.how_to_go_on = f"go on with: {resume}"
+            return _run(config, folder, console, ranks)
 
 
 if __name__ == "__main__":

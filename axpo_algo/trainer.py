@@ -15,6 +15,7 @@ from typing import Any
 
 from axpo_algo.algorithms import get_algorithm
 from axpo_algo.config import TrainConfig
+from axpo_algo.distributed import SINGLE, Ranks
 from axpo_algo.engines import Sampling, make_engine
 from axpo_algo.environments import make_env, step_indices
 from axpo_algo.learner import Learner
@@ -51,10 +52,21 @@ class StepResult:
 
 class Trainer:
     """Trains `policy` in place. `reference` is the frozen start of this stage. Close it, or use it in a
-    `with` block."""
+    `with` block.
 
-    def __init__(self, config: TrainConfig, policy: Qwen3VLPolicy, reference: Qwen3VLPolicy | None) -> None:
+    ranks: each plays its part of a step's questions. Which prefixes are resampled, how the loss is normalised and what
+    the metrics say is decided over all of them, as one process would.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        policy: Qwen3VLPolicy,
+        reference: Qwen3VLPolicy | None,
+        ranks: Ranks = SINGLE,
+    ) -> None:
         self.config = config
+        self.ranks = ranks
         self.algorithm = get_algorithm(config.algorithm)
         self.group_size = config.rollout.group_size
         if config.rollout.equal_budget and not self.algorithm.resamples:
@@ -73,6 +85,7 @@ class Trainer:
             optimizer=config.optimizer,
             temperature=config.rollout.temperature,
             max_skipped_updates=config.training.max_skipped_updates,
+            ranks=ranks,
         )
         self.starter = GroupStarter(
             lambda: make_env(config.env, split=config.env.split, max_turns=config.rollout.max_turns),
@@ -96,7 +109,10 @@ class Trainer:
         with contextlib.ExitStack() as open_episodes:
             groups = self._roll_out(step, clock, open_episodes)
         clock.lap("resample_s")
-        trajectories = [t for group in groups for t in _all_trajectories(group)]
+        outcomes = [
+            g for part in self.ranks.gather([group.without_tokens() for group in groups]) for g in part
+        ]
+        trajectories = [t for group in outcomes for t in _all_trajectories(group)]
         share = self.config.rollout.max_ungraded_share
         UngradedWatch(num_planned=len(trajectories), max_share=share).add(trajectories)
 
@@ -104,10 +120,11 @@ class Trainer:
         for sample in samples:
             check_prefix(sample.trajectory, self.policy.chat.image_token_id)
         self.has_begun_update = True
-        learned = self.learner.update(samples, num_trajectories=len(groups) * self.group_size)
+        learned = self.learner.update(samples, num_trajectories=len(outcomes) * self.group_size)
         self.engine.sync_weights()
         clock.lap("update_s")
-        sampled = sum(sum(t.loss_mask) for t in trajectories)
+        own = [t for group in groups for t in _all_trajectories(group)]
+        sampled = int(self.ranks.sum(sum(sum(t.loss_mask) for t in own))[0])
         steps = self.engine.num_steps - steps
         timings = {
             **clock.laps,
@@ -115,7 +132,7 @@ class Trainer:
             "num_engine_steps": steps,
             "mean_batch": (self.engine.num_sampled_tokens - tokens) / max(steps, 1),
         }
-        return StepResult(metrics=self._metrics(groups, learned, sampled), timings=timings, groups=groups)
+        return StepResult(metrics=self._metrics(outcomes, learned, sampled), timings=timings, groups=groups)
 
     def _roll_out(self, step: int, clock: "_Clock", open_episodes: contextlib.ExitStack) -> list[Group]:
         """The step's groups, with their continuations. Every episode is put on the stack to be closed."""
@@ -126,9 +143,9 @@ class Trainer:
             seed=self.config.seed,
         )
         episodes: list[list[Episode]] = []
-        for question, index in enumerate(indices):
+        for question in self.ranks.slice(len(indices)):
             group = self.starter.start(
-                index=index,
+                index=indices[question],
                 num_episodes=self.group_size,
                 seed=(self.config.seed, _ROLLOUT, step, question),
                 keep_forks=self.algorithm.resamples,
@@ -153,8 +170,11 @@ class Trainer:
     ) -> None:
         """AXPO's extra rollouts: K continuations of each chosen prefix, recorded in the groups."""
         axpo = self.config.axpo
+        own = [[_candidate(trajectory) for trajectory in group.trajectories] for group in groups]
+        candidates = self.ranks.gather(own)
+        first = sum(map(len, candidates[: self.ranks.rank]))  # of this rank's questions
         chosen = choose_prefixes(
-            [[_candidate(trajectory) for trajectory in group.trajectories] for group in groups],
+            [group for part in candidates for group in part],
             extra_budget=axpo.extra_budget,
             continuations=axpo.continuations,
             ranking=axpo.ranking,
@@ -162,8 +182,10 @@ class Trainer:
         )
         branches: list[Episode] = []
         for question, member in chosen:
+            if not 0 <= question - first < len(groups):
+                continue
             copies = branch(
-                episodes[question][member],
+                episodes[question - first][member],
                 axpo.continuations,
                 seed=(self.config.seed, _BRANCH, step, question, member),
                 image_token_id=self.policy.chat.image_token_id,
@@ -171,7 +193,7 @@ class Trainer:
             )
             for copy in copies:
                 open_episodes.callback(copy.close)
-            groups[question].continuations[member] = [copy.trajectory for copy in copies]
+            groups[question - first].continuations[member] = [copy.trajectory for copy in copies]
             branches += copies
         self._run(branches)
 

@@ -5,7 +5,7 @@ fills one is `rollout`; what its tokens mean is `models.chat`.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -124,6 +124,10 @@ class Trajectory:
         logprobs = self.sampling_logprobs[self.branch_point - 1 : self.call_end]
         return float(np.exp(np.asarray(logprobs, dtype=np.float64)).mean())
 
+    def without_tokens(self) -> "Trajectory":
+        """What it came to, without tokens, log-probs and images; its `source` is left out as well."""
+        return replace(self, token_ids=[], loss_mask=[], sampling_logprobs=[], images=[], source=None)
+
     def num_images_before(self, length: int, image_token_id: int) -> int:
         """How many images stand in the first `length` tokens. Raises ValueError where that cuts one in two."""
         remaining = sum(token == image_token_id for token in self.token_ids[:length])
@@ -144,6 +148,13 @@ class Group:
     """[N], from one start"""
     continuations: dict[int, list[Trajectory]] = field(default_factory=dict)
     """{index of the source: [K]}"""
+
+    def without_tokens(self) -> "Group":
+        """See `Trajectory.without_tokens`."""
+        return Group(
+            trajectories=[t.without_tokens() for t in self.trajectories],
+            continuations={n: [t.without_tokens() for t in ts] for n, ts in self.continuations.items()},
+        )
 
     @property
     def rewards(self) -> list[float]:

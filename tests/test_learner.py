@@ -110,9 +110,9 @@ def test_training_ends_at_the_named_number_in_a_row_counted_across_a_resumption(
     assert [update(math.nan), update(math.nan), update(1.0), update(math.nan), update(math.nan)] == [
         1, 1, 0, 1, 1,
     ]  # fmt: skip
-    state = learner.state_dict()
+    counters = learner.counters()
     learner = make(policy, max_skipped=3)
-    learner.load_state_dict(state)
+    learner.set_counters(counters)
     before = everything(learner)
     with pytest.raises(DivergedError, match=r"3 updates in a row .* training\.max_skipped_updates"):
         update(math.nan)

@@ -102,7 +102,7 @@ class PolicyConfig:
     path: str = "nano"
     """"nano" (built in, random weights), a hub id, or a folder with weights"""
     dtype: Literal["float32", "bfloat16"] = "float32"
-    """type of the weights while training"""
+    """type in which it samples, and runs while it trains; the weights that training changes are float32 either way"""
     gradient_checkpointing: bool = False
     """activations of decoder and vision blocks are computed again in the backward pass rather than kept"""
     freeze_vision: bool = False

@@ -39,6 +39,8 @@ class Network(torch.nn.Module):
     """
 
     banned: torch.Tensor
+    needs_images = False
+    """whether the vision tower runs where there are no images too, on a blank one"""
 
     def __init__(self, model: Any, banned: torch.Tensor) -> None:
         super().__init__()
@@ -67,6 +69,8 @@ class Network(torch.nn.Module):
         if images is not None:
             visual_mask = token_ids == self.model.config.image_token_id
             embeds, deepstack = self._insert_images(images, embeds, visual_mask)
+        elif self.needs_images:
+            embeds = embeds + 0 * self._blank_image()
         return self.model.model.language_model(
             inputs_embeds=embeds,
             position_ids=position_ids,
@@ -99,11 +103,13 @@ class Network(torch.nn.Module):
         hidden = self.hidden_states(token_ids, position_ids, attention_mask, images).flatten(0, 1)[sources]
         size = max(1, _LOGITS_PER_CHUNK // len(self.banned))
         if len(hidden) <= size:
-            return self._logprobs(hidden, targets, temperature)
-        chunks = zip(hidden.split(size), targets.split(size), strict=True)
-        return torch.cat(
-            [checkpoint(self._logprobs, *chunk, temperature, use_reentrant=False) for chunk in chunks]
-        )
+            logprobs = [self._logprobs(hidden, targets, temperature)]
+        else:
+            chunks = zip(hidden.split(size), targets.split(size), strict=True)
+            logprobs = [
+                checkpoint(self._logprobs, *chunk, temperature, use_reentrant=False) for chunk in chunks
+            ]
+        return torch.cat(logprobs)
 
     def _logprobs(self, hidden: torch.Tensor, targets: torch.Tensor, temperature: float) -> torch.Tensor:
         logprobs = torch.log_softmax(self.logits(hidden) / temperature, dim=-1)
@@ -124,3 +130,17 @@ class Network(torch.nn.Module):
             visual_mask.unsqueeze(-1).expand_as(embeds), spread(features.pooler_output)
         )
         return embeds, [spread(layer) for layer in features.deepstack_features]
+
+    def _blank_image(self) -> torch.Tensor:
+        """A sum over what the vision tower makes of the smallest image."""
+        vision = self.model.config.vision_config
+        size = vision.spatial_merge_size
+        patch_dim = vision.in_channels * vision.temporal_patch_size * vision.patch_size**2
+        features = self.model.model.get_image_features(
+            torch.zeros(size**2, patch_dim, device=self.banned.device),
+            torch.tensor([[1, size, size]], device=self.banned.device),
+            return_dict=True,
+        )
+        layers = [features.pooler_output, *features.deepstack_features]
+        parts = [part for layer in layers for part in ([layer] if isinstance(layer, torch.Tensor) else layer)]
+        return torch.stack([part.float().sum() for part in parts]).sum()

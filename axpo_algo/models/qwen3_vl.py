@@ -149,6 +149,11 @@ class Qwen3VLPolicy:
     def device(self) -> torch.device:
         return self.model.device
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the weights; buffers such as rotary tables stay float32."""
+        return self.model.dtype
+
     def batch(
         self, sequences: Sequence[tuple[Sequence[int], Sequence[ProcessedImage]]], *, pad_left: bool = False
     ) -> SequenceBatch:

@@ -3,7 +3,8 @@
     step-000050/          in a run's `checkpoints`
         manifest.json     size and SHA-256 of every other file
         policy/           an ordinary transformers checkpoint
-        trainer.pt        the learner's state
+        state/            the learner's tensors, of each rank a file; another number of ranks may read them
+        trainer.pt        numbers
 
 `start` and `policy` of a run are a policy and a manifest. What a run folder holds besides is `folder`.
 """
@@ -13,13 +14,20 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed.checkpoint as dcp
 from safetensors import SafetensorError, safe_open
+from torch.distributed.checkpoint import HuggingFaceStorageReader, HuggingFaceStorageWriter
+from torch.distributed.checkpoint.api import CheckpointException
 
+from axpo_algo.commands import one_line
+from axpo_algo.distributed import SINGLE, Ranks
 from axpo_algo.models.qwen3_vl import PolicyError, Qwen3VLPolicy
 from axpo_algo.run.disk import RunFolderError, sync, write_folder
 
@@ -58,19 +66,32 @@ def save_policy(folder: Path, policy: Qwen3VLPolicy) -> None:
 
 
 def save_checkpoint(
-    folder: Path, step: int, policy: Qwen3VLPolicy, state: dict[str, Any], *, keep: int
+    folder: Path,
+    step: int,
+    policy: Qwen3VLPolicy,
+    state: Mapping[str, Any],
+    tensors: Mapping[str, torch.Tensor],
+    *,
+    keep: int,
+    ranks: Ranks = SINGLE,
 ) -> Path:
     """Writes `folder/step-NNNNNN`, then removes all up to it but the newest `keep`; returns its path.
 
-    state: tensors, numbers and containers of them, as `torch.save` takes them. Raises CheckpointError, and leaves
-    the older ones alone, if a weight is not finite.
+    state: numbers and containers of them, as `torch.save` takes them; tensors: of which each rank may hold a part.
+    All ranks call this, on a file system that they share. Raises CheckpointError, and leaves the older ones alone, if
+    a weight is not finite.
     """
     path = folder / f"step-{step:06d}"
     _require_finite(policy, path)
+    if not ranks.is_main:
+        _save_tensors(ranks.share(path), tensors, ranks)
+        ranks.barrier()
+        return path
 
     def fill(draft: Path) -> None:
         policy.save(draft / "policy")
-        torch.save({"step": step, "state": state}, draft / "trainer.pt")
+        torch.save({"step": step, "state": dict(state)}, draft / "trainer.pt")
+        _save_tensors(ranks.share(draft), tensors, ranks)
         _write_manifest(draft)
 
     write_folder(path, fill)
@@ -79,6 +100,7 @@ def save_checkpoint(
         os.replace(old, folder / f".{old.name}.replaced")
     for rest in folder.glob(".step-*"):
         shutil.rmtree(rest)
+    ranks.barrier()
     return path
 
 
@@ -119,19 +141,57 @@ def usable_checkpoint(folder: Path, last_step: int | None, say: Callable[[str], 
     return None
 
 
-def load_checkpoint(path: Path, policy: Qwen3VLPolicy) -> tuple[int, dict[str, Any]]:
-    """Loads the weights into `policy`; returns the step and what was saved as `state`. Nothing is unpickled
-    but tensors. Raises CheckpointError for what does not pass `check_checkpoint`."""
-    check_checkpoint(path)
-    saved = torch.load(path / "trainer.pt", map_location=policy.device, weights_only=True)
+def load_checkpoint(
+    path: Path, policy: Qwen3VLPolicy, tensors: Mapping[str, torch.Tensor], *, ranks: Ranks = SINGLE
+) -> tuple[int, dict[str, Any]]:
+    """Loads the weights into `policy` and the rest into `tensors`; returns the step and what was saved as `state`.
+
+    Nothing is unpickled but numbers. Raises CheckpointError for what does not pass `check_checkpoint`, and where
+    another kind of training has written the tensors.
+    """
+    if ranks.is_main:
+        check_checkpoint(path)
+    ranks.barrier()
+    saved = torch.load(path / "trainer.pt", map_location="cpu", weights_only=True)
     stored = type(policy.model).from_pretrained(path / "policy", dtype=policy.model.dtype)
     policy.model.load_state_dict(stored.state_dict())
+    _load_tensors(path, tensors, ranks)
     return int(saved["step"]), saved["state"]
+
+
+def _save_tensors(folder: Path, tensors: Mapping[str, torch.Tensor], ranks: Ranks) -> None:
+    writer = HuggingFaceStorageWriter(str(folder / "state"), save_distributed=True)
+    with _dcp_errors():
+        dcp.save(dict(tensors), storage_writer=writer, no_dist=ranks.size == 1)
+
+
+def _load_tensors(path: Path, tensors: Mapping[str, torch.Tensor], ranks: Ranks) -> None:
+    try:
+        with _dcp_errors():
+            reader = HuggingFaceStorageReader(str(path / "state"))
+            dcp.load(dict(tensors), storage_reader=reader, no_dist=ranks.size == 1)
+    except (RuntimeError, ValueError) as error:
+        raise CheckpointError(
+            f"{path / 'state'} is of another kind of training ({one_line(error)}): policy.dtype, policy.freeze_vision "
+            "and whatever else decides which weights are trained must be as in the run"
+        ) from error
+
+
+@contextmanager
+def _dcp_errors() -> Iterator[None]:
+    """What failed inside torch.distributed.checkpoint is raised as it was, an OSError as an OSError."""
+    with warnings.catch_warnings(action="ignore"):  # that there is one process
+        try:
+            yield
+        except CheckpointException as error:
+            raise next(iter(error.failures.values()))[0] from None
 
 
 def check_checkpoint(path: Path) -> None:
     """Raises CheckpointError, naming the file and what is wrong with it, unless all is as it was written and finite."""
     _check_files(path, path, needed=("trainer.pt", "policy/config.json"))
+    if not any((path / "state").glob("*.safetensors")):
+        raise CheckpointError(f"{path} has no state/*.safetensors: not complete, or of an earlier version")
     _check_weights(path / "policy")
 
 

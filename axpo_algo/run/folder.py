@@ -28,6 +28,7 @@ from axpo_algo.run.sinks import Sink
 from axpo_sandbox.names import nearest_name
 
 __all__ = [
+    "FollowedRun",
     "NoRunError",
     "RunExistsError",
     "RunFolder",
@@ -51,6 +52,14 @@ class RunFolder:
     """An open run folder. Make one with `create` or `resume`; close it, or use it in a `with` block."""
 
     def __init__(self, path: Path, last_step: int | None, lock: IO[str]) -> None:
+        self._set_paths(path)
+        self.last_step = last_step
+        self.sinks: list[Sink] = []
+        self._lock = lock
+        self._metrics = JsonLines(self.metrics_path)
+        self._timings = JsonLines(self.timings_path)
+
+    def _set_paths(self, path: Path) -> None:
         self.path = path
         self.config_path = path / "config.yaml"
         self.metrics_path = path / "metrics.jsonl"
@@ -59,11 +68,6 @@ class RunFolder:
         self.trajectories_path = path / "trajectories"
         self.checkpoints_path = path / "checkpoints"
         self.tensorboard_path = path / "tensorboard"
-        self.last_step = last_step
-        self.sinks: list[Sink] = []
-        self._lock = lock
-        self._metrics = JsonLines(self.metrics_path)
-        self._timings = JsonLines(self.timings_path)
 
     @classmethod
     def create(cls, path: Path | str, config_yaml: str) -> Self:
@@ -178,6 +182,29 @@ class RunFolder:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+class FollowedRun(RunFolder):
+    """A run folder that another process of the same run writes; writing to this one does nothing."""
+
+    def __init__(self, path: Path) -> None:
+        self._set_paths(path)
+        self.last_step = None
+        self.sinks = []
+
+    def log(self, step: int, metrics: Record, timings: Record | None = None) -> None:
+        """Nothing."""
+
+    def write_trajectories(self, step: int, transcripts: Sequence[Transcript]) -> Path:
+        """Nothing."""
+        return self.trajectories_path
+
+    def write_curves(self) -> Path:
+        """Nothing."""
+        return self.curves_path
+
+    def close(self) -> None:
+        """Nothing."""
 
 
 def _holds_run(path: Path) -> bool:
