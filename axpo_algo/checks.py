@@ -5,6 +5,7 @@ checked by the settings themselves, unknown keys as they are read.
 """
 
 import errno
+import importlib.util
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
@@ -47,6 +48,8 @@ def check_training(config: TrainConfig, *, has_start: bool = False) -> None:
             with checking(setting):
                 get_algorithm(getattr(config, setting))
     check_engine(config.rollout.engine)
+    if config.lora.rank and importlib.util.find_spec("peft") is None:
+        raise ConfigError("lora.rank: adapters need peft, which is not installed: pip install 'axpo[lora]'")
     with checking("policy"):
         check_policy(config.policy if not has_start else PolicyConfig(device=config.policy.device))
     check_env(config.env, split_key="split", max_turns=config.rollout.max_turns)

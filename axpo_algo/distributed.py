@@ -19,10 +19,11 @@ from typing import TypeVar
 
 import torch
 import torch.distributed as dist
+from torch.distributed.tensor import DTensor
 
 from axpo_algo.commands import RunFailed, one_line
 
-__all__ = ["SINGLE", "RankFailed", "Ranks", "ranks_of_torchrun"]
+__all__ = ["SINGLE", "RankFailed", "Ranks", "local_part", "ranks_of_torchrun", "whole"]
 
 T = TypeVar("T")
 
@@ -176,3 +177,13 @@ def ranks_of_torchrun(*, timeout_s: float = 600.0) -> Iterator[Ranks]:
     finally:
         ranks.close()
     dist.destroy_process_group()
+
+
+def whole(tensor: torch.Tensor) -> torch.Tensor:
+    """A sharded tensor gathered from all ranks; another one as it is."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def local_part(tensor: torch.Tensor) -> torch.Tensor:
+    """What this rank holds of a sharded tensor; another one as it is."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor

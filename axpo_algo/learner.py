@@ -13,13 +13,14 @@ from dataclasses import dataclass
 import torch
 
 from axpo_algo.commands import RunFailed
-from axpo_algo.config import LossConfig, OptimizerConfig
-from axpo_algo.distributed import SINGLE, Ranks
+from axpo_algo.config import LoraConfig, LossConfig, OptimizerConfig
+from axpo_algo.distributed import SINGLE, Ranks, local_part, whole
+from axpo_algo.lora import without_adapters
 from axpo_algo.loss import clipped_surrogate, importance_weights, kl_to_reference, sequence_mean
 from axpo_algo.models.network import Network
 from axpo_algo.models.qwen3_vl import Qwen3VLPolicy
 from axpo_algo.packing import PackedBatch, blank_batch, make_trees, pack, token_logprobs
-from axpo_algo.sharding import copy_weights, frozen_network, local_part, network_to_train, whole
+from axpo_algo.sharding import copy_weights, frozen_network, network_to_train
 from axpo_algo.types import Sample, Trajectory
 
 __all__ = ["DivergedError", "FiniteUpdates", "Learner", "make_optimizer"]
@@ -105,8 +106,9 @@ class Learner:
 
     reference: None leaves the KL term out; with several ranks its network is sharded for good. temperature: that of the
     sampling, by which logits are divided here too. max_skipped_updates: updates in a row, skipped because loss or
-    gradient were not finite, that end training. ranks: each brings samples of its own to an update, or none, and all
-    end up with the same weights.
+    gradient were not finite, that end training. lora: with adapters the reference is the policy as it was before them,
+    and none has to be given; seed: of their first values. ranks: each brings samples of its own to an update, or none,
+    and all end up with the same weights.
     """
 
     def __init__(
@@ -118,13 +120,19 @@ class Learner:
         optimizer: OptimizerConfig,
         temperature: float = 1.0,
         max_skipped_updates: int = 3,
+        lora: LoraConfig | None = None,
+        seed: int = 0,
         ranks: Ranks = SINGLE,
     ) -> None:
         self.policy = policy
         self.ranks = ranks
-        self.network = network_to_train(policy, ranks)
+        self.network = network_to_train(policy, ranks, lora, seed=seed)
         """what is trained: the policy's own network, or one behind it (see `sharding`)"""
-        self.reference = frozen_network(reference, ranks) if reference and loss.kl_coefficient > 0 else None
+        self.reference: Network | None = None
+        if loss.kl_coefficient > 0 and lora is not None and lora.rank:
+            self.reference = self.network  # without its adapters
+        elif loss.kl_coefficient > 0 and reference is not None:
+            self.reference = frozen_network(reference, ranks)
         self.loss = loss
         self.optimizer_config = optimizer
         self.optimizer = make_optimizer(self.network, optimizer)
@@ -225,11 +233,10 @@ class Learner:
                 return None
             return token_logprobs(self.policy, batch, network=network, temperature=self.temperature)
 
-        return _Recorded(
-            batch=batch,
-            old_logprobs=logprobs(self.network if needs_old else None),
-            reference_logprobs=logprobs(self.reference),
-        )
+        old = logprobs(self.network if needs_old else None)
+        with without_adapters(self.network):
+            reference = logprobs(self.reference)
+        return _Recorded(batch=batch, old_logprobs=old, reference_logprobs=reference)
 
     def _accumulate(
         self, recorded: "_Recorded", totals: defaultdict[str, float], num_trajectories: float

@@ -26,6 +26,7 @@ from rich.console import Console
 from axpo_algo.checks import check_new_folder, check_training, checking
 from axpo_algo.config import (
     EnvConfig,
+    LoraConfig,
     LossConfig,
     OptimizerConfig,
     SFTConfig,
@@ -93,6 +94,7 @@ def run_sft(
     log: Callable[[int, Mapping[str, float]], None],
     max_skipped_updates: int = 3,
     loss: LossConfig | None = None,
+    lora: LoraConfig | None = None,
     checkpoints: Path | None = None,
     checkpoint_every: int = 0,
     ranks: Ranks = SINGLE,
@@ -103,7 +105,7 @@ def run_sft(
     `max_skipped_updates` steps in a row whose loss or gradient was not finite; each changes nothing.
 
     A phase that reaches its `target_loss` ends, and the steps it had left are passed over in the count. `loss` says how
-    demonstrations are packed.
+    demonstrations are packed, `lora` whether adapters are trained, which end up in the policy's weights.
 
     checkpoints: folder of checkpoints, one every `checkpoint_every` steps; where there is one it goes on from there.
     ranks: each trains on its part of a step's demonstrations.
@@ -127,6 +129,8 @@ def run_sft(
             betas=config.betas, weight_decay=config.weight_decay, max_grad_norm=config.max_grad_norm
         ),
         max_skipped_updates=max_skipped_updates,
+        lora=lora,
+        seed=seed,
         ranks=ranks,
     )
 
@@ -272,6 +276,7 @@ def _fine_tune(
                 log=log,
                 max_skipped_updates=config.training.max_skipped_updates,
                 loss=config.loss,
+                lora=config.lora,
                 checkpoints=checkpoints,
                 checkpoint_every=config.checkpoint.every_num_steps,
                 ranks=ranks,

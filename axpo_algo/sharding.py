@@ -3,10 +3,12 @@
 A policy in float32, trained by one process, is trained in place. Otherwise a second network is trained: its weights,
 gradients and moments are float32 (in bfloat16 most steps of a small learning rate would round to nothing), each rank
 holds a part of them, and FSDP2 gathers them block by block in the policy's dtype for forward and backward passes.
-`copy_weights` then brings them to the network that samples, which is whole on every rank.
+`copy_weights` then brings them to the network that samples, which is whole on every rank. Adapters (`lora`) are trained
+in a second network as well.
 """
 
 import copy
+import itertools
 from typing import Any
 
 import torch
@@ -15,18 +17,30 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 
-from axpo_algo.distributed import Ranks
+from axpo_algo.config import LoraConfig
+from axpo_algo.distributed import Ranks, whole
+from axpo_algo.lora import add_adapters, merged_weights
 from axpo_algo.models.network import Network
 from axpo_algo.models.qwen3_vl import Qwen3VLPolicy
 
-__all__ = ["copy_weights", "frozen_network", "local_part", "network_to_train", "whole"]
+__all__ = ["copy_weights", "frozen_network", "network_to_train"]
 
 
-def network_to_train(policy: Qwen3VLPolicy, ranks: Ranks) -> Network:
-    """The policy's own network, or a sharded copy of it with float32 weights; see the module."""
-    if policy.dtype == torch.float32 and ranks.size == 1:
+def network_to_train(
+    policy: Qwen3VLPolicy, ranks: Ranks, lora: LoraConfig | None = None, *, seed: int = 0
+) -> Network:
+    """The policy's own network, or another one that starts as a copy of it; see the module.
+
+    lora: of rank above 0: the copy gets adapters, and only they are trained. seed: of their first values.
+    """
+    has_adapters = lora is not None and lora.rank > 0
+    is_whole = policy.dtype == torch.float32 and ranks.size == 1
+    if is_whole and not has_adapters:
         return policy.network
-    return _shard(copy.deepcopy(policy.network), policy, ranks, masters=True)
+    network = copy.deepcopy(policy.network)
+    if lora is not None and has_adapters:
+        add_adapters(network, lora, seed=seed)
+    return network if is_whole else _shard(network, policy, ranks, masters=True)
 
 
 def frozen_network(policy: Qwen3VLPolicy, ranks: Ranks) -> Network:
@@ -36,20 +50,12 @@ def frozen_network(policy: Qwen3VLPolicy, ranks: Ranks) -> Network:
 
 @torch.no_grad()
 def copy_weights(source: Network, target: Network) -> None:
-    """Copies all weights of a sharded network into one that is whole, in the dtype that this one has."""
+    """Copies what is trained from a network, sharded or with adapters, into a whole one, in the dtype that this has."""
     own = dict(target.named_parameters())
-    for name, parameter in source.named_parameters():
-        own[name].copy_(whole(parameter))
-
-
-def whole(tensor: torch.Tensor) -> torch.Tensor:
-    """A sharded tensor gathered from all ranks; another one as it is."""
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
-
-
-def local_part(tensor: torch.Tensor) -> torch.Tensor:
-    """What this rank holds of a sharded tensor; another one as it is."""
-    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+    parameters = source.named_parameters()
+    trained = ((name, whole(p)) for name, p in parameters if name in own and p.requires_grad)
+    for name, weights in itertools.chain(trained, merged_weights(source)):  # one at a time
+        own[name].copy_(weights)
 
 
 def _shard(network: Network, policy: Qwen3VLPolicy, ranks: Ranks, *, masters: bool) -> Network:

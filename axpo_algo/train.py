@@ -190,7 +190,8 @@ def _reinforce(
             resume_step=_last_step(folder.path) or (-1 if config.resume else None),
             say=lambda text: console.print(text, highlight=False),
         )
-    reference = policy.clone_frozen() if config.loss.kl_coefficient > 0 else None
+    needs_reference = config.loss.kl_coefficient > 0 and not config.lora.rank
+    reference = policy.clone_frozen() if needs_reference else None
     with Trainer(config, policy, reference, ranks) as trainer:
         start = 0
         checkpoint = latest_checkpoint(folder.checkpoints_path)

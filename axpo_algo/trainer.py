@@ -85,6 +85,8 @@ class Trainer:
             optimizer=config.optimizer,
             temperature=config.rollout.temperature,
             max_skipped_updates=config.training.max_skipped_updates,
+            lora=config.lora,
+            seed=config.seed,
             ranks=ranks,
         )
         self.starter = GroupStarter(

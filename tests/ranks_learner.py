@@ -13,13 +13,12 @@ from pathlib import Path
 import torch
 from test_packing import Maker, group
 
-from axpo_algo.config import LossConfig, OptimizerConfig, PolicyConfig
-from axpo_algo.distributed import SINGLE, ranks_of_torchrun
+from axpo_algo.config import LoraConfig, LossConfig, OptimizerConfig, PolicyConfig
+from axpo_algo.distributed import SINGLE, ranks_of_torchrun, whole
 from axpo_algo.learner import Learner
 from axpo_algo.models.nano import NanoConfig, build_nano
 from axpo_algo.policies import _for_training
 from axpo_algo.run.checkpoint import load_checkpoint, save_checkpoint
-from axpo_algo.sharding import whole
 from axpo_algo.types import Sample
 
 TOLERANCE = 1e-5
@@ -30,11 +29,13 @@ def make_policy(*, tied, seed=3, **config):
     return _for_training(build_nano(nano, seed=seed), PolicyConfig(device="cpu", **config))
 
 
-def make_learner(policy, reference, ranks, **loss):
+def make_learner(policy, reference, ranks, *, lora_rank=0, **loss):
     loss = LossConfig(max_tokens_per_micro_batch=120, kl_coefficient=0.1, **loss)
     # eps: a step in proportion to the gradient, so that rounding stays rounding.
     optimizer = OptimizerConfig(learning_rate=1e-2, eps=1e-2, warmup_steps=0, max_grad_norm=1e9)
-    return Learner(policy, reference, loss=loss, optimizer=optimizer, ranks=ranks)
+    return Learner(
+        policy, reference, loss=loss, optimizer=optimizer, lora=LoraConfig(rank=lora_rank), ranks=ranks
+    )
 
 
 def make_parts(policy, size):
@@ -77,6 +78,7 @@ SETUPS = [
     (True, {}, {}),
     (False, {"gradient_checkpointing": True}, {"share_prefixes": False}),
     (True, {"freeze_vision": True}, {}),
+    (True, {}, {"lora_rank": 4}),
 ]
 
 

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from axpo_algo.config import PolicyConfig
-from axpo_algo.distributed import SINGLE, Ranks
+from axpo_algo.distributed import SINGLE, Ranks, whole
 from axpo_algo.policies import load_policy
 from axpo_algo.run.folder import read_jsonl
-from axpo_algo.sharding import network_to_train, whole
+from axpo_algo.sharding import network_to_train
 
 HERE = Path(__file__).parent
 
@@ -65,6 +65,7 @@ def test_two_ranks_learn_as_one_process(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_a_checkpoint_is_read_by_another_number_of_ranks(tmp_path):
     for num_ranks, other in ((4, ()), (2, (tmp_path / "4",)), (1, (tmp_path / "4",)), (2, (tmp_path / "1",))):
         ended = torchrun(num_ranks, HERE / "ranks_learner.py", tmp_path / str(num_ranks), *other)
@@ -139,6 +140,7 @@ logging: {tensorboard: false}
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_a_run_of_two_ranks_is_that_of_one_and_goes_on_when_a_rank_was_killed(tmp_path):
     (tmp_path / "tiny.yaml").write_text(TINY)
 
@@ -156,7 +158,8 @@ def test_a_run_of_two_ranks_is_that_of_one_and_goes_on_when_a_rank_was_killed(tm
     for record, other in zip(wanted, read_jsonl(one / "metrics.jsonl"), strict=True):
         assert record.keys() == other.keys()
         for key in record.keys() - {"train/num_forward_tokens", "train/logprob_gap"}:
-            assert record[key] == pytest.approx(other[key], rel=1e-4, abs=1e-6), key
+            if record[key] != other[key]:
+                assert record[key] == pytest.approx(other[key], rel=1e-4, abs=1e-6), key
     for stage in ("rollout", "update", "saving"):
         folder, ended = run(stage, stage, *config)
         assert ended.returncode != 0

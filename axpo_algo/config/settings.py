@@ -271,6 +271,21 @@ class AxpoConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LoraConfig:
+    """Low-rank adapters that are trained instead of the weights (needs the extra "lora")."""
+
+    rank: int = 0
+    """of the adapters; 0 trains all weights"""
+    alpha: int = 32
+    """their product counts alpha / rank"""
+    vision: bool = False
+    """adapters in the vision tower too, beside the language model"""
+
+    def __post_init__(self) -> None:
+        _at_least(self, 0, "rank", "alpha")
+
+
+@dataclass(frozen=True, kw_only=True)
 class OptimizerConfig:
     """AdamW."""
 
@@ -414,6 +429,8 @@ class TrainConfig:
     """sampling"""
     axpo: AxpoConfig = field(default_factory=AxpoConfig)
     """resampling"""
+    lora: LoraConfig = field(default_factory=LoraConfig)
+    """adapters instead of all weights"""
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     """steps"""
     loss: LossConfig = field(default_factory=LossConfig)
