@@ -12,6 +12,7 @@ if __name__ == "__main__":
     require_extra("train")
 
 import importlib.metadata
+import os
 import platform
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -212,7 +213,7 @@ def in_short(numbers: Mapping[str, Any]) -> str:
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     """Evaluates, prints the settings and a table, and returns its numbers."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    console = Console(markup=False)
+    console = Console(markup=False, quiet=not _is_main_rank())
 
     def say(text: str) -> None:
         console.print(text, markup=False, highlight=False, soft_wrap=True)
@@ -223,6 +224,11 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         for line in _settings_in_words(config, origin, arguments):
             say(line)
         return _evaluate(config, origin, say)
+
+
+def _is_main_rank() -> bool:
+    """Whether this process writes and prints, as torchrun numbers them."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def _check(config: EvaluateConfig) -> None:
@@ -244,17 +250,20 @@ def _evaluate(config: EvaluateConfig, origin: str, say: Callable[[str], None]) -
         share = config.rollout.max_ungraded_share
         groups = evaluate_scripted(path, config.evaluation, config.env, max_ungraded_share=share, say=say)
     else:
+        from axpo_algo.distributed import ranks_of_torchrun
         from axpo_algo.policies import load_policy
 
-        groups = evaluate_policy(
-            load_policy(config.policy, seed=config.seed),
-            config.evaluation,
-            config.env,
-            config.rollout,
-            seed=config.seed,
-            progress=lambda done, total: say(f"{done}/{total} questions"),
-            say=say,
-        )
+        with ranks_of_torchrun() as ranks:
+            groups = evaluate_policy(
+                load_policy(config.policy, seed=config.seed),
+                config.evaluation,
+                config.env,
+                config.rollout,
+                seed=config.seed,
+                progress=lambda done, total: say(f"{done}/{total} questions"),
+                say=say,
+                ranks=ranks,
+            )
     numbers = summarize(groups, k=1 if is_scripted else config.evaluation.rollouts_per_question)
     row = {"policy": path, **numbers, "ungraded": ungraded_in_words(numbers)}
     say(markdown_table([row], columns=_columns(numbers)))
@@ -269,7 +278,7 @@ def _evaluate(config: EvaluateConfig, origin: str, say: Callable[[str], None]) -
         say(
             f"the best constant answer, {constant['answer']!r}, would score {format_value(constant['score'])}"
         )
-    if config.json is not None:
+    if config.json is not None and _is_main_rank():
         document = {**_described(config, origin), "best_constant_answer": constant, **_plain(numbers)}
         write_json(Path(config.json), {**document, "rollouts": [_rollout(t) for g in groups for t in g]})
     return numbers

@@ -126,7 +126,7 @@ class Learner:
     ) -> None:
         self.policy = policy
         self.ranks = ranks
-        self.network = network_to_train(policy, ranks, lora, seed=seed)
+        self.network = network_to_train(policy, ranks, lora, seed=seed, offload=optimizer.offload)
         """what is trained: the policy's own network, or one behind it (see `sharding`)"""
         self.reference: Network | None = None
         if loss.kl_coefficient > 0 and lora is not None and lora.rank:

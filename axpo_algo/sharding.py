@@ -14,7 +14,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
-from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy, OffloadPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 
 from axpo_algo.config import LoraConfig
@@ -27,11 +27,17 @@ __all__ = ["copy_weights", "frozen_network", "network_to_train"]
 
 
 def network_to_train(
-    policy: Qwen3VLPolicy, ranks: Ranks, lora: LoraConfig | None = None, *, seed: int = 0
+    policy: Qwen3VLPolicy,
+    ranks: Ranks,
+    lora: LoraConfig | None = None,
+    *,
+    seed: int = 0,
+    offload: bool = False,
 ) -> Network:
     """The policy's own network, or another one that starts as a copy of it; see the module.
 
-    lora: of rank above 0: the copy gets adapters, and only they are trained. seed: of their first values.
+    lora: of rank above 0: the copy gets adapters, and only they are trained. seed: of their first values. offload: a
+    sharded copy, its gradients and so the optimizer's state lie in host memory.
     """
     has_adapters = lora is not None and lora.rank > 0
     is_whole = policy.dtype == torch.float32 and ranks.size == 1
@@ -40,7 +46,9 @@ def network_to_train(
     network = copy.deepcopy(policy.network)
     if lora is not None and has_adapters:
         add_adapters(network, lora, seed=seed)
-    return network if is_whole else _shard(network, policy, ranks, masters=True)
+    if is_whole:
+        return network
+    return _shard(network, policy, ranks, masters=True, offload=offload)
 
 
 def frozen_network(policy: Qwen3VLPolicy, ranks: Ranks) -> Network:
@@ -58,19 +66,23 @@ def copy_weights(source: Network, target: Network) -> None:
         own[name].copy_(weights)
 
 
-def _shard(network: Network, policy: Qwen3VLPolicy, ranks: Ranks, *, masters: bool) -> Network:
+def _shard(
+    network: Network, policy: Qwen3VLPolicy, ranks: Ranks, *, masters: bool, offload: bool = False
+) -> Network:
     mesh = _mesh(policy.device.type, ranks.size)
     # Inputs are not cast: Qwen3-VL computes the rotary tables of its vision blocks in float32.
     precision = MixedPrecisionPolicy(
         param_dtype=policy.dtype, reduce_dtype=torch.float32, cast_forward_inputs=False
     )
 
+    where = CPUOffloadPolicy(pin_memory=torch.cuda.is_available()) if offload else OffloadPolicy()
+
     def wrap(module: torch.nn.Module, **options: Any) -> None:
         if masters:  # block by block, so that the whole model never exists in float32
             for parameter in module.parameters():
                 if parameter.requires_grad and not isinstance(parameter, DTensor):
                     parameter.data = parameter.data.float()
-        fully_shard(module, mesh=mesh, mp_policy=precision, **options)
+        fully_shard(module, mesh=mesh, mp_policy=precision, offload_policy=where, **options)
 
     for block in [*network.model.model.language_model.layers, *network.model.model.visual.blocks]:
         wrap(block)

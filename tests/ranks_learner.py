@@ -29,10 +29,12 @@ def make_policy(*, tied, seed=3, **config):
     return _for_training(build_nano(nano, seed=seed), PolicyConfig(device="cpu", **config))
 
 
-def make_learner(policy, reference, ranks, *, lora_rank=0, **loss):
+def make_learner(policy, reference, ranks, *, lora_rank=0, offload=False, **loss):
     loss = LossConfig(max_tokens_per_micro_batch=120, kl_coefficient=0.1, **loss)
     # eps: a step in proportion to the gradient, so that rounding stays rounding.
-    optimizer = OptimizerConfig(learning_rate=1e-2, eps=1e-2, warmup_steps=0, max_grad_norm=1e9)
+    optimizer = OptimizerConfig(
+        learning_rate=1e-2, eps=1e-2, warmup_steps=0, max_grad_norm=1e9, offload=offload
+    )
     return Learner(
         policy, reference, loss=loss, optimizer=optimizer, lora=LoraConfig(rank=lora_rank), ranks=ranks
     )
@@ -77,7 +79,7 @@ def compare(one, several, before):
 SETUPS = [
     (True, {}, {}),
     (False, {"gradient_checkpointing": True}, {"share_prefixes": False}),
-    (True, {"freeze_vision": True}, {}),
+    (True, {"freeze_vision": True}, {"offload": True}),
     (True, {}, {"lora_rank": 4}),
 ]
 

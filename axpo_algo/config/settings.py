@@ -301,6 +301,8 @@ class OptimizerConfig:
     """steps of linear warm-up"""
     max_grad_norm: float = 1.0
     """gradients with a larger L2 norm are scaled down to it"""
+    offload: bool = False
+    """float32 weights, gradients and moments wait in host memory, of bfloat16 or several ranks"""
 
     def __post_init__(self) -> None:
         _at_least(self, 0, "learning_rate", "eps", "weight_decay", "warmup_steps", "max_grad_norm")
