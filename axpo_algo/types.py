@@ -144,6 +144,8 @@ class Group:
     """[N], from one start"""
     continuations: dict[int, list[Trajectory]] = field(default_factory=dict)
     """{index of the source: [K]}"""
+    env_name: str | None = None
+    """the environment's name in `train_envs`"""
 
     @property
     def rewards(self) -> list[float]:

@@ -13,6 +13,7 @@ from axpo_algo.config.settings import (
     AxpoConfig,
     CheckpointConfig,
     EnvConfig,
+    EvalEnvConfig,
     EvaluationConfig,
     LoggingConfig,
     LossConfig,
@@ -23,6 +24,7 @@ from axpo_algo.config.settings import (
     SFTPhase,
     SFTSource,
     TrainConfig,
+    TrainEnvConfig,
     TrainingConfig,
 )
 
@@ -31,6 +33,7 @@ __all__ = [
     "CheckpointConfig",
     "ConfigError",
     "EnvConfig",
+    "EvalEnvConfig",
     "EvaluationConfig",
     "LoggingConfig",
     "LossConfig",
@@ -41,6 +44,7 @@ __all__ = [
     "SFTPhase",
     "SFTSource",
     "TrainConfig",
+    "TrainEnvConfig",
     "TrainingConfig",
     "config_from_file",
     "config_from_mapping",
