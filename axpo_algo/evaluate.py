@@ -6,14 +6,12 @@ or else in the environment as it comes with the paper's sampling; overrides win.
 handed the task: the demonstration, or the reference answer) and "blank" measure the environment instead of a model.
 """
 
-from axpo_algo.commands import command, require_extra
+from axpo_algo.commands import RunFailed, command, require_extra
 
 if __name__ == "__main__":
     require_extra("train")
 
-import importlib.metadata
 import os
-import platform
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
@@ -23,36 +21,31 @@ from typing import Any
 
 from rich.console import Console
 
-from axpo_algo.config import EnvConfig, EvaluationConfig, RolloutConfig
-from axpo_algo.config.evaluation import EvaluateConfig, load_settings, unused_keys
-from axpo_algo.config.schema import plain
-from axpo_algo.run.metrics import summarize_groups
+from axpo_algo.config import EnvConfig, EvaluationConfig, RolloutConfig, TrainConfig
+from axpo_algo.config.evaluation import EvaluateConfig, envs_by_name, load_settings, unused_keys
+from axpo_algo.run.evaluation import (
+    described,
+    rollout_record,
+    settings_in_words,
+    table_columns,
+    table_rows,
+)
+from axpo_algo.run.metrics import combine_numbers, numbers_of, summarize_groups
 from axpo_algo.run.tables import format_value, markdown_table, write_json
 from axpo_algo.ungraded import UngradedWatch, count_ungraded, ungraded_in_words
 
 __all__ = [
     "SCRIPTED",
-    "TABLE_COLUMNS",
     "EvaluateConfig",
+    "evaluate_envs",
     "evaluate_policy",
     "evaluate_scripted",
     "main",
     "summarize",
+    "summarize_envs",
 ]
 
 SCRIPTED = ("oracle", "blank")
-TABLE_COLUMNS = (
-    "policy",
-    "pass@1",
-    "pass@1_stderr",
-    "pass@4",
-    "tool_use_rate",
-    "pass@1_tool",
-    "pass@1_no_tool",
-    "all_wrong_tool",
-    "all_wrong_no_tool",
-    "ungraded",
-)
 _EVALUATION = 3  # names this purpose's random numbers, see `trainer`
 
 
@@ -159,6 +152,54 @@ def evaluate_scripted(
     return groups
 
 
+def evaluate_envs(
+    config: TrainConfig | EvaluateConfig,
+    policy: Any,
+    *,
+    say: Callable[[str], None] = lambda text: None,
+    say_progress: Callable[[str], None] = lambda text: None,
+    ranks: Any = None,
+) -> dict[str, list[list[Any]]]:
+    """`evaluate_policy` on each environment of `config`, by name; each is measured as if it were the only one.
+
+    policy: also a name in SCRIPTED, for `evaluate_scripted`. say, say_progress: told lines, of outages and of how far
+    it is. ranks: see `evaluate_policy`. Raises RunFailed, naming the environment where there are several.
+    """
+    envs = envs_by_name(config)
+    groups = {}
+    for name, env in envs.items():
+        label = f"{name}: " if len(envs) > 1 else ""
+
+        def tell(text: str, label: str = label) -> None:
+            say(f"{label}{text}")
+
+        def progress(done: int, total: int, label: str = label) -> None:
+            say_progress(f"{label}{done}/{total} questions")
+
+        try:
+            if isinstance(policy, str):
+                share = config.rollout.max_ungraded_share
+                groups[name] = evaluate_scripted(
+                    policy, config.evaluation, env, max_ungraded_share=share, say=tell
+                )
+            else:
+                groups[name] = evaluate_policy(
+                    policy,
+                    config.evaluation,
+                    env,
+                    config.rollout,
+                    seed=config.seed,
+                    progress=progress,
+                    say=tell,
+                    ranks=ranks,
+                )
+        except RunFailed as error:
+            if label:
+                raise RunFailed(f"{label}{error}") from error
+            raise
+    return groups
+
+
 def _play(env: Any, name: str, index: int) -> Any:
     """One episode of a scripted policy."""
     from axpo_algo.rollout import is_graded
@@ -201,13 +242,10 @@ def summarize(groups: Sequence[Sequence[Any]], *, k: int) -> dict[str, Any]:
     return {**numbers, **{f"ungraded/{reason}": count for reason, count in reasons.items()}}
 
 
-def in_short(numbers: Mapping[str, Any]) -> str:
-    """One line of `summarize`'s numbers, those of the Thinking-Acting Gap included."""
-    names = ("pass@1", "tool_use_rate", "all_wrong_tool", "all_wrong_no_tool")
-    shown = [f"{name} {format_value(numbers[name])}" for name in names]
-    if numbers["num_ungraded"]:
-        shown.append(f"ungraded {ungraded_in_words(numbers)} of {numbers['num_rollouts']}")
-    return ", ".join(shown)
+def summarize_envs(groups: Mapping[str, Sequence[Sequence[Any]]], *, k: int) -> dict[str, Any]:
+    """`summarize` of each environment, by name; of several also their mean, see `combine_numbers`."""
+    numbers = {name: summarize(of_env, k=k) for name, of_env in groups.items()}
+    return combine_numbers(numbers) if len(numbers) > 1 else next(iter(numbers.values()))
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
@@ -221,7 +259,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     with command():
         config, origin = load_settings(arguments)
         _check(config)
-        for line in _settings_in_words(config, origin, arguments):
+        for line in settings_in_words(config, origin, unused_keys(arguments)):
             say(line)
         return _evaluate(config, origin, say)
 
@@ -233,7 +271,7 @@ def _is_main_rank() -> bool:
 
 def _check(config: EvaluateConfig) -> None:
     """Raises ConfigError for what would stop the evaluation."""
-    from axpo_algo.checks import check_engine, check_env, check_new_file, checking
+    from axpo_algo.checks import check_engine, check_envs, check_new_file, checking
     from axpo_algo.policies import check_policy
 
     check_engine(config.rollout.engine)
@@ -241,124 +279,65 @@ def _check(config: EvaluateConfig) -> None:
         check_policy(config.policy, names=("nano", *SCRIPTED))
     if config.json is not None:
         check_new_file(Path(config.json), "json")
-    check_env(config.env, split_key="evaluation_split", max_turns=config.evaluation.max_turns)
+    check_envs(config, "eval_envs", max_turns=config.evaluation.max_turns)
 
 
 def _evaluate(config: EvaluateConfig, origin: str, say: Callable[[str], None]) -> dict[str, Any]:
     path, is_scripted = config.policy.path, config.policy.path in SCRIPTED
     if is_scripted:
-        share = config.rollout.max_ungraded_share
-        groups = evaluate_scripted(path, config.evaluation, config.env, max_ungraded_share=share, say=say)
+        groups = evaluate_envs(config, path, say=say)
     else:
         from axpo_algo.distributed import ranks_of_torchrun
         from axpo_algo.policies import load_policy
 
         with ranks_of_torchrun() as ranks:
-            groups = evaluate_policy(
-                load_policy(config.policy, seed=config.seed),
-                config.evaluation,
-                config.env,
-                config.rollout,
-                seed=config.seed,
-                progress=lambda done, total: say(f"{done}/{total} questions"),
-                say=say,
-                ranks=ranks,
-            )
-    numbers = summarize(groups, k=1 if is_scripted else config.evaluation.rollouts_per_question)
-    row = {"policy": path, **numbers, "ungraded": ungraded_in_words(numbers)}
-    say(markdown_table([row], columns=_columns(numbers)))
-    graded = numbers["num_rollouts"] - numbers["num_ungraded"]
-    calls = ", ".join(f"{name[6:]} {count}" for name, count in numbers.items() if name.startswith("calls/"))
-    say(
-        f"{numbers['num_groups']} questions, {graded} graded answers, {ungraded_in_words(numbers)} ungraded; "
-        f"tool calls: {calls or 'none'}"
-    )
-    constant = _best_constant(config, len(groups))
-    if constant is not None:
-        say(
-            f"the best constant answer, {constant['answer']!r}, would score {format_value(constant['score'])}"
-        )
+            policy = load_policy(config.policy, seed=config.seed)
+            groups = evaluate_envs(config, policy, say=say, say_progress=say, ranks=ranks)
+    numbers = summarize_envs(groups, k=1 if is_scripted else config.evaluation.rollouts_per_question)
+    say(markdown_table(table_rows(path, numbers, list(groups)), columns=table_columns(numbers)))
+    constants = {}
+    for name, env in envs_by_name(config).items():
+        own, label = (numbers_of(name, numbers), f"{name}: ") if len(groups) > 1 else (numbers, "")
+        say(f"{label}{_counts_in_words(own)}")
+        constant = constants[name] = _best_constant(env, config.evaluation.max_turns, len(groups[name]))
+        if constant is not None:
+            answer, score = constant["answer"], format_value(constant["score"])
+            say(f"{label}the best constant answer, {answer!r}, would score {score}")
     if config.json is not None and _is_main_rank():
-        document = {**_described(config, origin), "best_constant_answer": constant, **_plain(numbers)}
-        write_json(Path(config.json), {**document, "rollouts": [_rollout(t) for g in groups for t in g]})
+        document = {
+            **described(config, origin),
+            "best_constant_answer": constants if len(groups) > 1 else next(iter(constants.values())),
+            **_plain(numbers),
+            "rollouts": [
+                {**({"env": name} if len(groups) > 1 else {}), **rollout_record(trajectory)}
+                for name, of_env in groups.items()
+                for group in of_env
+                for trajectory in group
+            ],
+        }
+        write_json(Path(config.json), document)
     return numbers
 
 
-def _best_constant(config: EvaluateConfig, num_questions: int) -> dict[str, Any] | None:
+def _counts_in_words(numbers: Mapping[str, Any]) -> str:
+    graded = numbers["num_rollouts"] - numbers["num_ungraded"]
+    calls = ", ".join(f"{name[6:]} {count}" for name, count in numbers.items() if name.startswith("calls/"))
+    return (
+        f"{numbers['num_groups']} questions, {graded} graded answers, {ungraded_in_words(numbers)} ungraded; "
+        f"tool calls: {calls or 'none'}"
+    )
+
+
+def _best_constant(env_config: EnvConfig, max_turns: int, num_questions: int) -> dict[str, Any] | None:
     """What always giving one answer would score on the questions at hand; None where no tasks are shown."""
     from axpo_algo.environments import make_env
     from axpo_env.tasks.constant import best_constant_answer
 
-    split, max_turns = config.env.evaluation_split, config.evaluation.max_turns
-    with closing(make_env(config.env, split=split, max_turns=max_turns)) as env:
+    with closing(make_env(env_config, split=env_config.evaluation_split, max_turns=max_turns)) as env:
         if not hasattr(env, "source"):
             return None
         answer, score = best_constant_answer(env, range(num_questions))
     return {"answer": answer, "score": score}
-
-
-def _settings_in_words(config: EvaluateConfig, origin: str, arguments: Sequence[str]) -> list[str]:
-    """What is measured and how, for the console; and which arguments evaluation has no use for."""
-    env, how = config.env, config.evaluation
-    kwargs = ", ".join(f"{name}={value}" for name, value in env.kwargs.items())
-    limits = {"turn": how.max_new_tokens, "response": how.max_response_tokens}
-    tokens = ", ".join(f"{limit} tokens a {name}" for name, limit in limits.items() if limit is not None)
-    sampling = (
-        f", {how.rollouts_per_question} rollouts each, temperature {how.temperature:g}, top-p {how.top_p:g}, "
-        f"top-k {how.top_k}, presence penalty {how.presence_penalty:g}, {tokens}, seed {config.seed}"
-    )
-    lines = [
-        f"settings from: {origin}",
-        f"environment: {env.id}, split {env.evaluation_split}" + (f", {kwargs}" if kwargs else ""),
-        f"policy: {config.policy.path}, at most {how.num_questions} questions, {how.max_turns} turns"
-        + ("" if config.policy.path in SCRIPTED else sampling),
-    ]
-    unused = unused_keys(arguments)
-    return lines + ([f"not used by evaluation: {', '.join(unused)}"] if unused else [])
-
-
-def _described(config: EvaluateConfig, origin: str) -> dict[str, Any]:
-    """What was measured, with what, for the JSON document."""
-    env = config.env
-    return {
-        "policy": config.policy.path,
-        "env": {
-            "id": env.id,
-            "kwargs": plain(env.kwargs),
-            "split": env.evaluation_split,
-            "source": plain(env.kwargs).get("source", "synthetic"),
-        },
-        "seed": config.seed,
-        "settings_from": origin,
-        "settings": plain(config),
-        "versions": _versions(),
-    }
-
-
-def _versions() -> dict[str, str | None]:
-    found: dict[str, str | None] = {"python": platform.python_version()}
-    for package in ("axpo", "gymnasium", "numpy", "pillow", "torch", "transformers"):
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            found[package] = None
-    return found
-
-
-def _rollout(trajectory: Any) -> dict[str, Any]:
-    return {
-        "task": trajectory.info["task"]["id"],
-        "reward": None if trajectory.reward != trajectory.reward else trajectory.reward,
-        "status": trajectory.status,
-        "used_tool": trajectory.used_tool,
-        "outage": trajectory.info.get("outage"),
-        "actions": [turn.text for turn in trajectory.turns],
-    }
-
-
-def _columns(numbers: Mapping[str, Any]) -> list[str]:
-    passes = sorted((name for name in numbers if name.startswith("pass@") and name[5:].isdigit()), key=len)
-    return [*TABLE_COLUMNS[:1], *passes, *(c for c in TABLE_COLUMNS[2:] if c not in passes and c != "pass@4")]
 
 
 def _plain(numbers: Mapping[str, Any]) -> dict[str, Any]:

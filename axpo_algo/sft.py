@@ -31,7 +31,9 @@ from axpo_algo.config import (
     OptimizerConfig,
     SFTConfig,
     SFTPhase,
+    SFTSource,
     TrainConfig,
+    TrainEnvConfig,
     load_config,
 )
 from axpo_algo.config.loading import with_default_recipe
@@ -89,6 +91,7 @@ def run_sft(
     config: SFTConfig,
     env_config: EnvConfig,
     *,
+    train_envs: Sequence[TrainEnvConfig] = (),
     max_turns: int,
     seed: int,
     log: Callable[[int, Mapping[str, float]], None],
@@ -107,6 +110,8 @@ def run_sft(
     A phase that reaches its `target_loss` ends, and the steps it had left are passed over in the count. `loss` says how
     demonstrations are packed, `lora` whether adapters are trained, which end up in the policy's weights.
 
+    train_envs: the environments that sources name; `env_config` is that of the others.
+
     checkpoints: folder of checkpoints, one every `checkpoint_every` steps; where there is one it goes on from there.
     ranks: each trains on its part of a step's demonstrations.
     """
@@ -116,10 +121,10 @@ def run_sft(
     envs: dict[str, Any] = {}
     for phase in config.phases:
         for source in phase.sources:
-            key = repr(sorted(source.env_kwargs.items()))
-            if key not in envs:
-                envs[key] = make_env(
-                    env_config, split=env_config.split, max_turns=max_turns, **source.env_kwargs
+            if _env_key(source) not in envs:
+                named = next((entry.env for entry in train_envs if entry.name == source.env), env_config)
+                envs[_env_key(source)] = make_env(
+                    named, split=named.split, max_turns=max_turns, **source.env_kwargs
                 )
     learner = Learner(
         policy,
@@ -196,7 +201,7 @@ def _batch(
     shares = [source.share for source in phase.sources]
     trajectories = []
     for source in rng.choices(phase.sources, shares, k=phase.batch_size):
-        env = envs[repr(sorted(source.env_kwargs.items()))]
+        env = envs[_env_key(source)]
         trajectories.append(
             demonstrate(
                 env,
@@ -208,6 +213,10 @@ def _batch(
             )
         )
     return trajectories
+
+
+def _env_key(source: SFTSource) -> str:
+    return repr((source.env, sorted(source.env_kwargs.items())))
 
 
 def _learning_rate(phase: SFTPhase, number: int) -> float:
@@ -271,6 +280,7 @@ def _fine_tune(
                 policy,
                 config.sft,
                 config.env,
+                train_envs=config.train_envs,
                 max_turns=config.rollout.max_turns,
                 seed=config.seed,
                 log=log,
@@ -329,7 +339,8 @@ def main(argv: Sequence[str] | None = None) -> Path:
 
 def _run(config: TrainConfig, folder: RunFolder, console: Console, ranks: Ranks) -> None:
     """The cold start in its folder, and a line of what it can do."""
-    from axpo_algo.evaluate import evaluate_policy, in_short, summarize
+    from axpo_algo.evaluate import evaluate_envs, summarize_envs
+    from axpo_algo.run.evaluation import in_short
 
     def say(text: str) -> None:
         console.print(text, markup=False, highlight=False, soft_wrap=True)
@@ -338,11 +349,9 @@ def _run(config: TrainConfig, folder: RunFolder, console: Console, ranks: Ranks)
         torch.set_num_threads(config.training.num_threads)
     with folder:
         policy = cold_start(config, folder.path, console, ranks)
-        groups = evaluate_policy(
-            policy, config.evaluation, config.env, config.rollout, seed=config.seed, say=say, ranks=ranks
-        )
-        numbers = summarize(groups, k=config.evaluation.rollouts_per_question)
-        say(f"{folder.path / 'start'}: {in_short(numbers)}")
+        groups = evaluate_envs(config, policy, say=say, ranks=ranks)
+        numbers = summarize_envs(groups, k=config.evaluation.rollouts_per_question)
+        say(f"{folder.path / 'start'}: {in_short(numbers, list(groups))}")
 
 
 if __name__ == "__main__":

@@ -23,13 +23,15 @@ from rich.console import Console
 
 from axpo_algo.checks import check_new_folder, check_training, checking
 from axpo_algo.config import ConfigError, TrainConfig, load_config, to_yaml
+from axpo_algo.config.evaluation import envs_by_name
 from axpo_algo.config.loading import given_keys, print_help, with_default_recipe
 from axpo_algo.distributed import Ranks, ranks_of_torchrun
-from axpo_algo.evaluate import TABLE_COLUMNS, evaluate_policy, in_short, summarize
+from axpo_algo.evaluate import evaluate_envs, summarize_envs
 from axpo_algo.models.qwen3_vl import Qwen3VLPolicy
 from axpo_algo.run.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint, save_policy
 from axpo_algo.run.curves import draw_curves
 from axpo_algo.run.disk import lock_folder
+from axpo_algo.run.evaluation import TABLE_COLUMNS, in_short, table_rows
 from axpo_algo.run.extend import change_num_steps, is_evaluated, set_evaluation
 from axpo_algo.run.folder import FollowedRun, RunFolder, latest_run_path
 from axpo_algo.run.progress import Progress
@@ -39,7 +41,7 @@ from axpo_algo.run.tables import markdown_table, write_json
 from axpo_algo.run.transcripts import transcripts
 from axpo_algo.sft import SFT_CHECKPOINTS, cold_start
 from axpo_algo.trainer import StepResult, Trainer
-from axpo_algo.ungraded import UngradedWatch, ungraded_in_words
+from axpo_algo.ungraded import UngradedWatch
 
 __all__ = ["main", "train"]
 
@@ -94,6 +96,9 @@ def _run(config: TrainConfig, folder: RunFolder, console: Console, ranks: Ranks)
         if not ranks.is_main:
             return folder.path
         draw_curves(runs, folder.curves_path)
+        rows = [
+            line for row in rows for line in table_rows(row.pop("policy"), row, list(envs_by_name(config)))
+        ]
         columns = [column for column in TABLE_COLUMNS if any(column in row for row in rows)]
         console.print(markdown_table(rows, columns=columns), markup=False, highlight=False, soft_wrap=True)
         (folder.path / "report.md").write_text(markdown_table(rows, columns=columns) + "\n", encoding="utf-8")
@@ -203,7 +208,7 @@ def _reinforce(
             numbers = start_row or _evaluate(config, folder, policy, "start", console, ranks)
             folder.log(
                 0,
-                {f"eval/{key}": value for key, value in numbers.items() if key not in ("policy", "ungraded")},
+                {f"eval/{key}": value for key, value in numbers.items() if key != "policy"},
             )
         last = ranks.share(folder.read_metrics()[-1] if ranks.is_main else {})
         if start == config.training.num_steps > 0 and "eval/pass@1" not in last:
@@ -223,7 +228,7 @@ def _reinforce(
         if "eval/pass@1" in record:
             name = "start" if record["step"] == 0 else f"{config.algorithm}, {record['step']} steps"
             numbers = {key[5:]: value for key, value in record.items() if key.startswith("eval/")}
-            rows.append({"policy": name, **numbers, "ungraded": ungraded_in_words(numbers)})
+            rows.append({"policy": name, **numbers})
     return rows
 
 
@@ -307,19 +312,12 @@ def _evaluate(
     config: TrainConfig, folder: RunFolder, policy: Qwen3VLPolicy, name: str, console: Console, ranks: Ranks
 ) -> dict[str, Any]:
     """Measures the policy on the held-out split, writes evaluation-NAME.json, returns the numbers."""
-    groups = evaluate_policy(
-        policy,
-        config.evaluation,
-        config.env,
-        config.rollout,
-        seed=config.seed,
-        say=lambda text: console.print(text, markup=False, highlight=False, soft_wrap=True),
-        ranks=ranks,
-    )
-    numbers = summarize(groups, k=config.evaluation.rollouts_per_question)
+    groups = evaluate_envs(config, policy, say=_printer(console), ranks=ranks)
+    numbers = summarize_envs(groups, k=config.evaluation.rollouts_per_question)
     if ranks.is_main:
         write_json(folder.path / f"evaluation-{name}.json", numbers)
-    console.print(f"held-out questions, {name}: {in_short(numbers)}", highlight=False, soft_wrap=True)
+    said = f"held-out questions, {name}: {in_short(numbers, list(groups))}"
+    console.print(said, highlight=False, soft_wrap=True)
     return numbers
 
 

@@ -17,13 +17,12 @@ from axpo_algo.algorithms import get_algorithm
 from axpo_algo.config import TrainConfig
 from axpo_algo.distributed import SINGLE, Ranks
 from axpo_algo.engines import Sampling, make_engine
-from axpo_algo.environments import make_env, step_indices
 from axpo_algo.learner import Learner
+from axpo_algo.mixture import Mixture
 from axpo_algo.models.qwen3_vl import Qwen3VLPolicy
 from axpo_algo.rollout import (
     UNGRADED,
     Episode,
-    GroupStarter,
     branch,
     check_prefix,
     run_episodes,
@@ -89,11 +88,7 @@ class Trainer:
             seed=config.seed,
             ranks=ranks,
         )
-        self.starter = GroupStarter(
-            lambda: make_env(config.env, split=config.env.split, max_turns=config.rollout.max_turns),
-            policy.chat,
-            time_limit_s=config.rollout.call_time_limit_s,
-        )
+        self.mixture = Mixture(config, policy.chat)
         self.sampling = Sampling(
             max_new_tokens=config.rollout.max_new_tokens, temperature=config.rollout.temperature
         )
@@ -125,8 +120,7 @@ class Trainer:
         learned = self.learner.update(samples, num_trajectories=len(outcomes) * self.group_size)
         self.engine.sync_weights()
         clock.lap("update_s")
-        own = [t for group in groups for t in _all_trajectories(group)]
-        sampled = int(self.ranks.sum(sum(sum(t.loss_mask) for t in own))[0])
+        sampled = sum(trajectory.num_sampled_tokens for trajectory in trajectories)
         steps = self.engine.num_steps - steps
         timings = {
             **clock.laps,
@@ -134,20 +128,23 @@ class Trainer:
             "num_engine_steps": steps,
             "mean_batch": (self.engine.num_sampled_tokens - tokens) / max(steps, 1),
         }
-        return StepResult(metrics=self._metrics(outcomes, learned, sampled), timings=timings, groups=groups)
+        metrics: dict[str, float | int | None] = {**_group_metrics(outcomes), **learned}
+        if len(self.mixture.names) > 1:
+            for name in self.mixture.names:
+                own = _group_metrics([group for group in outcomes if group.env_name == name])
+                metrics |= {f"{name}/{key}": value for key, value in own.items()}
+        metrics = {f"train/{name}": value for name, value in metrics.items()}
+        return StepResult(metrics=metrics, timings=timings, groups=groups)
 
     def _roll_out(self, step: int, clock: "_Clock", open_episodes: contextlib.ExitStack) -> list[Group]:
         """The step's groups, with their continuations. Every episode is put on the stack to be closed."""
-        indices = step_indices(
-            self.starter.env.num_tasks,
-            step=step,
-            count=self.config.rollout.questions_per_step,
-            seed=self.config.seed,
-        )
+        tasks = self.mixture.tasks(step)
         episodes: list[list[Episode]] = []
-        for question in self.ranks.slice(len(indices)):
-            group = self.starter.start(
-                index=indices[question],
+        mine = self.ranks.slice(len(tasks))
+        for question in mine:
+            env, index = tasks[question]
+            group = self.mixture.starters[env].start(
+                index=index,
                 num_episodes=self.group_size,
                 seed=(self.config.seed, _ROLLOUT, step, question),
                 keep_forks=self.algorithm.resamples,
@@ -157,7 +154,10 @@ class Trainer:
             episodes.append(group)
         clock.lap("start_s")
         self._run([episode for group in episodes for episode in group])
-        groups = [Group(trajectories=[episode.trajectory for episode in group]) for group in episodes]
+        groups = [
+            Group(trajectories=[e.trajectory for e in group], env_name=self.mixture.names[env])
+            for group, (env, _) in zip(episodes, tasks[mine.start : mine.stop], strict=True)
+        ]
         clock.lap("rollout_s")
         if self.algorithm.resamples:
             self._resample(step, episodes, groups, open_episodes)
@@ -202,29 +202,9 @@ class Trainer:
     def _run(self, episodes: Sequence[Episode]) -> None:
         run_episodes(episodes, self.engine, self.policy.chat, self.sampling, self.config.rollout)
 
-    def _metrics(
-        self, groups: Sequence[Group], learned: dict[str, float], sampled: int
-    ) -> dict[str, float | int | None]:
-        summary = summarize_groups([group_outcome(group) for group in groups], ks=(1, 4))
-        continuations = [t for group in groups for copies in group.continuations.values() for t in copies]
-        graded = [t.reward for t in continuations if not math.isnan(t.reward)]
-        statuses = Counter(t.status for group in groups for t in _all_trajectories(group))
-        extra = {
-            "num_prefixes": sum(len(group.continuations) for group in groups),
-            "num_continuations": len(continuations),
-            "continuation_reward": sum(graded) / len(graded) if graded else None,
-            "prefix_recovery_rate": _prefix_recovery(groups),
-            "num_sampled_tokens": sampled,
-            "mean_turns": _mean_turns(groups),
-            "num_lost": sum(statuses[status] for status in UNGRADED),
-            **{f"status/{status}": count for status, count in sorted(statuses.items())},
-            **learned,
-        }
-        return {**summary.as_dict("train/"), **{f"train/{name}": value for name, value in extra.items()}}
-
     def close(self) -> None:
-        """Closes the environment."""
-        self.starter.close()
+        """Closes the environments."""
+        self.mixture.close()
 
     def __enter__(self) -> "Trainer":
         return self
@@ -267,6 +247,26 @@ def group_outcome(group: Group) -> GroupOutcome:
     )
 
 
+def _group_metrics(groups: Sequence[Group]) -> dict[str, float | int | None]:
+    """What the trajectories of a step's groups, or of one environment's, came to."""
+    summary = summarize_groups([group_outcome(group) for group in groups], ks=(1, 4))
+    continuations = [t for group in groups for copies in group.continuations.values() for t in copies]
+    graded = [t.reward for t in continuations if not math.isnan(t.reward)]
+    trajectories = [t for group in groups for t in _all_trajectories(group)]
+    statuses = Counter(t.status for t in trajectories)
+    return {
+        **summary.as_dict(),
+        "num_prefixes": sum(len(group.continuations) for group in groups),
+        "num_continuations": len(continuations),
+        "continuation_reward": sum(graded) / len(graded) if graded else None,
+        "prefix_recovery_rate": _prefix_recovery(groups),
+        "num_sampled_tokens": sum(t.num_sampled_tokens for t in trajectories),
+        "mean_turns": _mean_turns(groups),
+        "num_lost": sum(statuses[status] for status in UNGRADED),
+        **{f"status/{status}": count for status, count in sorted(statuses.items())},
+    }
+
+
 def _candidate(trajectory: Trajectory) -> Candidate:
     return Candidate(
         reward=trajectory.reward, used_tool=trajectory.used_tool, confidence=trajectory.confidence
@@ -283,6 +283,6 @@ def _prefix_recovery(groups: Sequence[Group]) -> float | None:
     return sum(any(t.reward > 0 for t in copies) for copies in chosen) / len(chosen) if chosen else None
 
 
-def _mean_turns(groups: Sequence[Group]) -> float:
+def _mean_turns(groups: Sequence[Group]) -> float | None:
     turns = [len(trajectory.turns) for group in groups for trajectory in group.trajectories]
-    return sum(turns) / len(turns)
+    return sum(turns) / len(turns) if turns else None

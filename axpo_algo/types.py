@@ -116,6 +116,11 @@ class Trajectory:
         self.turns.append(Turn(start=start, end=len(self.token_ids), text=text))
 
     @property
+    def num_sampled_tokens(self) -> int:
+        """Tokens that the policy wrote here: not those of a repeated prefix."""
+        return sum(max(0, turn.end - max(turn.start, self.prefix_length)) for turn in self.turns)
+
+    @property
     def confidence(self) -> float | None:
         """Mean probability of the first tool call's tokens, both tags included (AXPO's ranking); None
         without a call to branch from."""
@@ -148,10 +153,13 @@ class Group:
     """[N], from one start"""
     continuations: dict[int, list[Trajectory]] = field(default_factory=dict)
     """{index of the source: [K]}"""
+    env_name: str | None = None
+    """the environment's name in `train_envs`"""
 
     def without_tokens(self) -> "Group":
         """See `Trajectory.without_tokens`."""
-        return Group(
+        return replace(
+            self,
             trajectories=[t.without_tokens() for t in self.trajectories],
             continuations={n: [t.without_tokens() for t in ts] for n, ts in self.continuations.items()},
         )

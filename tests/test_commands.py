@@ -171,7 +171,7 @@ MISTAKES = {
     ),
     "evaluate policy.path=oracle json={mess}": "json: '{mess}' is a folder; name a file",
     "evaluate policy.path=oracle sedd=1": (
-        "unknown key 'sedd'; known at the top: env, evaluation, json, policy, rollout, seed; nearest: seed"
+        "unknown key 'sedd'; known at the top: env, eval_envs, evaluation, json, policy, rollout, seed; nearest: seed"
     ),
     "evaluate recipe=qwen3-vl-8b training.num_stepz=1": (
         "unknown key 'training.num_stepz'; known under 'training': max_skipped_updates, num_steps, num_threads; "

@@ -357,7 +357,7 @@ def test_a_step_counts_statuses_and_stops_without_grades():
         result = trainer.step(0)
         assert result.metrics["train/status/max_new_tokens"] == 4 and result.metrics["train/num_lost"] == 0
         assert (result.timings["num_engine_steps"], result.timings["mean_batch"]) == (8, 4.0)
-        reset = trainer.starter.env.reset
+        reset = trainer.mixture.starters[0].env.reset
 
         def broken(*, seed, options):
             if seed == failing:
@@ -365,12 +365,12 @@ def test_a_step_counts_statuses_and_stops_without_grades():
             return reset(seed=seed, options=options)
 
         failing = trainer_indices(trainer, 1)[0]
-        trainer.starter.env.reset = broken
+        trainer.mixture.starters[0].env.reset = broken
         with pytest.raises(RunFailed, match=r"2 of 4 .*2 infrastructure.*; the first outage: OSError: down"):
             trainer.step(1)
     with Trainer(trainer_config(max_ungraded_share=0.5), policy, None) as trainer:
-        reset = trainer.starter.env.reset
-        trainer.starter.env.reset = broken
+        reset = trainer.mixture.starters[0].env.reset
+        trainer.mixture.starters[0].env.reset = broken
         metrics = trainer.step(1).metrics
         assert metrics["train/num_lost"] == metrics["train/status/infrastructure"] == 2
         assert metrics["train/num_ungraded"] == 2 and metrics["train/status/max_new_tokens"] == 2
@@ -378,7 +378,9 @@ def test_a_step_counts_statuses_and_stops_without_grades():
 
 
 def trainer_indices(trainer, step):
-    return step_indices(trainer.starter.env.num_tasks, step=step, count=2, seed=trainer.config.seed)
+    return step_indices(
+        trainer.mixture.starters[0].env.num_tasks, step=step, count=2, seed=trainer.config.seed
+    )
 
 
 @pytest.mark.parametrize(("rule", "reward"), [("wrong", 0.0), ("masked", math.nan)])

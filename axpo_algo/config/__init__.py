@@ -13,6 +13,7 @@ from axpo_algo.config.settings import (
     AxpoConfig,
     CheckpointConfig,
     EnvConfig,
+    EvalEnvConfig,
     EvaluationConfig,
     LoggingConfig,
     LoraConfig,
@@ -24,6 +25,7 @@ from axpo_algo.config.settings import (
     SFTPhase,
     SFTSource,
     TrainConfig,
+    TrainEnvConfig,
     TrainingConfig,
 )
 
@@ -32,6 +34,7 @@ __all__ = [
     "CheckpointConfig",
     "ConfigError",
     "EnvConfig",
+    "EvalEnvConfig",
     "EvaluationConfig",
     "LoggingConfig",
     "LoraConfig",
@@ -43,6 +46,7 @@ __all__ = [
     "SFTPhase",
     "SFTSource",
     "TrainConfig",
+    "TrainEnvConfig",
     "TrainingConfig",
     "config_from_file",
     "config_from_mapping",

@@ -6,17 +6,19 @@ from pathlib import Path
 from typing import Any
 
 from axpo_algo.config.loading import given_values, load_config, print_help, read_yaml
-from axpo_algo.config.schema import annotation_of
+from axpo_algo.config.schema import ConfigError, annotation_of
 from axpo_algo.config.settings import (
     EnvConfig,
+    EvalEnvConfig,
     EvaluationConfig,
     PolicyConfig,
     RolloutConfig,
     TrainConfig,
+    check_names,
     check_seed,
 )
 
-__all__ = ["EvaluateConfig", "load_settings", "run_config", "unused_keys"]
+__all__ = ["EvaluateConfig", "envs_by_name", "load_settings", "run_config", "unused_keys"]
 
 # The paper's budget of a whole response, which is that of one turn too; the rest of its sampling are the defaults.
 PAPER_TOKENS = {"evaluation": {"max_new_tokens": 32768, "max_response_tokens": 32768}}
@@ -32,6 +34,8 @@ class EvaluateConfig:
     """file to write: the settings, the numbers and every rollout, as one JSON document"""
     env: EnvConfig = field(default_factory=EnvConfig)
     """the environment; evaluation_split is used"""
+    eval_envs: tuple[EvalEnvConfig, ...] = ()
+    """environments to evaluate on, each with a name; empty: `env` alone"""
     policy: PolicyConfig = field(default_factory=PolicyConfig)
     """the policy, or "oracle" or "blank" as its path"""
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
@@ -41,6 +45,12 @@ class EvaluateConfig:
 
     def __post_init__(self) -> None:
         check_seed(self)
+        check_names("eval_envs", self.eval_envs)
+
+
+def envs_by_name(config: TrainConfig | EvaluateConfig) -> dict[str, EnvConfig]:
+    """The environments that are evaluated on, in order; `env` alone is called "env"."""
+    return {entry.name: entry.env for entry in config.eval_envs} or {"env": config.env}
 
 
 def load_settings(argv: Sequence[str]) -> tuple[EvaluateConfig, str]:
@@ -62,7 +72,15 @@ def load_settings(argv: Sequence[str]) -> tuple[EvaluateConfig, str]:
         arguments, origin = ["recipe=nano", *argv], "nano"
     else:
         base, origin = PAPER_TOKENS, "the environment's defaults and the paper's sampling"
-    return load_config(arguments, EvaluateConfig, base=base, wider=TrainConfig), origin
+    config = load_config(arguments, EvaluateConfig, base=base, wider=TrainConfig)
+    without_effect = [key for key in given if key.split(".")[0] == "env"]
+    if config.eval_envs and without_effect:
+        raise ConfigError(
+            f"{', '.join(without_effect)}: no effect where eval_envs lists environments "
+            f"({', '.join(entry.name for entry in config.eval_envs)}): set eval_envs.N.env, or eval_envs=[] to "
+            "evaluate on env alone"
+        )
+    return config, origin
 
 
 def run_config(path: str) -> Path | None:

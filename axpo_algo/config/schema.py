@@ -65,7 +65,8 @@ def defaults(cls: type) -> dict[str, Any]:
 def complete(values: Mapping[str, Any], cls: type) -> dict[str, Any]:
     """`values` with every missing default filled in, in the items of lists too.
 
-    Raises ConfigError for a key, at any depth, that is not a field, and for a group that is not a mapping.
+    Raises ConfigError for a key, at any depth, that is not a field, for a group that is not a mapping, and for one
+    that lacks a field without a default.
     """
     return _complete(values, cls, "", known_keys(cls))
 
@@ -134,6 +135,9 @@ def _complete(values: Mapping[str, Any], cls: type, prefix: str, known: Mapping[
     """`complete` for what stands under `prefix`; `known` are the keys of the whole, to find the nearest."""
     hints = typing.get_type_hints(cls)
     completed = merge(defaults(cls), values)
+    absent = [name for name in hints if name not in completed]
+    if prefix and absent and set(values) <= set(hints):
+        raise ConfigError(f"{prefix}{absent[0]} is missing: {prefix.rstrip('.')!r} has no default for it")
     for name, value in completed.items():
         key = f"{prefix}{name}"
         if name not in hints:

@@ -5,9 +5,12 @@ Names of algorithms, engines and environments, paths and devices are checked by 
 """
 
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
+
+from axpo_sandbox.names import unknown_name
 
 
 def _at_least(config: object, minimum: float, *names: str) -> None:
@@ -95,6 +98,61 @@ class EnvConfig:
         _no_keyword_of_ours("env.kwargs", self.kwargs)
 
 
+# What may not be an environment's name: metrics called `train/NAME/...` have it already.
+_METRIC_GROUPS = ("calls", "status", "ungraded")
+
+
+def _check_name(config: object) -> None:
+    """Raises ValueError for an environment's name that metrics cannot bear."""
+    where, name = f"{type(config).__name__}.name", config.name  # type: ignore[attr-defined]
+    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name, re.ASCII):
+        raise ValueError(
+            f"{where} must be letters, digits, '_', '.' and '-', a letter or digit first, got {name!r}"
+        )
+    if name in _METRIC_GROUPS:
+        raise ValueError(
+            f"{where} must not be one of {', '.join(_METRIC_GROUPS)}, which metrics use, got {name!r}"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainEnvConfig:
+    """One of several environments to train in."""
+
+    name: str
+    """in metrics, train/NAME/...: letters, digits, "_", "." and "-" """
+    weight: float = 1.0
+    """its share of the questions is weight / sum of weights; 0: none"""
+    env: EnvConfig = field(default_factory=EnvConfig)
+    """the environment; split is used"""
+
+    def __post_init__(self) -> None:
+        _check_name(self)
+        _at_least(self, 0, "weight")
+        _finite(self, "weight")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalEnvConfig:
+    """One of several environments to evaluate on."""
+
+    name: str
+    """in metrics, eval/NAME/...: letters, digits, "_", "." and "-" """
+    env: EnvConfig = field(default_factory=EnvConfig)
+    """the environment; evaluation_split is used"""
+
+    def __post_init__(self) -> None:
+        _check_name(self)
+
+
+def check_names(setting: str, entries: Sequence[TrainEnvConfig | EvalEnvConfig]) -> None:
+    """Raises ValueError where two environments of a list have one name."""
+    names = [entry.name for entry in entries]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise ValueError(f"{setting} must have names that differ, got {twice!r} twice")
+
+
 @dataclass(frozen=True, kw_only=True)
 class PolicyConfig:
     """The policy to start from."""
@@ -117,6 +175,8 @@ class SFTSource:
 
     share: float = 1.0
     """weight among the phase's sources"""
+    env: str | None = None
+    """name of one of train_envs; null: the environment is `env`"""
     env_kwargs: Mapping[str, Any] = field(default_factory=dict)
     """laid over the environment's own keywords"""
     tool_fraction: float = 1.0
@@ -341,7 +401,7 @@ class EvaluationConfig:
     """How the policy is measured; the sampling defaults are the paper's."""
 
     num_questions: int = 128
-    """questions, the first of the split"""
+    """questions of each environment, the first of the split"""
     rollouts_per_question: int = 4
     """trajectories per question (k of Pass@k)"""
     temperature: float = 0.7
@@ -423,6 +483,10 @@ class TrainConfig:
     """the loop"""
     env: EnvConfig = field(default_factory=EnvConfig)
     """the environment"""
+    train_envs: tuple[TrainEnvConfig, ...] = ()
+    """environments to train in together, each with a name and a weight; empty: `env` alone"""
+    eval_envs: tuple[EvalEnvConfig, ...] = ()
+    """environments to evaluate on, each with a name; empty: `env` alone"""
     policy: PolicyConfig = field(default_factory=PolicyConfig)
     """the policy"""
     sft: SFTConfig = field(default_factory=SFTConfig)
@@ -446,3 +510,14 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         check_seed(self)
+        check_names("train_envs", self.train_envs)
+        check_names("eval_envs", self.eval_envs)
+        weights = [entry.weight for entry in self.train_envs]
+        if weights and not any(weight > 0 for weight in weights):
+            raise ValueError(f"train_envs must have a weight above 0, got {weights}")
+        names = [entry.name for entry in self.train_envs]
+        for number, phase in enumerate(self.sft.phases):
+            for source in phase.sources:
+                if source.env is not None and source.env not in names:
+                    where = f"sft.phases.{number}.sources.env: "
+                    raise ValueError(where + unknown_name("environment of train_envs", source.env, names))

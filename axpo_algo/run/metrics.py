@@ -162,6 +162,32 @@ def summarize_groups(groups: Sequence[GroupOutcome], *, ks: Sequence[int] = (1, 
     )
 
 
+def combine_numbers(numbers: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """The numbers of several environments, each by its name, as one: counts are added, rates averaged over those
+    environments that have them, each counting once. What an environment measured follows as NAME/....
+
+    pass@1_stderr is that of the mean of independent Pass@1s; None unless every environment has one.
+    """
+    combined: dict[str, Any] = {}
+    for key in dict.fromkeys(key for own in numbers.values() for key in own):
+        found = [own[key] for own in numbers.values() if own.get(key) is not None]
+        are_counts = found and all(isinstance(value, int) for value in found)
+        combined[key] = sum(found) if are_counts else _mean(found)
+    errors = [own.get("pass@1_stderr") for own in numbers.values()]
+    known = [error for error in errors if error is not None]
+    if "pass@1_stderr" in combined:
+        combined["pass@1_stderr"] = math.hypot(*known) / len(errors) if len(known) == len(errors) else None
+    for name, own in numbers.items():
+        combined.update({f"{name}/{key}": value for key, value in own.items()})
+    return combined
+
+
+def numbers_of(name: str, numbers: Mapping[str, Any]) -> dict[str, Any]:
+    """What one environment measured, of `combine_numbers`."""
+    prefix = f"{name}/"
+    return {key.removeprefix(prefix): value for key, value in numbers.items() if key.startswith(prefix)}
+
+
 def _graded(group: GroupOutcome, *, used_tool: bool) -> list[float]:
     """Rewards of the graded trajectories that did, or did not, use a tool."""
     pairs = zip(group.rewards, group.used_tool, strict=True)

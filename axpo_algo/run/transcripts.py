@@ -12,18 +12,20 @@ __all__ = ["transcripts"]
 def transcripts(groups: Sequence[Group], chat: Chat, *, num_shown: int) -> list[Transcript]:
     """Up to `num_shown` trajectories: those with continuations first, each followed by its continuations."""
     shown: list[Transcript] = []
-    for number, group in enumerate(groups):
+    names = [
+        f"question {number}" + (f" of {group.env_name}" if group.env_name else "")
+        for number, group in enumerate(groups)
+    ]
+    for name, group in zip(names, groups, strict=True):
         for source, copies in group.continuations.items():
-            shown.append(
-                _transcript(f"question {number}, rollout {source}: source", group.trajectories[source], chat)
-            )
+            shown.append(_transcript(f"{name}, rollout {source}: source", group.trajectories[source], chat))
             shown += [
-                _transcript(f"question {number}, rollout {source}, continuation {k}", copy, chat)
+                _transcript(f"{name}, rollout {source}, continuation {k}", copy, chat)
                 for k, copy in enumerate(copies)
             ]
-    for number, group in enumerate(groups):
+    for name, group in zip(names, groups, strict=True):
         shown += [
-            _transcript(f"question {number}, rollout {k}", trajectory, chat)
+            _transcript(f"{name}, rollout {k}", trajectory, chat)
             for k, trajectory in enumerate(group.trajectories)
         ]
     return shown[:num_shown]
