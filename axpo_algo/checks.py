@@ -17,6 +17,7 @@ from axpo_algo.config import ConfigError, EnvConfig, PolicyConfig, SFTConfig, Tr
 from axpo_algo.engines import ENGINES
 from axpo_algo.environments import make_env
 from axpo_algo.policies import check_policy
+from axpo_algo.run.best import best_metrics
 from axpo_env.messages import format_action, format_call
 from axpo_env.tools.interpreter import sandbox_name
 from axpo_sandbox.names import unknown_name
@@ -47,6 +48,9 @@ def check_training(config: TrainConfig, *, has_start: bool = False) -> None:
             with checking(setting):
                 get_algorithm(getattr(config, setting))
     check_engine(config.rollout.engine)
+    metric, known = config.checkpoint.best_metric, best_metrics(config.evaluation.rollouts_per_question)
+    if metric is not None and metric not in known:
+        raise ConfigError(f"checkpoint.best_metric: {unknown_name('metric', metric, known)}")
     with checking("policy"):
         check_policy(config.policy if not has_start else PolicyConfig(device=config.policy.device))
     check_env(config.env, split_key="split", max_turns=config.rollout.max_turns)

@@ -26,7 +26,9 @@ from axpo_algo.config import EnvConfig, EvaluationConfig, RolloutConfig
 from axpo_algo.config.evaluation import EvaluateConfig, load_settings, unused_keys
 from axpo_algo.config.schema import plain
 from axpo_algo.run.metrics import summarize_groups
+from axpo_algo.run.progress import show_stages
 from axpo_algo.run.tables import format_value, markdown_table, write_json
+from axpo_algo.timings import Counts, OnProgress, RolloutCounts, ignore
 from axpo_algo.ungraded import UngradedWatch, count_ungraded, ungraded_in_words
 
 __all__ = [
@@ -62,12 +64,12 @@ def evaluate_policy(
     rollout: RolloutConfig,
     *,
     seed: int,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    on_progress: OnProgress = ignore,
     say: Callable[[str], None] = lambda text: None,
 ) -> list[list[Any]]:
     """Trajectories [questions][rollouts_per_question] of the first questions of the evaluation split.
 
-    `progress` is told how many questions are done and how many there are, `say` of outages. Raises RunFailed where
+    `on_progress` is told how many questions are done and how many there are, `say` of outages. Raises RunFailed where
     more than `rollout.max_ungraded_share` of them are ungraded.
     """
     from axpo_algo.engines import Sampling, make_engine
@@ -102,6 +104,7 @@ def evaluate_policy(
         say, num_planned=count * config.rollouts_per_question, max_share=rollout.max_ungraded_share
     )
     groups: list[list[Any]] = []
+    counts = Counts(stage="evaluation", unit="questions", num_all=count, on_progress=on_progress)
     with closing(starter):
         for start in range(0, count, at_once):
             episodes = [
@@ -111,14 +114,25 @@ def evaluate_policy(
                 for index in range(start, min(start + at_once, count))
             ]
             flat = [episode for group in episodes for episode in group]
-            run_episodes(flat, engine, policy.chat, sampling, rollout)
+            run_episodes(flat, engine, policy.chat, sampling, rollout, _counting(counts, episodes))
             for group in episodes:
                 groups.append([episode.trajectory for episode in group])
             for episode in flat:
                 episode.close()
             watch.add([episode.trajectory for episode in flat])
-            progress(len(groups), count)
     return groups
+
+
+def _counting(counts: Counts, episodes: Sequence[Sequence[Any]]) -> RolloutCounts:
+    """Counts of one rollout of an evaluation, [questions][rollouts], that move the evaluation's on."""
+    num_questions, num_tokens = counts.num_done, counts.num_sampled_tokens
+
+    def tick(rollout: Counts) -> None:
+        counts.num_done = num_questions + sum(all(e.done for e in group) for group in episodes)
+        counts.num_sampled_tokens = num_tokens + rollout.num_sampled_tokens
+        counts.tick()
+
+    return RolloutCounts(on_progress=tick)
 
 
 def evaluate_scripted(
@@ -211,7 +225,8 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         _check(config)
         for line in _settings_in_words(config, origin, arguments):
             say(line)
-        return _evaluate(config, origin, say)
+        with show_stages(console) as on_progress:
+            return _evaluate(config, origin, say, on_progress)
 
 
 def _check(config: EvaluateConfig) -> None:
@@ -227,7 +242,9 @@ def _check(config: EvaluateConfig) -> None:
     check_env(config.env, split_key="evaluation_split", max_turns=config.evaluation.max_turns)
 
 
-def _evaluate(config: EvaluateConfig, origin: str, say: Callable[[str], None]) -> dict[str, Any]:
+def _evaluate(
+    config: EvaluateConfig, origin: str, say: Callable[[str], None], on_progress: OnProgress
+) -> dict[str, Any]:
     path, is_scripted = config.policy.path, config.policy.path in SCRIPTED
     if is_scripted:
         share = config.rollout.max_ungraded_share
@@ -241,7 +258,7 @@ def _evaluate(config: EvaluateConfig, origin: str, say: Callable[[str], None]) -
             config.env,
             config.rollout,
             seed=config.seed,
-            progress=lambda done, total: say(f"{done}/{total} questions"),
+            on_progress=on_progress,
             say=say,
         )
     numbers = summarize(groups, k=1 if is_scripted else config.evaluation.rollouts_per_question)

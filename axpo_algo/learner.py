@@ -141,6 +141,7 @@ class Learner:
         packed = [self._pack(part) for part in parts]
         num_passes = 1 if self.reference is None and len(parts) == 1 else 2
         counts.num_all = num_passes * sum(len(batches) for batches in packed)
+        counts.tick()
         counted = counts.each if num_passes == 2 else iter
         # Before the first update: it changes what the others start from.
         updates = [

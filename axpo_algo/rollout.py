@@ -103,6 +103,7 @@ class _Rollout:
         self.alone_since_s = time.monotonic()  # means something while one episode is left
 
     def run(self) -> None:
+        self.counts.tick()
         try:
             while self.running or self.jobs or self.crew.in_flight:
                 self._submit_turns()

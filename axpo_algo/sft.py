@@ -49,7 +49,7 @@ from axpo_algo.run.checkpoint import (
 )
 from axpo_algo.run.folder import RunFolder
 from axpo_algo.run.jsonl import JsonLines, read_steps, truncate_after
-from axpo_algo.run.progress import Progress
+from axpo_algo.run.progress import Progress, show_stages
 from axpo_algo.run.resume import open_run
 from axpo_algo.types import Trajectory
 
@@ -316,9 +316,16 @@ def _run(config: TrainConfig, folder: RunFolder, console: Console) -> None:
         torch.set_num_threads(config.training.num_threads)
     with folder:
         policy = cold_start(config, folder.path, console)
-        groups = evaluate_policy(
-            policy, config.evaluation, config.env, config.rollout, seed=config.seed, say=say
-        )
+        with show_stages(console) as on_progress:
+            groups = evaluate_policy(
+                policy,
+                config.evaluation,
+                config.env,
+                config.rollout,
+                seed=config.seed,
+                on_progress=on_progress,
+                say=say,
+            )
         numbers = summarize(groups, k=config.evaluation.rollouts_per_question)
         say(f"{folder.path / 'start'}: {in_short(numbers)}")
 

@@ -11,7 +11,17 @@ from dataclasses import dataclass, field
 from statistics import fmean
 from typing import TypeVar
 
-__all__ = ["Clock", "Counts", "OnProgress", "RolloutCounts", "StepClock", "UpdateCounts", "ignore", "shares"]
+__all__ = [
+    "Clock",
+    "Counts",
+    "OnProgress",
+    "RolloutCounts",
+    "StepClock",
+    "UpdateCounts",
+    "hours",
+    "ignore",
+    "shares",
+]
 
 T = TypeVar("T")
 
@@ -94,6 +104,11 @@ class Clock:
             self.laps[name] = self.laps.get(name, 0.0) + seconds
         return seconds
 
+    def take(self) -> dict[str, float]:
+        """The laps since it was last called."""
+        laps, self.laps = self.laps, {}
+        return laps
+
 
 class StepClock(Clock):
     """The seconds of one step, and of what its rollouts and its update counted."""
@@ -144,7 +159,7 @@ _SHARES = {
 
 
 def shares(records: Iterable[Mapping[str, float]]) -> str:
-    """Where the time of these timings went, the most first: "rollout 61 %, update 30 %, ... of 0:02:05".
+    """Where the time of these timings went, the most first: "0:02:05, of which rollout 61 %, update 30 %, ...".
 
     Shares below half a percent are left out. Empty where no time was measured.
     """
@@ -158,7 +173,7 @@ def shares(records: Iterable[Mapping[str, float]]) -> str:
         return ""
     ranked = sorted(seconds.items(), key=lambda item: -item[1])
     shown = [f"{part} {100 * spent / total:.0f} %" for part, spent in ranked if spent / total >= 0.005]
-    return f"{', '.join(shown)} of {hours(total)}"
+    return f"{hours(total)}, of which {', '.join(shown)}"
 
 
 def hours(seconds: float) -> str:

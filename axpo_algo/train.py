@@ -14,6 +14,7 @@ import dataclasses
 import shlex
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -26,17 +27,19 @@ from axpo_algo.config import ConfigError, TrainConfig, load_config, to_yaml
 from axpo_algo.config.loading import given_keys, print_help, with_default_recipe
 from axpo_algo.evaluate import TABLE_COLUMNS, evaluate_policy, in_short, summarize
 from axpo_algo.models.qwen3_vl import Qwen3VLPolicy
+from axpo_algo.run.best import BestPolicy
 from axpo_algo.run.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint, save_policy
 from axpo_algo.run.curves import draw_curves
 from axpo_algo.run.disk import lock_folder
 from axpo_algo.run.extend import change_num_steps, is_evaluated, set_evaluation
-from axpo_algo.run.folder import RunFolder, latest_run_path
-from axpo_algo.run.progress import Progress
+from axpo_algo.run.folder import RunFolder, latest_run_path, read_jsonl
+from axpo_algo.run.progress import Progress, show_stages
 from axpo_algo.run.resume import open_run, read_config, resume_folder
 from axpo_algo.run.sinks import open_sinks
 from axpo_algo.run.tables import markdown_table, write_json
 from axpo_algo.run.transcripts import transcripts
 from axpo_algo.sft import SFT_CHECKPOINTS, cold_start
+from axpo_algo.timings import Clock, OnProgress, shares
 from axpo_algo.trainer import StepResult, Trainer
 from axpo_algo.ungraded import UngradedWatch, ungraded_in_words
 
@@ -164,6 +167,7 @@ def _reinforce(
         say=lambda text: console.print(text, highlight=False),
     )
     reference = policy.clone_frozen() if config.loss.kl_coefficient > 0 else None
+    clock, best = Clock(), BestPolicy(folder.path, config)
     with Trainer(config, policy, reference) as trainer:
         start = 0
         checkpoint = latest_checkpoint(folder.checkpoints_path)
@@ -173,18 +177,30 @@ def _reinforce(
             console.print(f"{config.algorithm}: going on after step {start}", highlight=False)
         else:
             numbers = start_row or _evaluate(config, folder, policy, "start", console)
+            clock.lap("evaluation_s")
             folder.log(
                 0,
                 {f"eval/{key}": value for key, value in numbers.items() if key not in ("policy", "ungraded")},
+                clock.take(),
             )
+        best.rewind()
         if start == config.training.num_steps > 0 and "eval/pass@1" not in folder.read_metrics()[-1]:
             # Its end is where it stopped once: no line follows that one.
             set_evaluation(folder.metrics_path, start, _evaluate(config, folder, policy, "end", console))
-        _loop(config, folder, trainer, policy, start, console)
+            clock.lap("evaluation_s")
+        best.keep(policy, start)
+        clock.lap("checkpoint_s")
+        _loop(config, folder, trainer, policy, start, clock, console)
     while folder.sinks:
         folder.sinks.pop().close()
+    clock.lap()
     save_policy(folder.path / "policy", policy)
+    clock.lap("checkpoint_s")
     folder.write_curves()
+    clock.lap("views_s")
+    for line in (shares([*read_jsonl(folder.timings_path), clock.take()]), best.in_words()):
+        if line:
+            _printer(console)(f"{config.algorithm}: {line}")
     rows = []
     for record in folder.read_metrics():
         if "eval/pass@1" in record:
@@ -200,6 +216,7 @@ def _loop(
     trainer: Trainer,
     policy: Qwen3VLPolicy,
     start: int,
+    clock: Clock,
     console: Console,
 ) -> None:
     """Steps from `start` on, with evaluations, pages, curves and checkpoints as often as configured.
@@ -207,10 +224,12 @@ def _loop(
     Ctrl-C saves the last finished step; the KeyboardInterrupt that is raised then says so.
     """
     num_steps, done = config.training.num_steps, start
+    best = BestPolicy(folder.path, config)
 
     def save(step: int) -> None:
         state = trainer.learner.state_dict()
         save_checkpoint(folder.checkpoints_path, step, policy, state, keep=config.checkpoint.keep)
+        best.settle()
 
     with (
         Progress(
@@ -221,18 +240,24 @@ def _loop(
         watch = UngradedWatch(progress.say)
         try:
             for step in range(start + 1, num_steps + 1):
-                result = trainer.step(step - 1)
+                result = trainer.step(step - 1, progress.inside)
+                clock.lap()  # it has laps of its own
                 metrics: dict[str, Any] = dict(result.metrics)
                 watch.add(trajectory for group in result.groups for trajectory in group.trajectories)
                 if is_evaluated(config, step):
                     name = "end" if step == num_steps else f"step-{step:06d}"
-                    numbers = _evaluate(config, folder, policy, name, console)
+                    numbers = _evaluate(config, folder, policy, name, console, progress.inside)
                     metrics |= {f"eval/{key}": value for key, value in numbers.items()}
-                folder.log(step, metrics, result.timings)
+                    clock.lap("evaluation_s")
+                folder.log(step, metrics, {**result.timings, **clock.take()})
                 progress.update(step, metrics)
                 _write_views(config, folder, policy, step, result)
+                clock.lap("views_s")
+                if is_evaluated(config, step):
+                    best.keep(policy, step)
                 if step == num_steps or _due(step, config.checkpoint.every_num_steps):
                     save(step)
+                clock.lap("checkpoint_s")
                 trainer.has_begun_update, done = False, step
                 ctrl_c.check()
         except KeyboardInterrupt:
@@ -262,17 +287,27 @@ def _due(step: int, every: int) -> bool:
 
 
 def _evaluate(
-    config: TrainConfig, folder: RunFolder, policy: Qwen3VLPolicy, name: str, console: Console
+    config: TrainConfig,
+    folder: RunFolder,
+    policy: Qwen3VLPolicy,
+    name: str,
+    console: Console,
+    on_progress: OnProgress | None = None,
 ) -> dict[str, Any]:
-    """Measures the policy on the held-out split, writes evaluation-NAME.json, returns the numbers."""
-    groups = evaluate_policy(
-        policy,
-        config.evaluation,
-        config.env,
-        config.rollout,
-        seed=config.seed,
-        say=lambda text: console.print(text, markup=False, highlight=False, soft_wrap=True),
-    )
+    """Measures the policy on the held-out split, writes evaluation-NAME.json, returns the numbers.
+
+    on_progress: None shows how far it is, too.
+    """
+    with nullcontext(on_progress) if on_progress else show_stages(console) as told:
+        groups = evaluate_policy(
+            policy,
+            config.evaluation,
+            config.env,
+            config.rollout,
+            seed=config.seed,
+            on_progress=told,
+            say=_printer(console),
+        )
     numbers = summarize(groups, k=config.evaluation.rollouts_per_question)
     write_json(folder.path / f"evaluation-{name}.json", numbers)
     console.print(f"held-out questions, {name}: {in_short(numbers)}", highlight=False, soft_wrap=True)
