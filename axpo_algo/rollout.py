@@ -239,11 +239,11 @@ class _Rollout:
     def _end(self, position: int, *, forks: bool = False) -> None:
         """An ended episode's environment is closed at once, its fork is kept."""
         self.running.remove(position)
-        self.counts.num_done += 1
         if not self.running:
             self.counts.tail_s = time.monotonic() - self.alone_since_s
         elif len(self.running) == 1:
             self.alone_since_s = time.monotonic()
+        self.counts.num_done += 1
         if not self.episodes[position].worker.has_ended:
             self.jobs.append((position, _job(None, forks=forks)))
 

@@ -472,7 +472,7 @@ def test_without_a_run_or_a_recipe_the_paper_samples() -> None:
     assert config.env.kwargs == {}
 
 
-@pytest.mark.parametrize("inside", ["policy", "start", "checkpoints/step-000002/policy"])
+@pytest.mark.parametrize("inside", ["policy", "best", "start", "checkpoints/step-000002/policy"])
 def test_a_checkpoint_is_measured_as_its_run_was(inside: str, tmp_path: Path) -> None:
     checkpoint = tmp_path / "run" / inside
     checkpoint.mkdir(parents=True)
