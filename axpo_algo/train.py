@@ -175,6 +175,8 @@ def _reinforce(
             start, state = load_checkpoint(checkpoint, policy)
             trainer.learner.load_state_dict(state)
             console.print(f"{config.algorithm}: going on after step {start}", highlight=False)
+            best.rewind()
+            best.settle()
         else:
             numbers = start_row or _evaluate(config, folder, policy, "start", console)
             clock.lap("evaluation_s")
@@ -183,7 +185,7 @@ def _reinforce(
                 {f"eval/{key}": value for key, value in numbers.items() if key not in ("policy", "ungraded")},
                 clock.take(),
             )
-        best.rewind()
+            best.rewind()
         if start == config.training.num_steps > 0 and "eval/pass@1" not in folder.read_metrics()[-1]:
             # Its end is where it stopped once: no line follows that one.
             set_evaluation(folder.metrics_path, start, _evaluate(config, folder, policy, "end", console))
