@@ -183,6 +183,10 @@ def killed(monkeypatch: pytest.MonkeyPatch, moment: str, do: Callable[[], Path])
             do()
 
 
+def slow(moment: str) -> Any:
+    return pytest.param(moment, marks=pytest.mark.slow)
+
+
 def assert_same_best(folder: Path, unbroken: Path) -> None:
     assert kept(folder) == kept(unbroken)
     assert (folder / "metrics.jsonl").read_bytes() == (unbroken / "metrics.jsonl").read_bytes()
@@ -202,15 +206,15 @@ def unbroken(tmp_path_factory: pytest.TempPathFactory) -> Path:
     "moment",
     [
         "after log 1",  # the start is evaluated, and not kept yet
-        "before save_policy 2",  # the start has been moved away, and nothing is in its place
+        slow("before save_policy 2"),  # the start has been moved away, and nothing is in its place
         "after save_policy 3",  # of step 2, before its checkpoint; step 1 has gone
-        "after save_checkpoint 1",
-        "before log 4",  # step 3, the best, is evaluated, and that is not on disk
+        slow("after save_checkpoint 1"),
+        slow("before log 4"),  # step 3, the best, is evaluated, and that is not on disk
         "after log 4",
-        "before replace 3",
+        slow("before replace 3"),
         "after replace 3",
-        "after save_policy 4",
-        "before save_checkpoint 2",
+        slow("after save_policy 4"),
+        slow("before save_checkpoint 2"),
         "after save_checkpoint 2",
     ],
 )
@@ -261,7 +265,9 @@ def test_a_run_that_was_killed_at_its_end_may_still_be_made_longer(
     assert best_step(tmp_path / "short") == 2
 
 
-@pytest.mark.parametrize("moment", [None, "after set_evaluation 1", "after replace 1", "after save_policy 1"])
+@pytest.mark.parametrize(
+    "moment", [None, "after set_evaluation 1", slow("after replace 1"), slow("after save_policy 1")]
+)
 def test_a_run_that_ends_where_it_stopped_has_its_end_among_its_evaluations(
     moment: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
