@@ -416,8 +416,8 @@ def test_training_says_an_outage_once(
 ) -> None:
     step_of = Trainer.step
 
-    def step(self: Trainer, number: int) -> Any:
-        result = step_of(self, number)
+    def step(self: Trainer, number: int, *hook: Any) -> Any:
+        result = step_of(self, number, *hook)
         lost = result.groups[0].trajectories[0]
         lost.reward, lost.status, lost.info["outage"] = float("nan"), "infrastructure", "the cable is cut"
         return result
