@@ -19,6 +19,7 @@ from axpo_algo.config.evaluation import EvaluateConfig
 from axpo_algo.engines import ENGINES
 from axpo_algo.environments import make_env
 from axpo_algo.policies import check_policy
+from axpo_algo.run.best import best_metrics
 from axpo_env.messages import format_action, format_call
 from axpo_env.tools.interpreter import sandbox_name
 from axpo_sandbox.names import unknown_name
@@ -59,6 +60,9 @@ def check_training(config: TrainConfig, *, has_start: bool = False) -> None:
     check_engine(config.rollout.engine)
     if config.lora.rank and importlib.util.find_spec("peft") is None:
         raise ConfigError("lora.rank: adapters need peft, which is not installed: pip install 'axpo[lora]'")
+    metric, known = config.checkpoint.best_metric, best_metrics(config.evaluation.rollouts_per_question)
+    if metric is not None and metric not in known:
+        raise ConfigError(f"checkpoint.best_metric: {unknown_name('metric', metric, known)}")
     with checking("policy"):
         check_policy(config.policy if not has_start else PolicyConfig(device=config.policy.device))
     check_envs(config, "train_envs", max_turns=config.rollout.max_turns)

@@ -52,6 +52,8 @@ class Held:
         self.fork: Any = None
         self.made: list[Any] = []
         """forks on their way to new owners"""
+        self.step_s: float | None = None
+        """seconds that its last step took, until they are counted"""
 
     def close(self) -> None:
         for env in (self.env, self.fork, *self.made):

@@ -31,7 +31,9 @@ from axpo_algo.run.evaluation import (
     table_rows,
 )
 from axpo_algo.run.metrics import combine_numbers, numbers_of, summarize_groups
+from axpo_algo.run.progress import show_stages
 from axpo_algo.run.tables import format_value, markdown_table, write_json
+from axpo_algo.timings import Counts, OnProgress, RolloutCounts, ignore
 from axpo_algo.ungraded import UngradedWatch, count_ungraded, ungraded_in_words
 
 __all__ = [
@@ -56,7 +58,7 @@ def evaluate_policy(
     rollout: RolloutConfig,
     *,
     seed: int,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    on_progress: OnProgress = ignore,
     say: Callable[[str], None] = lambda text: None,
     ranks: Any = None,
 ) -> list[list[Any]]:
@@ -65,7 +67,7 @@ def evaluate_policy(
     ranks: a `Ranks`, None for one process; each plays its part of the questions, and all get what came of all, without
     tokens where there are several.
 
-    `progress` is told how many questions are done and how many there are, `say` of outages. Raises RunFailed where
+    `on_progress` is told how many questions are done and how many there are, `say` of outages. Raises RunFailed where
     more than `rollout.max_ungraded_share` of them are ungraded.
     """
     from axpo_algo.distributed import SINGLE
@@ -102,6 +104,7 @@ def evaluate_policy(
     watch = UngradedWatch(say, num_planned=num_planned, max_share=max_share)
     groups: list[list[Any]] = []
     mine = ranks.slice(count)
+    counts = Counts(stage="evaluation", unit="questions", num_all=len(mine), on_progress=on_progress)
     with closing(starter):
         for start in range(mine.start, mine.stop, at_once):
             episodes = [
@@ -111,19 +114,30 @@ def evaluate_policy(
                 for index in range(start, min(start + at_once, mine.stop))
             ]
             flat = [episode for group in episodes for episode in group]
-            run_episodes(flat, engine, policy.chat, sampling, rollout)
+            run_episodes(flat, engine, policy.chat, sampling, rollout, _counting(counts, episodes))
             for group in episodes:
                 groups.append([episode.trajectory for episode in group])
             for episode in flat:
                 episode.close()
             watch.add([episode.trajectory for episode in flat])
-            progress(len(groups), len(mine))
     if ranks.size > 1:
         parts = ranks.gather([[trajectory.without_tokens() for trajectory in group] for group in groups])
         groups = [group for part in parts for group in part]
         watch = UngradedWatch(num_planned=num_planned, max_share=max_share)
         watch.add(trajectory for group in groups for trajectory in group)
     return groups
+
+
+def _counting(counts: Counts, episodes: Sequence[Sequence[Any]]) -> RolloutCounts:
+    """Counts of one rollout of an evaluation, [questions][rollouts], that move the evaluation's on."""
+    num_questions, num_tokens = counts.num_done, counts.num_sampled_tokens
+
+    def tick(rollout: Counts) -> None:
+        counts.num_done = num_questions + sum(all(e.done for e in group) for group in episodes)
+        counts.num_sampled_tokens = num_tokens + rollout.num_sampled_tokens
+        counts.tick()
+
+    return RolloutCounts(on_progress=tick)
 
 
 def evaluate_scripted(
@@ -157,13 +171,13 @@ def evaluate_envs(
     policy: Any,
     *,
     say: Callable[[str], None] = lambda text: None,
-    say_progress: Callable[[str], None] = lambda text: None,
+    on_progress: OnProgress = ignore,
     ranks: Any = None,
 ) -> dict[str, list[list[Any]]]:
     """`evaluate_policy` on each environment of `config`, by name; each is measured as if it were the only one.
 
-    policy: also a name in SCRIPTED, for `evaluate_scripted`. say, say_progress: told lines, of outages and of how far
-    it is. ranks: see `evaluate_policy`. Raises RunFailed, naming the environment where there are several.
+    policy: also a name in SCRIPTED, for `evaluate_scripted`. say, on_progress, ranks: see
+    `evaluate_policy`. Raises RunFailed, naming the environment where there are several.
     """
     envs = envs_by_name(config)
     groups = {}
@@ -172,9 +186,6 @@ def evaluate_envs(
 
         def tell(text: str, label: str = label) -> None:
             say(f"{label}{text}")
-
-        def progress(done: int, total: int, label: str = label) -> None:
-            say_progress(f"{label}{done}/{total} questions")
 
         try:
             if isinstance(policy, str):
@@ -189,7 +200,7 @@ def evaluate_envs(
                     env,
                     config.rollout,
                     seed=config.seed,
-                    progress=progress,
+                    on_progress=on_progress,
                     say=tell,
                     ranks=ranks,
                 )
@@ -261,7 +272,8 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         _check(config)
         for line in settings_in_words(config, origin, unused_keys(arguments)):
             say(line)
-        return _evaluate(config, origin, say)
+        with show_stages(console) as on_progress:
+            return _evaluate(config, origin, say, on_progress)
 
 
 def _is_main_rank() -> bool:
@@ -282,7 +294,9 @@ def _check(config: EvaluateConfig) -> None:
     check_envs(config, "eval_envs", max_turns=config.evaluation.max_turns)
 
 
-def _evaluate(config: EvaluateConfig, origin: str, say: Callable[[str], None]) -> dict[str, Any]:
+def _evaluate(
+    config: EvaluateConfig, origin: str, say: Callable[[str], None], on_progress: OnProgress
+) -> dict[str, Any]:
     path, is_scripted = config.policy.path, config.policy.path in SCRIPTED
     if is_scripted:
         groups = evaluate_envs(config, path, say=say)
@@ -292,7 +306,7 @@ def _evaluate(config: EvaluateConfig, origin: str, say: Callable[[str], None]) -
 
         with ranks_of_torchrun() as ranks:
             policy = load_policy(config.policy, seed=config.seed)
-            groups = evaluate_envs(config, policy, say=say, say_progress=say, ranks=ranks)
+            groups = evaluate_envs(config, policy, say=say, on_progress=on_progress, ranks=ranks)
     numbers = summarize_envs(groups, k=1 if is_scripted else config.evaluation.rollouts_per_question)
     say(markdown_table(table_rows(path, numbers, list(groups)), columns=table_columns(numbers)))
     constants = {}

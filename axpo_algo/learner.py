@@ -21,6 +21,7 @@ from axpo_algo.models.network import Network
 from axpo_algo.models.qwen3_vl import Qwen3VLPolicy
 from axpo_algo.packing import PackedBatch, blank_batch, make_trees, pack, token_logprobs
 from axpo_algo.sharding import copy_weights, frozen_network, network_to_train
+from axpo_algo.timings import Clock, UpdateCounts
 from axpo_algo.types import Sample, Trajectory
 
 __all__ = ["DivergedError", "FiniteUpdates", "Learner", "make_optimizer"]
@@ -145,27 +146,45 @@ class Learner:
         self.temperature = temperature
         self.num_updates = 0
 
-    def update(self, samples: Sequence[Sample], *, num_trajectories: int) -> dict[str, float]:
+    def update(
+        self, samples: Sequence[Sample], *, num_trajectories: int, counts: UpdateCounts | None = None
+    ) -> dict[str, float]:
         """Trains on all samples once, in `updates_per_step` optimizer steps; returns their metrics.
 
         num_trajectories: what the summed loss is divided by, B * N of the step on all ranks (assumed; the paper gives
-        a question's loss); an update on a part of the samples by its share. Raises DivergedError, see `FiniteUpdates`.
+        a question's loss); an update on a part of the samples by its share. counts: told, and ticked, micro-batch by
+        micro-batch. Raises DivergedError, see `FiniteUpdates`.
         """
+        counts, clock = counts or UpdateCounts(), Clock()
         self.network.train()
         parts = _split(samples, self.loss.updates_per_step)
-        counts = self.ranks.sum(*map(len, parts))
-        parts = [part for part, count in zip(parts, counts, strict=True) if count]
-        shares = [num_trajectories * count / sum(counts) for count in counts if count]
+        sizes = self.ranks.sum(*map(len, parts))
+        parts = [part for part, size in zip(parts, sizes, strict=True) if size]
+        shares = [num_trajectories * size / sum(sizes) for size in sizes if size]
+        packed = [self._pack(part) for part in parts]
+        num_passes = 1 if self.reference is None and len(parts) == 1 else 2
+        counts.num_all = num_passes * sum(len(batches) for batches in packed)
+        counts.tick()
+        counted = counts.each if num_passes == 2 else iter
         # Before the first update: it changes what the others start from.
-        updates = [[self._recorded(batch, len(parts) > 1) for batch in self._pack(part)] for part in parts]
+        updates = [
+            [self._recorded(batch, len(parts) > 1) for batch in counted(batches)] for batches in packed
+        ]
+        if self.policy.device.type == "cuda":
+            torch.cuda.synchronize()  # the laps below end with a number that is waited for
+        counts.reference_s += clock.lap()
         totals: defaultdict[str, float] = defaultdict(float)
         grad_norm, num_skipped = 0.0, 0
         for records, share in zip(updates, shares, strict=True):
             self.optimizer.zero_grad(set_to_none=True)
-            (loss,) = self.ranks.sum(sum(self._accumulate(record, totals, share) for record in records))
+            (loss,) = self.ranks.sum(
+                sum(self._accumulate(record, totals, share) for record in counts.each(records))
+            )
+            counts.backward_s += clock.lap()
             totals["loss"] += loss * share / num_trajectories / self.ranks.size  # summed over ranks below
             grad_norm, taken = self._step(loss)
             num_skipped += not taken
+            counts.optimizer_s += clock.lap()
         self._finish()
         largest_gap = totals.pop("largest_gap", 0.0)
         names = ("loss", "kl", "clipped", "weight", "capped", "tokens", "forward_tokens")

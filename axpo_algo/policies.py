@@ -56,7 +56,8 @@ def check_policy(config: PolicyConfig, *, names: tuple[str, ...] = ("nano",)) ->
         return
     if folder.exists() and not folder.is_dir():
         raise PolicyError(f"{path!r} is a file; a policy is a checkpoint's folder, a hub id or {names[0]!r}")
-    inside = [folder / name for name in ("policy", "start") if (folder / name / "config.json").is_file()]
+    kept = ("policy", "best", "start")
+    inside = [folder / name for name in kept if (folder / name / "config.json").is_file()]
     if inside and not (folder / "config.json").is_file():
         raise PolicyError(f"{path!r} is no checkpoint, but holds some: use {' or '.join(map(str, inside))}")
     try:

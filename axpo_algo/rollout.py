@@ -28,6 +28,7 @@ from axpo_algo.episodes import (
 )
 from axpo_algo.forking import GroupStarter, PrefixMismatch, branch, check_prefix, start_group
 from axpo_algo.models.chat import Chat
+from axpo_algo.timings import RolloutCounts
 from axpo_algo.types import Generation
 from axpo_env.workers import Crew, Failure, Job
 
@@ -46,22 +47,29 @@ __all__ = [
 
 POLL_S = 0.02
 """seconds that an engine elsewhere is waited for while tools run"""
+TICK_S = 1.0
+"""seconds after which whoever watches is told again, though no environment has answered"""
 
 
 def run_episodes(
-    episodes: Sequence[Episode], engine: Engine, chat: Chat, sampling: Sampling, config: RolloutConfig
+    episodes: Sequence[Episode],
+    engine: Engine,
+    chat: Chat,
+    sampling: Sampling,
+    config: RolloutConfig,
+    counts: RolloutCounts | None = None,
 ) -> None:
     """Drives all episodes to their end; each episode's trajectory then has its status and reward.
 
     sampling: its `max_new_tokens` is a turn's. config: workers, limits and lockstep; with `lockstep` no turn begins
     before every running episode is ready for it, which makes the batches, and so the last digit of every log-prob,
-    independent of how long tools take.
+    independent of how long tools take. counts: told, and ticked, as the loop goes on.
 
     A step that raises ends its own episode as "infrastructure", one that takes longer than `call_time_limit_s`, or an
     episode longer than `episode_time_limit_s`, as "timeout"; such a reward is NaN. What the engine raises, or an
     interrupt, closes all episodes and is raised.
     """
-    _Rollout(episodes, engine, chat, sampling, config).run()
+    _Rollout(episodes, engine, chat, sampling, config, counts or RolloutCounts()).run()
 
 
 class _Rollout:
@@ -74,8 +82,10 @@ class _Rollout:
         chat: Chat,
         sampling: Sampling,
         config: RolloutConfig,
+        counts: RolloutCounts,
     ) -> None:
         self.episodes, self.engine, self.chat, self.config = episodes, engine, chat, config
+        self.counts, self.num_tokens_before = counts, engine.num_sampled_tokens
         self.max_new_tokens = sampling.max_new_tokens
         self.sampling = replace(sampling, max_new_tokens=None)  # each request names what is left
         self.crew = Crew()
@@ -89,8 +99,11 @@ class _Rollout:
         self.end_s = math.inf if limit_s is None else time.monotonic() + limit_s
         for position, episode in enumerate(episodes):
             episode.worker.number = position
+        counts.num_all, counts.num_done = len(episodes), len(episodes) - len(self.running)
+        self.alone_since_s = time.monotonic()  # means something while one episode is left
 
     def run(self) -> None:
+        self.counts.tick()
         try:
             while self.running or self.jobs or self.crew.in_flight:
                 self._submit_turns()
@@ -99,6 +112,8 @@ class _Rollout:
                     self._poll_engine()
                 self._take_results()
                 self._end_late()
+                self.counts.num_sampled_tokens = self.engine.num_sampled_tokens - self.num_tokens_before
+                self.counts.tick()
         except BaseException:
             for position in list(self.crew.in_flight):
                 self.crew.abandon(position)
@@ -137,7 +152,10 @@ class _Rollout:
 
     def _poll_engine(self) -> None:
         """Lets the engine go on, and sends whoever finished a turn to step."""
-        for ticket, generation in self.engine.poll(timeout_s=POLL_S if self.crew.in_flight else 1.0):
+        started_s = time.monotonic()
+        done = self.engine.poll(timeout_s=POLL_S if self.crew.in_flight else 1.0)
+        self.counts.engine_s += time.monotonic() - started_s
+        for ticket, generation in done:
             position = self.generating.pop(ticket)
             try:
                 self._take_turn(position, generation)
@@ -156,10 +174,17 @@ class _Rollout:
     def _take_results(self) -> None:
         """Records what the environments answered. Waits for one of them only where the engine has nothing to do."""
         if self.crew.in_flight:
-            until_s = min(self.end_s, *(self.until_s[position] for position in self.crew.in_flight))
-            self.crew.wait(1, until_s=time.monotonic() if self.generating else until_s)
+            now_s = time.monotonic()
+            until_s = min(self.end_s, now_s + TICK_S, *(self.until_s[at] for at in self.crew.in_flight))
+            self.crew.wait(1, until_s=now_s if self.generating else until_s)
+            if not self.generating:
+                self.counts.tool_wait_s += time.monotonic() - now_s
         for position in list(self.crew.results):
             episode, result = self.episodes[position], self.crew.results.pop(position)
+            held = episode.worker.env
+            if held.step_s is not None:
+                self.counts.env_step_s.append(held.step_s)
+                held.step_s = None
             try:
                 if isinstance(result, Failure):
                     raise as_exception(result.error)
@@ -197,6 +222,9 @@ class _Rollout:
 
     def _abandon(self, position: int, reason: str) -> None:
         self.crew.abandon(position)
+        if not self.episodes[position].done:  # else it was being closed
+            since_s = self.until_s[position] - self.config.call_time_limit_s
+            self.counts.env_step_s.append(time.monotonic() - since_s)
         self._lose(position, Hung(reason))
 
     def _lose(self, position: int, error: Exception) -> None:
@@ -211,6 +239,11 @@ class _Rollout:
     def _end(self, position: int, *, forks: bool = False) -> None:
         """An ended episode's environment is closed at once, its fork is kept."""
         self.running.remove(position)
+        if not self.running:
+            self.counts.tail_s = time.monotonic() - self.alone_since_s
+        elif len(self.running) == 1:
+            self.alone_since_s = time.monotonic()
+        self.counts.num_done += 1
         if not self.episodes[position].worker.has_ended:
             self.jobs.append((position, _job(None, forks=forks)))
 
@@ -221,6 +254,12 @@ def _job(action: str | None, *, forks: bool = False) -> Job:
     def job(held: Held) -> Any:
         if forks:
             held.fork = held.env.fork(1)[0]
-        return held.env.step(action) if action is not None else close_env(held.env)
+        if action is None:
+            return close_env(held.env)
+        started_s = time.monotonic()
+        try:
+            return held.env.step(action)
+        finally:
+            held.step_s = time.monotonic() - started_s
 
     return job

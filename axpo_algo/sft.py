@@ -53,7 +53,7 @@ from axpo_algo.run.checkpoint import (
 )
 from axpo_algo.run.folder import FollowedRun, RunFolder
 from axpo_algo.run.jsonl import JsonLines, read_steps, truncate_after
-from axpo_algo.run.progress import Progress
+from axpo_algo.run.progress import Progress, show_stages
 from axpo_algo.run.resume import open_run
 from axpo_algo.types import Trajectory
 
@@ -349,7 +349,8 @@ def _run(config: TrainConfig, folder: RunFolder, console: Console, ranks: Ranks)
         torch.set_num_threads(config.training.num_threads)
     with folder:
         policy = cold_start(config, folder.path, console, ranks)
-        groups = evaluate_envs(config, policy, say=say, ranks=ranks)
+        with show_stages(console) as on_progress:
+            groups = evaluate_envs(config, policy, say=say, on_progress=on_progress, ranks=ranks)
         numbers = summarize_envs(groups, k=config.evaluation.rollouts_per_question)
         say(f"{folder.path / 'start'}: {in_short(numbers, list(groups))}")
 

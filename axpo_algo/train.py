@@ -14,6 +14,7 @@ import dataclasses
 import shlex
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -28,18 +29,20 @@ from axpo_algo.config.loading import given_keys, print_help, with_default_recipe
 from axpo_algo.distributed import Ranks, ranks_of_torchrun
 from axpo_algo.evaluate import evaluate_envs, summarize_envs
 from axpo_algo.models.qwen3_vl import Qwen3VLPolicy
+from axpo_algo.run.best import BestPolicy
 from axpo_algo.run.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint, save_policy
 from axpo_algo.run.curves import draw_curves
 from axpo_algo.run.disk import lock_folder
 from axpo_algo.run.evaluation import TABLE_COLUMNS, in_short, table_rows
 from axpo_algo.run.extend import change_num_steps, is_evaluated, set_evaluation
-from axpo_algo.run.folder import FollowedRun, RunFolder, latest_run_path
-from axpo_algo.run.progress import Progress
+from axpo_algo.run.folder import FollowedRun, RunFolder, latest_run_path, read_jsonl
+from axpo_algo.run.progress import Progress, show_stages
 from axpo_algo.run.resume import open_run, read_config, resume_folder
 from axpo_algo.run.sinks import open_sinks
 from axpo_algo.run.tables import markdown_table, write_json
 from axpo_algo.run.transcripts import transcripts
 from axpo_algo.sft import SFT_CHECKPOINTS, cold_start
+from axpo_algo.timings import Clock, OnProgress, shares
 from axpo_algo.trainer import StepResult, Trainer
 from axpo_algo.ungraded import UngradedWatch
 
@@ -197,6 +200,7 @@ def _reinforce(
         )
     needs_reference = config.loss.kl_coefficient > 0 and not config.lora.rank
     reference = policy.clone_frozen() if needs_reference else None
+    clock, best = Clock(), _best(folder, config, ranks)
     with Trainer(config, policy, reference, ranks) as trainer:
         start = 0
         checkpoint = latest_checkpoint(folder.checkpoints_path)
@@ -204,24 +208,38 @@ def _reinforce(
             start, state = load_checkpoint(checkpoint, policy, trainer.learner.tensors(), ranks=ranks)
             trainer.learner.set_counters(state)
             console.print(f"{config.algorithm}: going on after step {start}", highlight=False)
+            best.rewind()
+            best.settle()
         else:
             numbers = start_row or _evaluate(config, folder, policy, "start", console, ranks)
+            clock.lap("evaluation_s")
             folder.log(
                 0,
                 {f"eval/{key}": value for key, value in numbers.items() if key != "policy"},
+                clock.take(),
             )
+            best.rewind()
         last = ranks.share(folder.read_metrics()[-1] if ranks.is_main else {})
         if start == config.training.num_steps > 0 and "eval/pass@1" not in last:
             # Its end is where it stopped once: no line follows that one.
             numbers = _evaluate(config, folder, policy, "end", console, ranks)
             if ranks.is_main:
                 set_evaluation(folder.metrics_path, start, numbers)
-        _loop(config, folder, trainer, policy, start, console)
+            clock.lap("evaluation_s")
+        best.keep(policy, start)
+        clock.lap("checkpoint_s")
+        _loop(config, folder, trainer, policy, start, clock, console)
     while folder.sinks:
         folder.sinks.pop().close()
+    clock.lap()
     if ranks.is_main:
         save_policy(folder.path / "policy", policy)
-    folder.write_curves()
+        clock.lap("checkpoint_s")
+        folder.write_curves()
+        clock.lap("views_s")
+        for line in (shares([*read_jsonl(folder.timings_path), clock.take()]), best.in_words()):
+            if line:
+                _printer(console)(f"{config.algorithm}: {line}")
     ranks.barrier()
     rows = []
     for record in folder.read_metrics():
@@ -232,12 +250,22 @@ def _reinforce(
     return rows
 
 
+def _best(folder: RunFolder, config: TrainConfig, ranks: Ranks) -> BestPolicy:
+    """The best policy so far, which the main rank keeps."""
+    if not ranks.is_main:
+        config = dataclasses.replace(
+            config, checkpoint=dataclasses.replace(config.checkpoint, best_metric=None)
+        )
+    return BestPolicy(folder.path, config)
+
+
 def _loop(
     config: TrainConfig,
     folder: RunFolder,
     trainer: Trainer,
     policy: Qwen3VLPolicy,
     start: int,
+    clock: Clock,
     console: Console,
 ) -> None:
     """Steps from `start` on, with evaluations, pages, curves and checkpoints as often as configured.
@@ -245,6 +273,7 @@ def _loop(
     Ctrl-C saves the last finished step; the KeyboardInterrupt that is raised then says so.
     """
     num_steps, done = config.training.num_steps, start
+    best = _best(folder, config, trainer.ranks)
 
     def save(step: int) -> None:
         learner = trainer.learner
@@ -257,6 +286,7 @@ def _loop(
             keep=config.checkpoint.keep,
             ranks=trainer.ranks,
         )
+        best.settle()
 
     with (
         Progress(
@@ -267,18 +297,24 @@ def _loop(
         watch = UngradedWatch(progress.say)
         try:
             for step in range(start + 1, num_steps + 1):
-                result = trainer.step(step - 1)
+                result = trainer.step(step - 1, progress.inside)
+                clock.lap()  # it has laps of its own
                 metrics: dict[str, Any] = dict(result.metrics)
                 watch.add(trajectory for group in result.groups for trajectory in group.trajectories)
                 if is_evaluated(config, step):
                     name = "end" if step == num_steps else f"step-{step:06d}"
-                    numbers = _evaluate(config, folder, policy, name, console, trainer.ranks)
+                    numbers = _evaluate(config, folder, policy, name, console, trainer.ranks, progress.inside)
                     metrics |= {f"eval/{key}": value for key, value in numbers.items()}
-                folder.log(step, metrics, result.timings)
+                    clock.lap("evaluation_s")
+                folder.log(step, metrics, {**result.timings, **clock.take()})
                 progress.update(step, metrics)
                 _write_views(config, folder, policy, step, result)
+                clock.lap("views_s")
+                if is_evaluated(config, step):
+                    best.keep(policy, step)
                 if step == num_steps or _due(step, config.checkpoint.every_num_steps):
                     save(step)
+                clock.lap("checkpoint_s")
                 trainer.has_begun_update, done = False, step
                 ctrl_c.check()
         except KeyboardInterrupt:
@@ -309,10 +345,20 @@ def _due(step: int, every: int) -> bool:
 
 
 def _evaluate(
-    config: TrainConfig, folder: RunFolder, policy: Qwen3VLPolicy, name: str, console: Console, ranks: Ranks
+    config: TrainConfig,
+    folder: RunFolder,
+    policy: Qwen3VLPolicy,
+    name: str,
+    console: Console,
+    ranks: Ranks,
+    on_progress: OnProgress | None = None,
 ) -> dict[str, Any]:
-    """Measures the policy on the held-out split, writes evaluation-NAME.json, returns the numbers."""
-    groups = evaluate_envs(config, policy, say=_printer(console), ranks=ranks)
+    """Measures the policy on the held-out split, writes evaluation-NAME.json, returns the numbers.
+
+    on_progress: None shows how far it is, too.
+    """
+    with nullcontext(on_progress) if on_progress else show_stages(console) as told:
+        groups = evaluate_envs(config, policy, say=_printer(console), on_progress=told, ranks=ranks)
     numbers = summarize_envs(groups, k=config.evaluation.rollouts_per_question)
     if ranks.is_main:
         write_json(folder.path / f"evaluation-{name}.json", numbers)

@@ -7,7 +7,6 @@ stage is a module of its own: `rollout`, `selection`, `algorithms`, `learner`.
 import contextlib
 import math
 import random
-import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,6 +28,7 @@ from axpo_algo.rollout import (
 )
 from axpo_algo.run.metrics import GroupOutcome, summarize_groups
 from axpo_algo.selection import Candidate, choose_prefixes
+from axpo_algo.timings import OnProgress, RolloutCounts, StepClock, ignore
 from axpo_algo.types import Group, Trajectory
 from axpo_algo.ungraded import UngradedWatch
 
@@ -95,13 +95,14 @@ class Trainer:
         self.has_begun_update = False
         """whether a step has begun to change weights; whoever has recorded the step sets it back"""
 
-    def step(self, step: int) -> StepResult:
+    def step(self, step: int, on_progress: OnProgress = ignore) -> StepResult:
         """Step number `step`, counted from 0: a function of the policy, the configuration and nothing else.
 
+        on_progress: told how far its rollout, resampling and update are.
         Raises RunFailed, before the update, where more trajectories than `rollout.max_ungraded_share` have no
         grade.
         """
-        clock = _Clock()
+        clock = StepClock(on_progress)
         steps, tokens = self.engine.num_steps, self.engine.num_sampled_tokens
         with contextlib.ExitStack() as open_episodes:
             groups = self._roll_out(step, clock, open_episodes)
@@ -117,14 +118,16 @@ class Trainer:
         for sample in samples:
             check_prefix(sample.trajectory, self.policy.chat.image_token_id)
         self.has_begun_update = True
-        learned = self.learner.update(samples, num_trajectories=len(outcomes) * self.group_size)
+        learned = self.learner.update(
+            samples, num_trajectories=len(outcomes) * self.group_size, counts=clock.update
+        )
         self.engine.sync_weights()
         clock.lap("update_s")
         sampled = sum(trajectory.num_sampled_tokens for trajectory in trajectories)
         steps = self.engine.num_steps - steps
         timings = {
-            **clock.laps,
-            "sampled_tokens_per_s": sampled / max(clock.total, 1e-9),
+            **clock.timings(),
+            "sampled_tokens_per_s": sampled / max(sum(clock.laps.values()), 1e-9),
             "num_engine_steps": steps,
             "mean_batch": (self.engine.num_sampled_tokens - tokens) / max(steps, 1),
         }
@@ -136,7 +139,7 @@ class Trainer:
         metrics = {f"train/{name}": value for name, value in metrics.items()}
         return StepResult(metrics=metrics, timings=timings, groups=groups)
 
-    def _roll_out(self, step: int, clock: "_Clock", open_episodes: contextlib.ExitStack) -> list[Group]:
+    def _roll_out(self, step: int, clock: StepClock, open_episodes: contextlib.ExitStack) -> list[Group]:
         """The step's groups, with their continuations. Every episode is put on the stack to be closed."""
         tasks = self.mixture.tasks(step)
         episodes: list[list[Episode]] = []
@@ -153,14 +156,14 @@ class Trainer:
                 open_episodes.callback(episode.close)
             episodes.append(group)
         clock.lap("start_s")
-        self._run([episode for group in episodes for episode in group])
+        self._run([episode for group in episodes for episode in group], clock.rollout("rollout"))
         groups = [
             Group(trajectories=[e.trajectory for e in group], env_name=self.mixture.names[env])
             for group, (env, _) in zip(episodes, tasks[mine.start : mine.stop], strict=True)
         ]
         clock.lap("rollout_s")
         if self.algorithm.resamples:
-            self._resample(step, episodes, groups, open_episodes)
+            self._resample(step, episodes, groups, clock, open_episodes)
         return groups
 
     def _resample(
@@ -168,6 +171,7 @@ class Trainer:
         step: int,
         episodes: Sequence[Sequence[Episode]],
         groups: Sequence[Group],
+        clock: StepClock,
         open_episodes: contextlib.ExitStack,
     ) -> None:
         """AXPO's extra rollouts: K continuations of each chosen prefix, recorded in the groups."""
@@ -197,10 +201,10 @@ class Trainer:
                 open_episodes.callback(copy.close)
             groups[question - first].continuations[member] = [copy.trajectory for copy in copies]
             branches += copies
-        self._run(branches)
+        self._run(branches, clock.rollout("resampling"))
 
-    def _run(self, episodes: Sequence[Episode]) -> None:
-        run_episodes(episodes, self.engine, self.policy.chat, self.sampling, self.config.rollout)
+    def _run(self, episodes: Sequence[Episode], counts: RolloutCounts) -> None:
+        run_episodes(episodes, self.engine, self.policy.chat, self.sampling, self.config.rollout, counts)
 
     def close(self) -> None:
         """Closes the environments."""
@@ -211,22 +215,6 @@ class Trainer:
 
     def __exit__(self, *exception: Any) -> None:
         self.close()
-
-
-class _Clock:
-    """Seconds between laps."""
-
-    def __init__(self) -> None:
-        self.laps: dict[str, float] = {}
-        self._started = self._last = time.perf_counter()
-
-    def lap(self, name: str) -> None:
-        now = time.perf_counter()
-        self.laps[name], self._last = now - self._last, now
-
-    @property
-    def total(self) -> float:
-        return self._last - self._started
 
 
 def group_outcome(group: Group) -> GroupOutcome:

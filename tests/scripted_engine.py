@@ -16,6 +16,7 @@ class ScriptedEngine:
     def __init__(self, chat, script, logprob=-0.5):
         self.chat, self.script, self.logprob = chat, script, logprob
         self.batches, self.limits, self.waiting, self.num_submitted = [], [], [], 0
+        self.num_steps = self.num_sampled_tokens = 0
 
     def submit(self, request, sampling):
         self.waiting.append((self.num_submitted, request, request.token_limit(sampling)))
@@ -27,7 +28,10 @@ class ScriptedEngine:
         batch, self.waiting = self.waiting, []
         if batch:
             self.batches.append(len(batch))
-        return [(ticket, self.write(request, limit)) for ticket, request, limit in batch]
+        done = [(ticket, self.write(request, limit)) for ticket, request, limit in batch]
+        self.num_steps += 1
+        self.num_sampled_tokens += sum(len(generation.token_ids) for _, generation in done)
+        return done
 
     def cancel(self, tickets):
         self.waiting = [item for item in self.waiting if item[0] not in tickets]

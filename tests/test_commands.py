@@ -416,8 +416,8 @@ def test_training_says_an_outage_once(
 ) -> None:
     step_of = Trainer.step
 
-    def step(self: Trainer, number: int) -> Any:
-        result = step_of(self, number)
+    def step(self: Trainer, number: int, *hook: Any) -> Any:
+        result = step_of(self, number, *hook)
         lost = result.groups[0].trajectories[0]
         lost.reward, lost.status, lost.info["outage"] = float("nan"), "infrastructure", "the cable is cut"
         return result
@@ -472,7 +472,7 @@ def test_without_a_run_or_a_recipe_the_paper_samples() -> None:
     assert config.env.kwargs == {}
 
 
-@pytest.mark.parametrize("inside", ["policy", "start", "checkpoints/step-000002/policy"])
+@pytest.mark.parametrize("inside", ["policy", "best", "start", "checkpoints/step-000002/policy"])
 def test_a_checkpoint_is_measured_as_its_run_was(inside: str, tmp_path: Path) -> None:
     checkpoint = tmp_path / "run" / inside
     checkpoint.mkdir(parents=True)

@@ -165,10 +165,10 @@ def test_an_engine_killed_during_training_stops_it_before_the_update(
 ) -> None:
     step_of = Trainer.step
 
-    def step(self: Trainer, number: int) -> Any:
+    def step(self: Trainer, number: int, *hook: Any) -> Any:
         if number == 1:
             server.end()
-        return step_of(self, number)
+        return step_of(self, number, *hook)
 
     with monkeypatch.context() as patch, pytest.raises(SystemExit) as stop:
         patch.setattr(Trainer, "step", step)

@@ -44,8 +44,12 @@ COMPARED = (
     "start/model.safetensors",
     "metrics.jsonl",
     "policy/model.safetensors",
+    "best/best.json",
+    "best/model.safetensors",
     "grpo/metrics.jsonl",
     "grpo/policy/model.safetensors",
+    "grpo/best/best.json",
+    "grpo/best/model.safetensors",
     "report.md",
 )
 

@@ -30,8 +30,9 @@ from axpo_algo.run.folder import (
 )
 from axpo_algo.run.metrics import summarize_groups
 from axpo_algo.run.pages import Message, Transcript, write_page
-from axpo_algo.run.progress import Progress
+from axpo_algo.run.progress import Progress, show_stages
 from axpo_algo.run.sinks import WandbSink, open_sinks
+from axpo_algo.timings import Counts, RolloutCounts, UpdateCounts
 
 
 def metrics_at(step: int) -> dict[str, float | int | None]:
@@ -500,6 +501,74 @@ def test_progress_on_a_terminal_is_a_bar() -> None:
         progress.update(2, {"loss": 0.125})
     shown = out.getvalue()
     assert "sft" in shown and "2/4" in shown and "left 0:00:30  loss 0.125" in shown
+
+
+def test_inside_a_step_a_log_file_has_a_line_every_thirty_seconds_and_none_of_quick_steps() -> None:
+    clock, out = Clock(), io.StringIO()
+    with Progress(3, title="axpo", show=(), console=Console(file=out), clock=clock) as progress:
+        for step in range(1, 3):  # quick: one tick a second, 20 seconds in all
+            counts = RolloutCounts(num_all=40)
+            for counts.num_done in range(20):
+                progress.inside(counts)
+                clock.now_s += 1.0
+            progress.update(step, {})
+        rollout = RolloutCounts(num_all=128)
+        progress.inside(rollout)
+        for _ in range(70):
+            clock.now_s += 1.0
+            rollout.num_done, rollout.num_sampled_tokens = (
+                rollout.num_done + 1,
+                rollout.num_sampled_tokens + 50,
+            )
+            progress.inside(rollout)
+        update = UpdateCounts(num_all=20)
+        progress.inside(update)
+        clock.now_s += 25.0
+        update.num_done = 5
+        progress.inside(update)
+        progress.update(3, {})
+    assert out.getvalue().splitlines() == [
+        "axpo 1/3  left 0:00:40",
+        "axpo 2/3  left 0:00:20",
+        "axpo 3/3  rollout 30/128 episodes, 50 tokens/s, left 0:01:38",
+        "axpo 3/3  rollout 60/128 episodes, 50 tokens/s, left 0:01:08",
+        "axpo 3/3  update 5/20 micro-batch passes, left 0:01:15",
+        "axpo 3/3  left 0:00:00",
+    ]
+
+
+def test_on_a_terminal_the_stage_at_hand_has_a_bar_that_goes_with_the_step() -> None:
+    clock, out = Clock(), io.StringIO()
+    console = Console(file=out, width=120, force_terminal=True, color_system=None)
+    with Progress(4, title="axpo", show=(), console=console, clock=clock) as progress:
+        counts = RolloutCounts(stage="resampling", num_all=8)
+        progress.inside(counts)
+        assert "resampling" not in out.getvalue()  # it may be a quick one
+        clock.now_s += 2.0
+        counts.num_done, counts.num_sampled_tokens = 2, 400
+        progress.inside(counts)
+        assert "resampling" in out.getvalue() and "2/8 episodes, 200 tokens/s, left 0:00:06" in out.getvalue()
+        out.seek(0)
+        out.truncate()
+        progress.update(1, {})
+        assert "1/4" in out.getvalue() and "resampling" not in out.getvalue()
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_a_stage_outside_of_a_loop_is_shown_too(terminal: bool) -> None:
+    clock, out = Clock(), io.StringIO()
+    console = Console(file=out, width=120, force_terminal=terminal, color_system=None)
+    with show_stages(console, clock) as on_progress:
+        counts = Counts(stage="evaluation", unit="questions", num_all=200)
+        on_progress(counts)
+        clock.now_s += 31.0
+        counts.num_done = 50
+        on_progress(counts)
+    shown = out.getvalue()
+    if terminal:
+        assert "evaluation" in shown and "50/200 questions, left 0:01:33" in shown
+    else:
+        assert shown == "evaluation 50/200 questions, left 0:01:33\n"
 
 
 def test_json_of_a_line_is_plain(tmp_path: Path) -> None:

@@ -84,12 +84,13 @@ def load_settings(argv: Sequence[str]) -> tuple[EvaluateConfig, str]:
 
 
 def run_config(path: str) -> Path | None:
-    """The config.yaml of the run that the checkpoint at `path` lies in: RUN/policy, RUN/start, or
+    """The config.yaml of the run that the checkpoint at `path` lies in: RUN/policy, RUN/best, RUN/start, or
     RUN/checkpoints/step-NNNNNN/policy; None where it lies in no run."""
     folder = Path(path).absolute()
     run = folder.parents[2] if folder.match("checkpoints/step-*/policy") else folder.parent
     config = run / "config.yaml"
-    return config if folder.is_dir() and folder.name in ("policy", "start") and config.is_file() else None
+    is_kept = folder.is_dir() and folder.name in ("policy", "best", "start")
+    return config if is_kept and config.is_file() else None
 
 
 def unused_keys(argv: Sequence[str]) -> list[str]:

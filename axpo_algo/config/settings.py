@@ -458,6 +458,8 @@ class CheckpointConfig:
     """training steps between two checkpoints; 0 writes one at the end only"""
     keep: int = 2
     """newest checkpoints that stay on disk; more than one, so that there is another should the newest be damaged"""
+    best_metric: str | None = "pass@1"
+    """number of the evaluations; best/ keeps the policy with the highest, of equals the earliest; null keeps none"""
 
     def __post_init__(self) -> None:
         _at_least(self, 0, "every_num_steps")

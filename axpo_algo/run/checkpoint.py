@@ -6,7 +6,7 @@
         state/            the learner's tensors, of each rank a file; another number of ranks may read them
         trainer.pt        numbers
 
-`start` and `policy` of a run are a policy and a manifest. What a run folder holds besides is `folder`.
+`start`, `policy` and `best` of a run are a policy and a manifest. What a run folder holds besides is `folder`.
 """
 
 import hashlib
@@ -51,15 +51,17 @@ class CheckpointError(RunFolderError, PolicyError):
     """A checkpoint or a policy's folder that must not be used: parts missing, cut or changed, weights not finite."""
 
 
-def save_policy(folder: Path, policy: Qwen3VLPolicy) -> None:
+def save_policy(folder: Path, policy: Qwen3VLPolicy, notes: Mapping[str, str] | None = None) -> None:
     """Writes a policy's folder with its manifest, replacing an old one only once the new one is complete.
 
-    Raises CheckpointError, and writes nothing, if a weight is not finite.
+    notes: texts of more files, by name. Raises CheckpointError, and writes nothing, if a weight is not finite.
     """
     _require_finite(policy, folder)
 
     def fill(draft: Path) -> None:
         policy.save(draft)
+        for name, text in (notes or {}).items():
+            (draft / name).write_text(text, encoding="utf-8")
         _write_manifest(draft)
 
     write_folder(folder, fill)

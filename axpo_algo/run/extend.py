@@ -14,13 +14,18 @@ from typing import Any
 from axpo_algo.config import ConfigError, TrainConfig, to_yaml
 from axpo_algo.run.disk import write_whole
 
-__all__ = ["change_num_steps", "is_evaluated", "set_evaluation"]
+__all__ = ["change_num_steps", "is_evaluated", "is_evaluated_anyhow", "set_evaluation"]
 
 
 def is_evaluated(config: TrainConfig, step: int) -> bool:
     """Whether a run measures the policy after `step`."""
+    return step == config.training.num_steps or is_evaluated_anyhow(config, step)
+
+
+def is_evaluated_anyhow(config: TrainConfig, step: int) -> bool:
+    """Whether a run of any length measures the policy after `step`."""
     every = config.evaluation.every_num_steps
-    return step == config.training.num_steps or (every > 0 and step % every == 0)
+    return step == 0 or (every > 0 and step % every == 0)
 
 
 def change_num_steps(folder: Path, config: TrainConfig, *, num_steps: int, num_done: int) -> TrainConfig:

@@ -5,6 +5,7 @@
     timings.jsonl         a line per step: seconds and rates, which the machine decides
     trajectories/         step-000010.md with its images beside it
     curves.png            the metrics, drawn
+    best/                 left to `axpo_algo.run.best`
     checkpoints/          left to `axpo_algo.run.checkpoint`
     tensorboard/          left to `axpo_algo.run.sinks`
     .lock                 held by the process that writes the folder, whose id is in it
