@@ -34,6 +34,7 @@ from axpo_algo.config import (
     load_config,
 )
 from axpo_algo.config.loading import with_default_recipe
+from axpo_algo.dry_run import check_fits
 from axpo_algo.environments import make_env, task_index
 from axpo_algo.learner import Learner
 from axpo_algo.models.chat import Chat
@@ -299,6 +300,7 @@ def main(argv: Sequence[str] | None = None) -> Path:
             if config.run_dir:
                 check_new_folder(Path(config.run_dir), "run_dir")
             check_training(config)
+            check_fits(config)
         with checking("run_dir"):
             folder, config = open_run(config, "sft")
         _run(config, folder, Console(markup=False))

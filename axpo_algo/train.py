@@ -24,6 +24,7 @@ from rich.console import Console
 from axpo_algo.checks import check_new_folder, check_training, checking
 from axpo_algo.config import ConfigError, TrainConfig, load_config, to_yaml
 from axpo_algo.config.loading import given_keys, print_help, with_default_recipe
+from axpo_algo.dry_run import check_fits, make_plan, problems
 from axpo_algo.evaluate import TABLE_COLUMNS, evaluate_policy, in_short, summarize
 from axpo_algo.models.qwen3_vl import Qwen3VLPolicy
 from axpo_algo.run.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint, save_policy
@@ -111,10 +112,13 @@ def _open(
         if config.run_dir:
             check_new_folder(Path(config.run_dir), "run_dir")
         check_training(config)
+        check_fits(config)
         return open_run(config, config.algorithm, say)
     path = Path(config.run_dir) if config.run_dir else latest_run_path("runs", config.algorithm)
     config = read_config(path)
-    check_training(config, has_start=(path / "start").exists())
+    start = path / "start" if (path / "start").exists() else None
+    check_training(config, has_start=start is not None)
+    check_fits(config, start=start)
     if num_steps is not None:
         with lock_folder(path):
             config = _change_num_steps(path, config, num_steps)
@@ -283,8 +287,20 @@ def _evaluate(
 _WITH_RESUME = ("resume", "run_dir", "algorithm", "training.num_steps")
 
 
-def main(argv: Sequence[str] | None = None) -> Path:
-    """The command. A resumed run (`--resume`) keeps its own configuration, but for `training.num_steps`."""
+def _dry_run(config: TrainConfig, say: Callable[[str], None]) -> None:
+    """Prints the plan. Raises ConfigError where it does not fit."""
+    plan = make_plan(config)
+    say(plan.table())
+    found = problems(plan)
+    if found:
+        raise ConfigError("; ".join(found))
+
+
+def main(argv: Sequence[str] | None = None) -> Path | None:
+    """The command. A resumed run (`--resume`) keeps its own configuration, but for `training.num_steps`.
+
+    Returns the run's folder; None for `dry_run=true`, which makes none.
+    """
     arguments = list(sys.argv[1:] if argv is None else argv)
     with command() as ending:
         print_help(arguments, TrainConfig)
@@ -298,6 +314,9 @@ def main(argv: Sequence[str] | None = None) -> Path:
             )
         num_steps = config.training.num_steps if "training.num_steps" in given else None
         console = Console(markup=False)
+        if config.dry_run:
+            _dry_run(config, _printer(console))
+            return None
         with checking("run_dir"):
             folder, config = _open(config, _printer(console), num_steps)
         resume = f"python -m axpo_algo.train --resume run_dir={shlex.quote(str(folder.path))}"
