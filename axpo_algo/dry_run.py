@@ -10,8 +10,8 @@ from typing import Any
 
 from transformers import AutoConfig
 
-from axpo_algo.checks import check_engine, checking
 from axpo_algo.algorithms import get_algorithm
+from axpo_algo.checks import check_engine, checking
 from axpo_algo.config import ConfigError, TrainConfig
 from axpo_algo.machine import find_machine
 from axpo_algo.models.qwen3_vl import PolicyError, require_qwen3_vl
@@ -165,7 +165,10 @@ def _candidates(plan: Plan) -> Iterator[tuple[str, Any]]:
     yield from _halved("loss.max_tokens_per_micro_batch", plan.config.loss.max_tokens_per_micro_batch, 2048)
     yield "policy.freeze_vision", True
     yield "lora.rank", plan.config.lora.rank or 16
-    yield from _halved("rollout.max_new_tokens", plan.config.rollout.max_new_tokens or 0, 1024)
+    for name in ("evaluation", "rollout"):
+        for limit in ("max_response_tokens", "max_new_tokens"):
+            value = getattr(getattr(plan.config, name), limit)
+            yield from _halved(f"{name}.{limit}", value or 0, 1024)
 
 
 def _halved(key: str, value: int, least: int) -> Iterator[tuple[str, int]]:

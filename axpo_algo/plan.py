@@ -187,7 +187,11 @@ class Plan:
     def _rollout(self) -> Iterator[Row]:
         sizes, width, config = self.sizes, self.width, self.config
         both = (config.rollout, config.evaluation)
-        rows, longest, prompt = config.rollout.max_batch_size, max(map(self.longest, both)), self.longest_prompt
+        rows, longest, prompt = (
+            config.rollout.max_batch_size,
+            max(map(self.longest, both)),
+            self.longest_prompt,
+        )
         # A layer's keys or values are copied as a token is added.
         cache = rows * longest * sizes.kv_bytes(width) * (1 + 1 / (2 * sizes.num_layers))
         block = width * (4 * sizes.hidden + 3 * sizes.intermediate + 2 * sizes.query)
@@ -209,14 +213,10 @@ class Plan:
         patches = f"{batch.num_patches} patches"
         yield Row(what=f"pixel values, {patches}", num_bytes=update.pixels, when="update")
         yield Row(what=f"decoder activations, {tokens}", num_bytes=update.decoder, when="update")
-        yield Row(
-            what=f"vision activations, deepstack, {patches}", num_bytes=update.vision, when="update"
-        )
+        yield Row(what=f"vision activations, deepstack, {patches}", num_bytes=update.vision, when="update")
         yield Row(what="attention mask", num_bytes=update.mask, when="update")
         yield Row(what="at work: logits chunk, head", num_bytes=update.head_work, when="update, head")
-        yield Row(
-            what="at work: a decoder block", num_bytes=update.decoder_work, when="update, decoder"
-        )
+        yield Row(what="at work: a decoder block", num_bytes=update.decoder_work, when="update, decoder")
         yield Row(what="at work: a vision block", num_bytes=update.vision_work, when="update, vision")
         if not self.is_plain:
             reduced = 4 * self.root_trained

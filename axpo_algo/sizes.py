@@ -93,9 +93,7 @@ class Sizes:
         merged = self.merge * v
         merger = merged * merged + merged + merged * self.hidden + self.hidden
         norms = 2 * v + self.num_deepstack * 2 * merged
-        return (
-            v * (self.patch_dim + 1) + v * self.num_positions + (1 + self.num_deepstack) * merger + norms
-        )
+        return v * (self.patch_dim + 1) + v * self.num_positions + (1 + self.num_deepstack) * merger + norms
 
     @property
     def vision(self) -> int:
