@@ -16,16 +16,17 @@ from axpo_algo.config import ConfigError, TrainConfig
 from axpo_algo.machine import find_machine
 from axpo_algo.models.qwen3_vl import PolicyError, require_qwen3_vl
 from axpo_algo.plan import GB, Plan
+from axpo_algo.run.tables import markdown_table
 from axpo_algo.sizes import Sizes
 
-__all__ = ["check_fits", "make_plan", "problems"]
+__all__ = ["check_fits", "format_plan", "make_plan", "problems"]
 
 MOST_RANKS = 64
 """that a message proposes"""
 
 
 def check_fits(config: TrainConfig, *, start: Path | None = None) -> None:
-    """Raises ConfigError for a run that cannot fit. start: folder of the policy that it begins with, if kept already."""
+    """Raises ConfigError for a run that cannot fit. start: folder of the policy it begins with, if there is one yet."""
     if start is not None:
         config = dataclasses.replace(config, policy=dataclasses.replace(config.policy, path=str(start)))
     found = problems(make_plan(config))
@@ -61,6 +62,22 @@ def _model_config(path: str) -> tuple[Any, int | None]:
         if config.model_type != "qwen3_vl":
             raise PolicyError(f"{path!r} is a {config.model_type!r}; this policy is 'qwen3_vl'")
         return config, None
+
+
+def format_plan(plan: Plan) -> str:
+    """The plan as Markdown: rows, moments of a step, tokens, sandboxes."""
+    rows = [*plan.device_rows, *plan.host_rows, *plan.disk_rows]
+    lines = [{"what": row.what, "GB": row.num_bytes / GB, "when": row.when} for row in rows]
+    moments = [{"moment": name, "GB": num_bytes / GB} for name, num_bytes in plan.moments.items()]
+    processes, files, num_bytes = plan.sandbox
+    parts = [
+        f"plan for {plan.machine.in_words}, by rank; GB are 1e9 bytes",
+        markdown_table([line for line in lines if line["GB"]], columns=("what", "GB", "when")),
+        markdown_table(moments),
+        f"tokens written per step, at most: {plan.tokens_per_step}, in {plan.episodes} trajectories\n"
+        f"sandboxes of a node, at most: {processes} processes, {files} open files, {num_bytes / GB:.1f} GB",
+    ]
+    return "\n\n".join(parts)
 
 
 def problems(plan: Plan) -> list[str]:
@@ -104,7 +121,7 @@ def _host_need(plan: Plan) -> float:
 
 
 def _device_need(plan: Plan) -> float:
-    """Bytes of what a rank's device stands for: on a CPU the node's memory, for all its ranks and what is on the host."""
+    """Bytes on a rank's device; on a CPU that is the node's memory, for all its ranks and what is on the host."""
     if plan.machine.has_accelerator:
         return plan.device_bytes
     return plan.device_bytes * plan.machine.local_ranks + _host_need(plan)
@@ -133,7 +150,9 @@ def _search(plan: Plan) -> dict[str, Any]:
     """The first changes, in the order of `_candidates`, with which the device suffices; empty if none do."""
     changes: dict[str, Any] = {}
     changed = plan
-    for key, value in _candidates(plan):
+    for key, value in (
+        list(_candidates(plan)) * 2
+    ):  # again: what did not help may, once something else is smaller
         tried = changed.with_setting(key, value)
         if _device_need(tried) < _device_need(changed):
             changed, changes = tried, {**changes, key: value}

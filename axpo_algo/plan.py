@@ -1,8 +1,8 @@
-"""What a run needs of memory, disk and processes, before anything is loaded: `dry_run=true`, and refusing what cannot fit.
+"""What a run needs of memory, disk and processes, worked out before anything is loaded.
 
 Bytes are worked out per rank from the settings and the checkpoint's config.json (`sizes`). What is assumed
 rather than known has a constant below or a setting in `plan.*`. The plan is an upper bound of ordinary runs: all
-responses as long as they may get. How the machine is found out is `machine`.
+responses as long as they may get. The machine is `machine`; whether it suffices, and the tables, are `dry_run`.
 """
 
 import dataclasses
@@ -16,7 +16,6 @@ from axpo_algo.config import TrainConfig
 from axpo_algo.machine import Machine
 from axpo_algo.models.network import _LOGITS_PER_CHUNK as LOGITS_PER_CHUNK
 from axpo_algo.packing import MAX_WIDTH
-from axpo_algo.run.tables import markdown_table
 from axpo_algo.sizes import MicroBatch, Sizes, UpdateBytes, update_bytes
 
 __all__ = ["Plan", "Row"]
@@ -31,9 +30,9 @@ SAMPLING_BYTES = 28
 TOKEN_BYTES = 80
 """of a token in a trajectory: an id, a mask and a log-prob in Python lists"""
 TYPICAL_RESPONSE = 0.25
-"""share of their limit that responses take where a micro-batch is packed: the shorter, the more images in it; assumed"""
+"""share of their limit that responses in a micro-batch take: the shorter, the more images are in it; assumed"""
 SANDBOX_BASE, SANDBOX_SESSION, SANDBOX_SNAPSHOT = (5, 9, int(40e6)), (3, 7, int(7.5e6)), (1, 0, int(1e6))
-"""processes, open files and bytes of a local sandbox, of each session and of each snapshot; measured with 40 of them"""
+"""processes, open files and bytes of a local sandbox, of a session and of a snapshot; measured with 40 of them"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -195,7 +194,9 @@ class Plan:
         # A layer's keys or values are copied as a token is added.
         cache = rows * longest * sizes.kv_bytes(width) * (1 + 1 / (2 * sizes.num_layers))
         block = width * (4 * sizes.hidden + 3 * sizes.intermediate + 2 * sizes.query)
-        prefill = rows * prompt * (block + prompt * (1 + width))
+        patches = max(s.max_turns for s in both) * self.image_tokens * sizes.merge
+        tower = patches * ((4 + width) * sizes.patch_dim + 30 * sizes.vision_hidden)  # before the decoder
+        prefill = rows * max(tower, prompt * (block + prompt * (1 + width)))
         yield Row(what=f"key-value cache, {rows} x {longest} tokens", num_bytes=cache, when="rollout")
         yield Row(what=f"prefill, {rows} x {prompt} tokens", num_bytes=prefill, when="rollout")
         sampling = SAMPLING_BYTES * rows * sizes.vocabulary
@@ -245,7 +246,7 @@ class Plan:
 
     @property
     def host_rows(self) -> list[Row]:
-        """What a rank's process holds in the machine's memory: an image as shown and as patches, three bytes a pixel."""
+        """What a rank's process holds in the node's memory; images as shown and as patches, at 3 bytes a pixel."""
         rollout, ranks = self.config.rollout, self.machine.ranks
         images = rollout.questions_per_step + self.episodes * (rollout.max_turns - 1)
         pixels = images * self.image_tokens * self.sizes.patch_px**2 * self.sizes.merge
@@ -298,20 +299,3 @@ class Plan:
         part, name = key.split(".")
         changed = dataclasses.replace(getattr(self.config, part), **{name: value})
         return dataclasses.replace(self, config=dataclasses.replace(self.config, **{part: changed}))
-
-    def table(self) -> str:
-        """The plan as Markdown."""
-        rows = [*self.device_rows, *self.host_rows, *self.disk_rows]
-        lines = [{"what": row.what, "GB": row.num_bytes / GB, "when": row.when} for row in rows]
-        text = markdown_table([line for line in lines if line["GB"]], columns=("what", "GB", "when"))
-        moments = [{"moment": name, "GB": n / GB} for name, n in self.moments.items()]
-        processes, files, num_bytes = self.sandbox
-        return "\n\n".join(
-            [
-                f"plan for {self.machine.in_words}, by rank; GB are 1e9 bytes",
-                text,
-                markdown_table(moments),
-                f"tokens written per step, at most: {self.tokens_per_step}, in {self.episodes} trajectories\n"
-                f"sandboxes of a node, at most: {processes} processes, {files} open files, {num_bytes / GB:.1f} GB",
-            ]
-        )

@@ -24,7 +24,7 @@ from rich.console import Console
 from axpo_algo.checks import check_new_folder, check_training, checking
 from axpo_algo.config import ConfigError, TrainConfig, load_config, to_yaml
 from axpo_algo.config.loading import given_keys, print_help, with_default_recipe
-from axpo_algo.dry_run import check_fits, make_plan, problems
+from axpo_algo.dry_run import check_fits, format_plan, make_plan, problems
 from axpo_algo.evaluate import TABLE_COLUMNS, evaluate_policy, in_short, summarize
 from axpo_algo.models.qwen3_vl import Qwen3VLPolicy
 from axpo_algo.run.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint, save_policy
@@ -290,7 +290,7 @@ _WITH_RESUME = ("resume", "run_dir", "algorithm", "training.num_steps")
 def _dry_run(config: TrainConfig, say: Callable[[str], None]) -> None:
     """Prints the plan. Raises ConfigError where it does not fit."""
     plan = make_plan(config)
-    say(plan.table())
+    say(format_plan(plan))
     found = problems(plan)
     if found:
         raise ConfigError("; ".join(found))

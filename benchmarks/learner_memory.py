@@ -222,7 +222,7 @@ def measured_bytes(
     dtype: torch.dtype = torch.bfloat16,
     compute: bool = True,
 ) -> int:
-    """Bytes that forward and backward pass of a micro-batch take beyond weights and gradients, which are there before."""
+    """Bytes that a micro-batch's forward and backward pass take beyond weights and gradients, there before."""
     config = model_config(widths)
     model: Any = Qwen3VLForConditionalGeneration._from_config(config, dtype=dtype).train()
     if checkpointing:
