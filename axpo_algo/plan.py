@@ -210,8 +210,7 @@ class Plan:
             yield Row(what="root group, gathered", num_bytes=width * sizes.root, when="update")
             yield Row(what="root group's gradient", num_bytes=width * self.root_trained, when="update")
             yield Row(what="two largest blocks, gathered", num_bytes=blocks + gradients, when="update")
-        tokens = f"{batch.num_tokens} tokens"
-        patches = f"{batch.num_patches} patches"
+        tokens, patches = f"{batch.num_tokens} tokens", f"{batch.num_patches} patches"
         yield Row(what=f"pixel values, {patches}", num_bytes=update.pixels, when="update")
         yield Row(what=f"decoder activations, {tokens}", num_bytes=update.decoder, when="update")
         yield Row(what=f"vision activations, deepstack, {patches}", num_bytes=update.vision, when="update")

@@ -215,18 +215,20 @@ def test_an_update_takes_what_is_planned_within_15_percent():
     assert both < checkpointing < chunks / 2
 
 
-@pytest.mark.parametrize("changes", [{"vocab_size": 40_000}, {"vision_depth": 12}, {"num_hidden_layers": 12}])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(
+    ("changes", "dtype"),
+    [
+        ({"vocab_size": 20_000}, torch.bfloat16),
+        ({"vision_depth": 8}, torch.bfloat16),
+        ({"num_hidden_layers": 8}, torch.float32),
+    ],
+)
 def test_it_does_so_with_other_sizes_and_precisions(changes, dtype):
     widths = {**SMALL, **changes}
-    for checkpointing in (True, False):
-        measured = measured_bytes(
-            widths, BATCH, checkpointing=checkpointing, num_logits=1 << 20, dtype=dtype, compute=False
-        )
-        planned = learner_memory.planned_bytes(
-            widths, BATCH, checkpointing=checkpointing, num_logits=1 << 20, width=dtype.itemsize
-        )
-        assert measured == pytest.approx(planned, rel=0.15)
+    settings = dict(checkpointing=True, num_logits=1 << 20)
+    measured = measured_bytes(widths, BATCH, **settings, dtype=dtype, compute=False)
+    planned = learner_memory.planned_bytes(widths, BATCH, **settings, width=dtype.itemsize)
+    assert measured == pytest.approx(planned, rel=0.15)
 
 
 def test_leaving_the_arithmetic_out_measures_the_same():
@@ -295,7 +297,7 @@ def test_what_does_not_fit_is_refused_with_settings_that_make_it_fit(size, ranks
 def test_where_no_setting_helps_it_says_how_many_ranks_would_or_that_none_do():
     plan = a_plan("qwen3-vl-8b", "8b", "lora.rank=4", machine=a_machine(1, 34.0))
     (line,) = problems(plan)
-    assert "start 2 ranks (torchrun)" in line
+    assert "start 4 ranks (torchrun) with rollout.max_batch_size=1" in line
     (line,) = problems(a_plan("qwen3-vl-8b", "8b", machine=a_machine(1, 8.0)))
     assert "no setting makes it fit" in line and "policy.path" in line
 
