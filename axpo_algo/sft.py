@@ -38,6 +38,7 @@ from axpo_algo.config import (
 )
 from axpo_algo.config.loading import with_default_recipe
 from axpo_algo.distributed import SINGLE, Ranks, ranks_of_torchrun
+from axpo_algo.dry_run import check_fits
 from axpo_algo.environments import make_env, task_index
 from axpo_algo.learner import Learner
 from axpo_algo.models.chat import Chat
@@ -330,6 +331,7 @@ def main(argv: Sequence[str] | None = None) -> Path:
                     if config.run_dir:
                         check_new_folder(Path(config.run_dir), "run_dir")
                     check_training(config)
+                    check_fits(config)
                 with checking("run_dir"):
                     folder, config = open_run(config, "sft")
             path, config = ranks.share((folder.path if folder else Path(), config))

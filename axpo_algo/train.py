@@ -27,6 +27,7 @@ from axpo_algo.config import ConfigError, TrainConfig, load_config, to_yaml
 from axpo_algo.config.evaluation import envs_by_name
 from axpo_algo.config.loading import given_keys, print_help, with_default_recipe
 from axpo_algo.distributed import Ranks, ranks_of_torchrun
+from axpo_algo.dry_run import check_fits, format_plan, make_plan, problems
 from axpo_algo.evaluate import evaluate_envs, summarize_envs
 from axpo_algo.models.qwen3_vl import Qwen3VLPolicy
 from axpo_algo.run.best import BestPolicy
@@ -139,10 +140,13 @@ def _open(
         if config.run_dir:
             check_new_folder(Path(config.run_dir), "run_dir")
         check_training(config)
+        check_fits(config)
         return open_run(config, config.algorithm, say)
     path = Path(config.run_dir) if config.run_dir else latest_run_path("runs", config.algorithm)
     config = read_config(path)
-    check_training(config, has_start=(path / "start").exists())
+    start = path / "start" if (path / "start").exists() else None
+    check_training(config, has_start=start is not None)
+    check_fits(config, start=start)
     if num_steps is not None:
         with lock_folder(path):
             config = _change_num_steps(path, config, num_steps)
@@ -371,8 +375,20 @@ def _evaluate(
 _WITH_RESUME = ("resume", "run_dir", "algorithm", "training.num_steps")
 
 
-def main(argv: Sequence[str] | None = None) -> Path:
-    """The command. A resumed run (`--resume`) keeps its own configuration, but for `training.num_steps`."""
+def _dry_run(config: TrainConfig, say: Callable[[str], None]) -> None:
+    """Prints the plan. Raises ConfigError where it does not fit."""
+    plan = make_plan(config)
+    say(format_plan(plan))
+    found = problems(plan)
+    if found:
+        raise ConfigError("; ".join(found))
+
+
+def main(argv: Sequence[str] | None = None) -> Path | None:
+    """The command. A resumed run (`--resume`) keeps its own configuration, but for `training.num_steps`.
+
+    Returns the run's folder; None for `dry_run=true`, which makes none.
+    """
     arguments = list(sys.argv[1:] if argv is None else argv)
     with command() as ending:
         print_help(arguments, TrainConfig)
@@ -385,6 +401,9 @@ def main(argv: Sequence[str] | None = None) -> Path:
                 "resume: run_dir, algorithm (which run to find), training.num_steps (how long it shall be)"
             )
         num_steps = config.training.num_steps if "training.num_steps" in given else None
+        if config.dry_run:
+            _dry_run(config, _printer(Console(markup=False)))
+            return None
         with ranks_of_torchrun() as ranks:
             console = _console(None, ranks)
             with checking("run_dir"):

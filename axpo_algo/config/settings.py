@@ -170,6 +170,25 @@ class PolicyConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PlanConfig:
+    """What the plan of memory and disk assumes of the machine and of the questions; training does not read it."""
+
+    device_gb: float | None = None
+    """memory of an accelerator, GB (1e9 bytes); null: of the one that is used, on a CPU the machine's"""
+    prompt_tokens: int = 1024
+    """tokens of a question with its tools, images not counted"""
+    observation_tokens: int = 512
+    """tokens that a tool call adds, its image not counted"""
+    image_pixels: int = 1_048_576
+    """pixels of an image where env.kwargs.max_pixels does not say; each call is taken to add one"""
+
+    def __post_init__(self) -> None:
+        _at_least(self, 0.1, "device_gb")
+        _at_least(self, 1, "prompt_tokens", "image_pixels")
+        _at_least(self, 0, "observation_tokens")
+
+
+@dataclass(frozen=True, kw_only=True)
 class SFTSource:
     """Demonstrations of one kind."""
 
@@ -481,6 +500,10 @@ class TrainConfig:
     """folder of the run; null takes the next free runs/ALGORITHM-NNN"""
     resume: bool = False
     """go on from the newest checkpoint of run_dir (null: of the newest runs/ALGORITHM-NNN)"""
+    dry_run: bool = False
+    """print what the run would need of memory and disk, and end: no weights are read, no folder is made"""
+    plan: PlanConfig = field(default_factory=PlanConfig)
+    """what that is worked out from"""
     training: TrainingConfig = field(default_factory=TrainingConfig)
     """the loop"""
     env: EnvConfig = field(default_factory=EnvConfig)

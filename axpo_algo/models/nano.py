@@ -21,7 +21,7 @@ from transformers import (
 from axpo_algo.models.chat import Chat
 from axpo_algo.models.qwen3_vl import Qwen3VLPolicy
 
-__all__ = ["NanoConfig", "build_nano"]
+__all__ = ["NanoConfig", "build_nano", "nano_model_config"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -198,6 +198,11 @@ def build_nano(config: NanoConfig | None = None, *, seed: int = 0) -> Qwen3VLPol
         eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id, do_sample=True
     )
     return Qwen3VLPolicy(model.eval(), Chat(tokenizer, image_processor))
+
+
+def nano_model_config() -> Qwen3VLConfig:
+    """The configuration of `build_nano`'s model, without its weights."""
+    return _model_config(NanoConfig(), build_tokenizer())
 
 
 def _model_config(config: NanoConfig, tokenizer: PreTrainedTokenizerFast) -> Qwen3VLConfig:
