@@ -95,7 +95,7 @@ class LiveBytes(TorchDispatchMode):
         self.now -= num_bytes
 
 
-def model_config(widths: dict[str, Any]) -> Qwen3VLConfig:
+def model_config(widths: dict[str, Any]) -> Any:
     """The configuration of a Qwen3-VL of these widths, `WIDTHS_2B`'s keys."""
     head_dim = widths["head_dim"]
     third = head_dim // 8
@@ -128,7 +128,7 @@ def model_config(widths: dict[str, Any]) -> Qwen3VLConfig:
     )
 
 
-def inputs(config: Qwen3VLConfig, batch: MicroBatch) -> dict[str, Any]:
+def inputs(config: Any, batch: MicroBatch) -> dict[str, Any]:
     """Arguments of `Network.forward` for one sequence that begins with its images."""
     height, width = batch.grid
     vision: Any = config.vision_config

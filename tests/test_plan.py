@@ -355,7 +355,7 @@ def test_a_dry_run_needs_no_weights_and_refuses_in_one_line(folder_of_8b, tmp_pa
 def test_a_run_that_cannot_fit_is_refused_before_it_starts(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as ended:
-        train.main(["plan.device_gb=0.7", "policy.device=cpu", "rollout.max_batch_size=4096"])
+        train.main(["plan.device_gb=6", "policy.device=cpu", "rollout.max_batch_size=4096"])
     assert ended.value.code == 2
     assert "set rollout.max_batch_size=" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
