@@ -3,7 +3,9 @@
 Nothing is downloaded: the tokenizer is the built-in one, and rows of the vocabulary beyond it are tokens like any others.
 """
 
-from collections.abc import Sequence
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +17,7 @@ from axpo_algo.models.nano import build_nano
 from axpo_algo.models.qwen3_vl import Qwen3VLPolicy
 from axpo_algo.types import ProcessedImage, Sample, Trajectory
 
-__all__ = ["SIZES", "Size", "TrajectoryMaker", "build_policy", "unban"]
+__all__ = ["SIZES", "Size", "TrajectoryMaker", "build_policy", "interleaved", "unban"]
 
 Observation = tuple[list[int], list[ProcessedImage]]
 """token ids, and the images in the order of their placeholders"""
@@ -239,3 +241,28 @@ class TrajectoryMaker:
                 )
             )
         return samples
+
+
+def interleaved(
+    actions: Mapping[str, Callable[[], object]], *, repeats: int, device: torch.device
+) -> dict[str, tuple[float, float]]:
+    """Median seconds of each action, of this process's CPU time and by the clock: once each in turn, `repeats` times
+    over, after a round that is not timed. Other processes move the clock's more than the CPU's."""
+    taken: dict[str, list[tuple[float, float]]] = {name: [] for name in actions}
+    for number in range(repeats + 1):
+        for name, action in actions.items():
+            _synchronize(device)
+            cpu_s, wall_s = time.process_time(), time.perf_counter()
+            action()
+            _synchronize(device)
+            if number:
+                taken[name].append((time.process_time() - cpu_s, time.perf_counter() - wall_s))
+    return {
+        name: (statistics.median(cpu for cpu, _ in times), statistics.median(wall for _, wall in times))
+        for name, times in taken.items()
+    }
+
+
+def _synchronize(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
