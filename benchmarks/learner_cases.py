@@ -1,6 +1,6 @@
-"""Policies and samples for the learner's benchmarks: Qwen3-VL of several sizes with random weights, groups of random tokens.
+"""Policies and samples for the learner's benchmarks: Qwen3-VL in several sizes, random weights, random tokens.
 
-Nothing is downloaded: the tokenizer is the built-in one, and rows of the vocabulary beyond it are tokens like any others.
+Nothing is downloaded: the tokenizer is the built-in one, and rows of the vocabulary beyond it are tokens as well.
 """
 
 import statistics
@@ -89,8 +89,8 @@ SIZES = {
         patch_px=16,
         vocab_size=8192,
     ),
-    "2b-2-layers": Size(**_QWEN3_VL_2B, num_layers=2, vision_depth=2, deepstack=(0,)),  # type: ignore[arg-type]
-    "2b": Size(**_QWEN3_VL_2B, num_layers=28, vision_depth=24, deepstack=(5, 11, 17)),  # type: ignore[arg-type]
+    "2b-2-layers": Size(**_QWEN3_VL_2B, num_layers=2, vision_depth=2, deepstack=(0,)),
+    "2b": Size(**_QWEN3_VL_2B, num_layers=28, vision_depth=24, deepstack=(5, 11, 17)),
 }
 
 
@@ -116,13 +116,14 @@ def build_policy(size: Size, *, seed: int = 0) -> Qwen3VLPolicy:
 
 
 def unban(policy: Qwen3VLPolicy) -> None:
-    """Makes tokens of the rows that the embeddings have beyond the tokenizer, so that the softmax is over all of them."""
+    """Allows the tokens that the embeddings have beyond the tokenizer, so that the softmax is over the whole
+    vocabulary."""
     policy.network.banned[len(policy.chat.tokenizer) :] = False
 
 
 def _config(size: Size, chat: Chat) -> Qwen3VLConfig:
     std = size.hidden_size**-0.5
-    section = size.head_dim * 5 // 32  # of 64 frequencies Qwen3-VL gives 24, 20 and 20 to time, height and width
+    section = size.head_dim * 5 // 32  # Qwen3-VL: 24 of 64 frequencies for time, 20 each for height and width
     ids = {
         f"{name}_token_id": chat.tokenizer.convert_tokens_to_ids(f"<|{tag}|>")
         for name, tag in {
@@ -197,9 +198,11 @@ class TrajectoryMaker:
         placeholders = [self.chat.image_token_id] * image.num_tokens
         return [*placeholders, *self.tokens(num_tokens - image.num_tokens)], [image]
 
-    def trajectory(self, prompt: Observation, turns: Sequence[int], *, given: Sequence[int] = ()) -> Trajectory:
-        """Turns of so many tokens, the first behind the tokens `given`; between them observations of 10 tokens, 6 of them
-        an image's."""
+    def trajectory(
+        self, prompt: Observation, turns: Sequence[int], *, given: Sequence[int] = ()
+    ) -> Trajectory:
+        """Turns of so many tokens, the first behind the tokens `given`; between them observations of 10 tokens, 6 of
+        them an image's."""
         made = Trajectory()
         made.append_observation(*prompt)
         for number, count in enumerate(turns):
@@ -221,7 +224,9 @@ class TrajectoryMaker:
         """A question's samples: whole trajectories, the `prefix` tokens that a source thought before its call, and what
         was resampled behind them. Turns of each by their numbers of tokens."""
         made = [self.trajectory(prompt, turns) for turns in whole]
-        samples = [Sample(trajectory=t, advantage=1.0 - n, length=len(t.token_ids)) for n, t in enumerate(made)]
+        samples = [
+            Sample(trajectory=t, advantage=1.0 - n, length=len(t.token_ids)) for n, t in enumerate(made)
+        ]
         if not continuations:
             return samples
         source = self.trajectory(prompt, [prefix + 1])

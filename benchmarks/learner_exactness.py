@@ -1,6 +1,6 @@
-"""Are the learner's log-probs and gradients, in bfloat16 at real widths, as near to float32 as those of plain padded rows?
+"""Are log-probs and gradients of the learner, in bfloat16 at real widths, as exact as those of plain padded rows?
 
-    python benchmarks/learner_exactness.py [--size 2b-2-layers] [--device cpu] [--paths packed,prefix-tree] [--json PATH]
+    python benchmarks/learner_exactness.py [--size 2b-2-layers] [--device cpu] [--paths packed,...] [--json PATH]
 
 The float32 computation is on padded rows, one a sample, from the same weights: those that bfloat16 can hold. Errors
 are differences from it: `L2` the norm of all differences by the norm of the values, `max` the largest difference by the
@@ -8,8 +8,8 @@ largest value; `worst tensor` the largest L2 error of one parameter's gradient. 
 the plain bfloat16 path, which is `padded`. The rotary tables that the vision tower's attention gets have to be the
 float32 ones, bit for bit. Exit status 1 where one of this fails.
 
-The model has Qwen3-VL-2B's widths and vocabulary, two layers a tower and random weights. A path is a function in `PATHS`
-from a case to what it found; it takes its policy from the case, and may change it as it likes.
+The model has Qwen3-VL-2B's widths and vocabulary, two layers a tower and random weights. A path is a function in
+`PATHS` from a case to what it found; it takes its policy from the case, and may change it as it likes.
 """
 
 import argparse
@@ -66,8 +66,8 @@ class Case:
 
     def policy(self, **settings: Any) -> Qwen3VLPolicy:
         """The checkpoint as training loads it; settings are those of `PolicyConfig`."""
-        config = PolicyConfig(path=str(self.folder), dtype=self.dtype, device=self.device, **settings)  # type: ignore[arg-type]
-        policy = load_policy(config, seed=0)
+        common: dict[str, Any] = {"path": str(self.folder), "dtype": self.dtype, "device": self.device}
+        policy = load_policy(PolicyConfig(**common, **settings), seed=0)
         unban(policy)
         policy.model.train()
         return policy
@@ -190,7 +190,9 @@ def errors(mine: Found, exact: Found) -> dict[str, float | None]:
     if not mine.gradients:
         return values
     if mine.gradients.keys() != exact.gradients.keys():
-        raise ValueError(f"gradients of other parameters: {sorted(mine.gradients.keys() ^ exact.gradients.keys())}")
+        raise ValueError(
+            f"gradients of other parameters: {sorted(mine.gradients.keys() ^ exact.gradients.keys())}"
+        )
     squares = norms = largest = scale = worst = 0.0
     for name, gradient in exact.gradients.items():
         gap = mine.gradients[name].float() - gradient
@@ -239,9 +241,8 @@ def measure(size: str, paths: Sequence[str], *, device: str = "cpu", seed: int =
     with tempfile.TemporaryDirectory() as folder:
         policy = build_policy(SIZES[size], seed=seed)
         samples = make_samples(policy, seed)
-        policy.model.to(torch.bfloat16).save_pretrained(folder)
-        policy.chat.tokenizer.save_pretrained(folder)
-        policy.chat.image_processor.save_pretrained(folder)
+        policy.model.to(torch.bfloat16)
+        policy.save(Path(folder))
         del policy
         case = Case(folder=Path(folder), samples=samples, device=device)
         exact = padded(replace(case, dtype="float32"))

@@ -2,14 +2,16 @@
 
     python benchmarks/prefix_tree.py [--size small] [--device cpu] [--repeats 5] [--cases 4x100+600,...] [--json PATH]
 
-`KxC+P`: K continuations of C tokens each behind a prefix of P, of which 200 are the question's prompt with its image and the
-rest is a source's thinking; forward and backward pass of their log-probs. `nano`: a whole update of the nano recipe, with
-the KL term's reference, on demonstrations in the shape of AXPO's groups. Each is measured as a tree (`loss.share_prefixes`)
-and as separate rows, in turn; ratios are separate / tree of the medians, above 1 where the tree wins. Use one thread: then
-CPU time, unlike the clock, depends little on what else the machine does. On a GPU only the clock tells.
+`KxC+P`: K continuations of C tokens each behind a prefix of P, of which 200 are the question's prompt with its image
+and the rest is a source's thinking; forward and backward pass of their log-probs. `nano`: a whole update of the nano
+recipe, with the KL term's reference, on demonstrations in the shape of AXPO's groups. Each is measured as a tree
+(`loss.share_prefixes`) and as separate rows, in turn; ratios are separate / tree of the medians, above 1 where the
+tree wins. Use one thread: then CPU time, unlike the clock, depends little on what else the machine does. On a GPU only
+the clock tells.
 """
 
 import argparse
+import functools
 import random
 import re
 from collections.abc import Callable, Sequence
@@ -19,8 +21,7 @@ from typing import Any
 import torch
 
 from axpo_algo.algorithms import get_algorithm
-from axpo_algo.config import TrainConfig, load_config
-from axpo_algo.config.settings import LossConfig
+from axpo_algo.config import LossConfig, TrainConfig, load_config
 from axpo_algo.environments import make_env, step_indices
 from axpo_algo.learner import Learner
 from axpo_algo.models.nano import build_nano
@@ -67,16 +68,30 @@ def forward_and_backward(policy: Qwen3VLPolicy, samples: Sequence[Sample], *, sh
 
 
 def measure_case(policy: Qwen3VLPolicy, case: str, repeats: int) -> dict[str, Any]:
-    """A line of the table for a case KxC+P."""
-    num, length, prefix = read_case(case)
-    samples = make_samples(policy, num, length, prefix)
-    return compared(
-        case,
-        lambda: forward_and_backward(policy, samples, share=True),
-        lambda: forward_and_backward(policy, samples, share=False),
-        repeats,
-        policy.device,
-    )
+    """A line of the table; `nano` brings a policy of its own. Raises ValueError, see `read_case`."""
+    if case == "nano":
+        tree, separate = (nano_update(str(policy.device), share=share) for share in (True, False))
+    else:
+        samples = make_samples(policy, *read_case(case))
+        tree, separate = (
+            functools.partial(forward_and_backward, policy, samples, share=share) for share in (True, False)
+        )
+    (num_trees, tokens), (num_rows, row_tokens) = tree(), separate()
+    times = interleaved({"tree": tree, "separate": separate}, repeats=repeats, device=policy.device)
+    (cpu_s, wall_s), (separate_cpu_s, separate_wall_s) = times["tree"], times["separate"]
+    return {
+        "case": case,
+        "trees": num_trees,
+        "tokens": tokens,
+        "separate rows": num_rows,
+        "their tokens": row_tokens,
+        "tokens ratio": row_tokens / tokens,
+        "CPU s": cpu_s,
+        "separate CPU s": separate_cpu_s,
+        "CPU ratio": separate_cpu_s / cpu_s,
+        "clock ratio": separate_wall_s / wall_s,
+        "aim": AIMS.get(case),
+    }
 
 
 def read_case(case: str) -> tuple[int, int, int]:
@@ -91,8 +106,8 @@ def read_case(case: str) -> tuple[int, int, int]:
 
 
 def nano_samples(policy: Qwen3VLPolicy, config: TrainConfig, *, seed: int = 0) -> list[Sample]:
-    """A step's samples in the shape that AXPO gives them: demonstrated rollouts, a tool in three of ten as after the cold
-    start, and as many resampled prefixes as the extra budget pays."""
+    """A step's samples in the shape that AXPO gives them: demonstrated rollouts, a tool in three of ten as after the
+    cold start, and as many resampled prefixes as the extra budget pays."""
     count, size = config.rollout.questions_per_step, config.rollout.group_size
     num_prefixes = int(config.axpo.extra_budget * count * size) // config.axpo.continuations
     env = make_env(config.env, split=config.env.split, max_turns=config.rollout.max_turns)
@@ -100,9 +115,7 @@ def nano_samples(policy: Qwen3VLPolicy, config: TrainConfig, *, seed: int = 0) -
     samples: list[Sample] = []
 
     def play(index: int, use_tools: bool) -> Trajectory:
-        return demonstrate(
-            env, policy.chat, index=index, rng=rng, use_tools=use_tools, aim_noise=[0.2, 0.8]
-        )
+        return demonstrate(env, policy.chat, index=index, rng=rng, use_tools=use_tools, aim_noise=[0.2, 0.8])
 
     for number, index in enumerate(step_indices(env.num_tasks, step=0, count=count, seed=seed)):
         group = Group(trajectories=[play(index, rng.random() < 0.3) for _ in range(size)])
@@ -125,53 +138,21 @@ def continued(source: Trajectory, other: Trajectory) -> Trajectory:
     return other
 
 
-def measure_nano(repeats: int, device: str) -> dict[str, Any]:
-    """A line of the table for whole updates of the nano recipe."""
-    updates: list[Callable[[], tuple[int, int]]] = []
-    for share in ("true", "false"):
-        config = load_config(["recipe=nano", f"loss.share_prefixes={share}"], TrainConfig)
-        policy = build_nano(seed=0)
-        policy.model.to(device)
-        policy = Qwen3VLPolicy(policy.model, policy.chat)
-        learner = Learner(
-            policy, policy.clone_frozen(), loss=config.loss, optimizer=config.optimizer, temperature=1.0
-        )
-        samples = nano_samples(policy, config)
-        updates.append(lambda learner=learner, samples=samples: updated(learner, samples))  # type: ignore[misc]
-    return compared("nano", *updates, repeats, torch.device(device))
+def nano_update(device: str, *, share: bool) -> Callable[[], tuple[int, int]]:
+    """An update of the nano recipe, which returns its numbers of trees and tokens."""
+    config = load_config(["recipe=nano", f"loss.share_prefixes={str(share).lower()}"], TrainConfig)
+    policy = build_nano(seed=0)
+    policy.model.to(device)
+    policy = Qwen3VLPolicy(policy.model, policy.chat)
+    samples = nano_samples(policy, config)
+    learner = Learner(policy, policy.clone_frozen(), loss=config.loss, optimizer=config.optimizer)
+    num_trees = len(make_trees(policy, samples, share=share))
 
+    def update() -> tuple[int, int]:
+        metrics = learner.update(samples, num_trajectories=len(samples))
+        return num_trees, int(metrics["num_forward_tokens"])
 
-def updated(learner: Learner, samples: Sequence[Sample]) -> tuple[int, int]:
-    """An update; returns its numbers of trees and tokens."""
-    num_trees = len(make_trees(learner.policy, samples, share=learner.loss.share_prefixes))
-    metrics = learner.update(samples, num_trajectories=len(samples))
-    return num_trees, int(metrics["num_forward_tokens"])
-
-
-def compared(
-    case: str,
-    tree: Callable[[], tuple[int, int]],
-    separate: Callable[[], tuple[int, int]],
-    repeats: int,
-    device: torch.device,
-) -> dict[str, Any]:
-    """A line of the table; both return their numbers of trees and tokens."""
-    (num_trees, tokens), (num_rows, row_tokens) = tree(), separate()
-    times = interleaved({"tree": tree, "separate": separate}, repeats=repeats, device=device)
-    (cpu_s, wall_s), (separate_cpu_s, separate_wall_s) = times["tree"], times["separate"]
-    return {
-        "case": case,
-        "trees": num_trees,
-        "tokens": tokens,
-        "separate rows": num_rows,
-        "their tokens": row_tokens,
-        "tokens ratio": row_tokens / tokens,
-        "CPU s": cpu_s,
-        "separate CPU s": separate_cpu_s,
-        "CPU ratio": separate_cpu_s / cpu_s,
-        "clock ratio": separate_wall_s / wall_s,
-        "aim": AIMS.get(case),
-    }
+    return update
 
 
 def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:
@@ -187,14 +168,7 @@ def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:
     policy = build_policy(SIZES[options.size])
     policy.model.to(options.device)
     policy = Qwen3VLPolicy(policy.model, policy.chat)
-    rows = []
-    for case in options.cases.split(","):
-        is_nano = case == "nano"
-        rows.append(
-            measure_nano(options.repeats, options.device)
-            if is_nano
-            else measure_case(policy, case, options.repeats)
-        )
+    rows = [measure_case(policy, case, options.repeats) for case in options.cases.split(",")]
     print(f"{torch.get_num_threads()} threads; a tree is at most {MAX_WIDTH} tokens wide\n")
     print(markdown_table(rows, columns=COLUMNS))
     if options.json:
