@@ -20,7 +20,7 @@ import argparse
 import ctypes
 import gc
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -83,12 +83,16 @@ class PlainLoop:
         num_tokens = 0
         for samples in self.micro_batches():
             inputs = self.packed(samples) if self.pack else self.padded(samples)
-            output = self.policy.model(**inputs, use_cache=False, num_items_in_batch=self.num_trained)
-            output.loss.backward()
+            self.loss(inputs).backward()
             num_tokens += inputs["input_ids"].numel()
         torch.nn.utils.clip_grad_norm_(self.policy.model.parameters(), 1.0)
         self.optimizer.step()
         return num_tokens
+
+    def loss(self, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """The share of these inputs in the mean over all trained tokens."""
+        # With a cache, transformers would not look for where positions start anew.
+        return self.policy.model(**inputs, use_cache=False, num_items_in_batch=self.num_trained).loss
 
     def micro_batches(self) -> Iterator[list[Sample]]:
         """Neighbours in length, as many as `max_tokens` allows."""
