@@ -252,16 +252,15 @@ def interleaved(
     actions: Mapping[str, Callable[[], object]], *, repeats: int, device: torch.device
 ) -> dict[str, tuple[float, float]]:
     """Median seconds of each action, of this process's CPU time and by the clock: once each in turn, `repeats` times
-    over, after a round that is not timed. Other processes move the clock's more than the CPU's."""
+    over. Run each once before. Other processes move the clock's seconds more than the CPU's."""
     taken: dict[str, list[tuple[float, float]]] = {name: [] for name in actions}
-    for number in range(repeats + 1):
+    for _ in range(repeats):
         for name, action in actions.items():
             _synchronize(device)
             cpu_s, wall_s = time.process_time(), time.perf_counter()
             action()
             _synchronize(device)
-            if number:
-                taken[name].append((time.process_time() - cpu_s, time.perf_counter() - wall_s))
+            taken[name].append((time.process_time() - cpu_s, time.perf_counter() - wall_s))
     return {
         name: (statistics.median(cpu for cpu, _ in times), statistics.median(wall for _, wall in times))
         for name, times in taken.items()
