@@ -114,11 +114,14 @@ def make_trees(
             continue
         prompt = _prompt(sample.trajectory)
         key = prompt if share else number
-        added = sample.length - len(prompt[0])  # at most: the tree may share more than the prompt
-        if key not in open_trees or widths[key] + added > max_width:
-            open_trees[key], widths[key] = [], len(prompt[0])
-            trees.append(open_trees[key])
-        open_trees[key].append(sample)
+        members = open_trees.get(key, [])
+        # At most: the tree may share more than a prompt, or a source's prefix.
+        added = sample.length - max(len(prompt[0]), _shared_prefix(sample, members))
+        if not members or widths[key] + added > max_width:
+            open_trees[key] = members = []
+            trees.append(members)
+            widths[key], added = 0, sample.length
+        members.append(sample)
         widths[key] += added
     return [_tree(policy, members) for members in trees]
 
@@ -214,6 +217,13 @@ def _prompt(trajectory: Trajectory) -> tuple[tuple[int, ...], str]:
     """What the trajectories of a question have in common, and no others."""
     start = trajectory.turns[0].start if trajectory.turns else len(trajectory.token_ids)
     return tuple(trajectory.token_ids[:start]), trajectory.images[0].digest if trajectory.images else ""
+
+
+def _shared_prefix(sample: Sample, members: Sequence[Sample]) -> int:
+    """Tokens of its source's prefix that a continuation finds in a tree of `members`: all of them or 0."""
+    source, length = sample.trajectory.source, sample.trajectory.prefix_length
+    related = (m for m in members if source is not None and source in (m.trajectory, m.trajectory.source))
+    return length if any(member.length >= length for member in related) else 0
 
 
 def _tree(policy: Qwen3VLPolicy, samples: list[Sample]) -> Tree:

@@ -129,6 +129,24 @@ def test_what_is_shared_stands_once(policy):
     assert len({image.digest for image in tree.images}) == 6
 
 
+def test_continuations_stay_together_where_their_prefix_leaves_room_for_them(policy):
+    maker = Maker(policy, 7)
+    prompt = maker.question()
+    source = maker.trajectory(prompt, turns=1, length=60)
+    start = source.turns[0].start
+    prefix = source.token_ids[start : start + 50]
+    copies = [maker.trajectory(prompt, turns=1, given=prefix) for _ in range(4)]
+    for copy in copies:
+        copy.source, copy.prefix_length = source, start + 50
+    samples = [Sample(trajectory=t, advantage=1.0, length=len(t.token_ids)) for t in copies]
+    width = start + 50 + 4 * 7
+    (tree,) = make_trees(policy, samples, max_width=width)
+    assert len(tree.token_ids) == width
+    assert [len(tree.samples) for tree in make_trees(policy, samples, max_width=width - 1)] == [3, 1]
+    (batch,) = pack(policy, [tree], 4096)
+    assert torch.allclose(token_logprobs(policy, batch), separately(policy, samples)[0], atol=2e-5)
+
+
 def test_two_images_of_one_size_are_told_apart(policy):
     maker = Maker(policy, 2)
     prompt = maker.question()
