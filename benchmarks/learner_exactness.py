@@ -25,12 +25,14 @@ from typing import Any
 import torch
 
 from axpo_algo.config import PolicyConfig
+from axpo_algo.distributed import SINGLE, whole
 from axpo_algo.loss import sequence_mean
 from axpo_algo.models import network
 from axpo_algo.models.qwen3_vl import Qwen3VLPolicy
 from axpo_algo.packing import make_trees, pack, token_logprobs
 from axpo_algo.policies import load_policy
 from axpo_algo.run.tables import markdown_table, write_json
+from axpo_algo.sharding import network_to_train
 from axpo_algo.types import Sample
 from axpo_sandbox.names import unknown_name
 from benchmarks.learner_cases import SIZES, TrajectoryMaker, build_policy, unban
@@ -90,10 +92,10 @@ def padded(case: Case) -> Found:
     batch = policy.batch(sequences)
     places = [(row, at) for row, sample in enumerate(case.samples) for at in sample.trained_positions]
     rows, columns = torch.tensor(places, device=policy.device).T
-    with rotary_tables(policy) as tables, positions_per_chunk(policy, len(rows)):
+    with rotary_tables(policy.network) as tables, positions_per_chunk(policy, len(rows)):
         logprobs = policy.token_logprobs(batch, rows, columns)
         case.loss(logprobs, rows).backward()
-    return found(policy, logprobs, tables, batch.token_ids.numel())
+    return found(policy.network, logprobs, tables, batch.token_ids.numel())
 
 
 def packed(case: Case) -> Found:
@@ -114,54 +116,66 @@ def chunked_head(case: Case) -> Found:
         return in_rows(case, policy, share=True)
 
 
+def sharded(case: Case) -> Found:
+    """Float32 weights behind FSDP2, one rank: what is trained in bfloat16. In float32 it is the policy itself."""
+    policy = case.policy(gradient_checkpointing=True)
+    trained = network_to_train(policy, SINGLE)
+    trained.train()
+    return in_rows(case, policy, share=True, trained=trained)
+
+
 PATHS: dict[str, Callable[[Case], Found]] = {
     "padded": padded,
     "packed": packed,
     "prefix-tree": prefix_tree,
     "prefix-tree + checkpointing": checkpointed,
     "prefix-tree + chunked head": chunked_head,
+    "prefix-tree + checkpointing + FSDP2": sharded,
 }
 
 
-def in_rows(case: Case, policy: Qwen3VLPolicy, *, share: bool) -> Found:
-    """What the learner does: trees in micro-batches whose gradients add up."""
+def in_rows(
+    case: Case, policy: Qwen3VLPolicy, *, share: bool, trained: network.Network | None = None
+) -> Found:
+    """What the learner does: trees in micro-batches whose gradients add up. trained: None is the policy's own."""
+    trained = trained or policy.network
     index = {id(sample): number for number, sample in enumerate(case.samples)}
     trees = make_trees(policy, case.samples, share=share)
     by_sample: dict[int, torch.Tensor] = {}
     num_tokens = 0
-    with rotary_tables(policy) as tables:
+    with rotary_tables(trained) as tables:
         for batch in pack(policy, trees, MAX_TOKENS):
             numbers = torch.tensor([index[id(sample)] for sample in batch.samples], device=policy.device)
             owners = numbers[batch.owners]
-            logprobs = token_logprobs(policy, batch)
+            logprobs = token_logprobs(policy, batch, network=trained)
             case.loss(logprobs, owners).backward()
             by_sample |= {int(n): logprobs[owners == n].detach() for n in numbers}
             num_tokens += batch.token_ids.numel()
     logprobs = torch.cat([by_sample[number] for number in range(len(case.samples))])
-    return found(policy, logprobs, tables, num_tokens)
+    return found(trained, logprobs, tables, num_tokens)
 
 
 def found(
-    policy: Qwen3VLPolicy, logprobs: torch.Tensor, tables: Sequence[torch.Tensor], num_tokens: int
+    trained: network.Network, logprobs: torch.Tensor, tables: Sequence[torch.Tensor], num_tokens: int
 ) -> Found:
-    parameters = policy.model.named_parameters()
+    parameters = trained.model.named_parameters()
     return Found(
         logprobs=logprobs.detach(),
-        gradients={name: p.grad for name, p in parameters if p.grad is not None},
+        gradients={name: whole(p.grad) for name, p in parameters if p.grad is not None},
         rotary=torch.unique(torch.cat(list(tables)), dim=0),
         num_tokens=num_tokens,
     )
 
 
 @contextmanager
-def rotary_tables(policy: Qwen3VLPolicy) -> Iterator[list[torch.Tensor]]:
+def rotary_tables(trained: network.Network) -> Iterator[list[torch.Tensor]]:
     """The tables [patches, 2 * head_dim] that the last vision block's attention gets meanwhile."""
     tables: list[torch.Tensor] = []
 
     def keep(module: Any, args: Any, kwargs: Any) -> None:
         tables.append(torch.cat(kwargs["position_embeddings"], dim=-1).detach())
 
-    attention = policy.model.model.visual.blocks[-1].attn
+    attention = trained.model.model.visual.blocks[-1].attn
     handle = attention.register_forward_pre_hook(keep, with_kwargs=True)
     try:
         yield tables
