@@ -1,6 +1,6 @@
 """Are log-probs and gradients of the learner, in bfloat16 at real widths, as exact as those of plain padded rows?
 
-    python benchmarks/learner_exactness.py [--size 2b-2-layers] [--device cpu] [--paths packed,...] [--json PATH]
+    python -m benchmarks.learner_exactness [--size 2b-2-layers] [--device cpu] [--paths packed,...] [--json PATH]
 
 The float32 computation is on padded rows, one a sample, from the same weights: those that bfloat16 can hold. Errors
 are differences from it: `L2` the norm of all differences by the norm of the values, `max` the largest difference by the

@@ -1,6 +1,6 @@
 """What is saved where the samples of a question are one row, in which what they share stands once?
 
-    python benchmarks/prefix_tree.py [--size small] [--device cpu] [--repeats 5] [--cases 4x100+600,...] [--json PATH]
+    python -m benchmarks.prefix_tree [--size small] [--device cpu] [--repeats 5] [--cases 4x100+600,...] [--json PATH]
 
 `KxC+P`: K continuations of C tokens each behind a prefix of P, of which 200 are the question's prompt with its image
 and the rest is a source's thinking; forward and backward pass of their log-probs. `nano`: a whole update of the nano

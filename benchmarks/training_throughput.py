@@ -1,6 +1,6 @@
 """How many tokens per second does an update train, beside a plain loop over transformers' own forward pass?
 
-    python benchmarks/training_throughput.py [--size small] [--device cpu] [--dtype float32] [--repeats 5] [--json PATH]
+    python -m benchmarks.training_throughput [--size small] [--device cpu] [--dtype float32] [--repeats 5] [--json PATH]
 
 The batch is of AXPO's shape: questions with images, rollouts, prefixes with continuations, uneven lengths. All paths
 train the same tokens of it with gradient checkpointing and torch's AdamW, in micro-batches of at most the same number
