@@ -1,5 +1,6 @@
 """The machine that a run is planned for: ranks, memory, disk, limits."""
 
+import math
 import os
 import resource
 import shutil
@@ -62,10 +63,16 @@ def find_machine(config: TrainConfig) -> Machine:
         device_bytes=device_bytes,
         has_accelerator=has_accelerator,
         host_bytes=host if has_accelerator else device_bytes,
-        disk_bytes=shutil.disk_usage(_existing(Path(config.run_dir or "runs"))).free,
+        disk_bytes=_free_bytes(_existing(Path(config.run_dir or "runs"))),
         max_processes=_limit(resource.RLIMIT_NPROC),
         max_files=_limit(resource.RLIMIT_NOFILE),
     )
+
+
+def _free_bytes(folder: Path) -> float:
+    """Of its file system; infinite where that does not say, as /proc."""
+    usage = shutil.disk_usage(folder)
+    return usage.free if usage.total else math.inf
 
 
 def _count(name: str, default: int) -> int:

@@ -70,7 +70,10 @@ MISTAKES = {
     "train algorithm=ppo": "algorithm: unknown algorithm 'ppo'; known: axpo, grpo; nearest: grpo",
     "train baseline=grop": "baseline: unknown algorithm 'grop'; known: axpo, grpo; nearest: grpo",
     "train rollout.engine=vllm2": "rollout.engine: unknown engine 'vllm2'; known: transformers",
-    "train recipe=nanoo": "unknown recipe 'nanoo'; known: nano, nano-gap, qwen3-vl-8b; nearest: nano",
+    "train recipe=nanoo": (
+        "unknown recipe 'nanoo'; known: nano, nano-gap, qwen3-vl-2b, qwen3-vl-2b-lora, qwen3-vl-2b-sft, "
+        "qwen3-vl-4b, qwen3-vl-4b-sft, qwen3-vl-8b, qwen3-vl-8b-sft; nearest: nano"
+    ),
     "train env.id=AXPO/ChartQ-Tools-v0": (
         f"env: unknown environment id 'AXPO/ChartQ-Tools-v0'; known: {IDS}; nearest: AXPO/ChartQA-Tools-v0"
     ),
