@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -95,7 +95,7 @@ class _TorchrunRanks(Ranks):
         self.barrier()
         values: list[T | None] = [None] * self.size
         dist.all_gather_object(values, value)
-        return values  # type: ignore[return-value]
+        return cast(list[T], values)
 
     def sum(self, *values: float) -> list[float]:
         total = torch.tensor(values, dtype=torch.float64)

@@ -102,9 +102,9 @@ class EnvConfig:
 _METRIC_GROUPS = ("calls", "status", "ungraded")
 
 
-def _check_name(config: object) -> None:
+def _check_name(config: Any) -> None:
     """Raises ValueError for an environment's name that metrics cannot bear."""
-    where, name = f"{type(config).__name__}.name", config.name  # type: ignore[attr-defined]
+    where, name = f"{type(config).__name__}.name", config.name
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name, re.ASCII):
         raise ValueError(
             f"{where} must be letters, digits, '_', '.' and '-', a letter or digit first, got {name!r}"
